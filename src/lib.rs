@@ -1,0 +1,34 @@
+//! deltad: one warm KDA/MLA model for every program of one machine.
+//!
+//! ```text
+//!  D-Bus ----\                                                       /--> D-Bus
+//!             >- transport -> service -> scheduler -> engine -> ggml-kernels
+//!  HTTP/unix-/        ^                      |            ^          ^
+//!                     '---- event stream <---'            '- quantize::schema
+//! ```
+//!
+//! Arrows point one way; `tests/architecture.rs` holds every `use crate::` against this picture.
+//!
+//! | room | job | may use |
+//! |---|---|---|
+//! | [`request`] | plain types that every room may name | nothing |
+//! | [`text`] | tokens, templates, whole characters, tool calls | `request` |
+//! | [`sampler`] | logits, parameters and a random stream to one token | `request` |
+//! | [`engine`] | the model, its sequences, one forward pass | `request` |
+//! | [`scheduler`] | what runs next; the only thread that owns the engine | `engine sampler text request` |
+//! | [`service`] | the single door: validate, render, tokenize, admit | `scheduler text request` |
+//! | [`transport`] | wire formats, nothing else | `service request` |
+//! | [`config`], [`daemon`], [`client`], [`cli`] | wiring and commands | everything above |
+//!
+//! Tokens return only through the channel that the queued request carries, so no lower room
+//! names a higher one. One OS thread owns the engine; tokio does only sockets; channels are
+//! bounded both ways.
+#![forbid(unsafe_code)]
+
+pub mod engine;
+pub mod request;
+pub mod sampler;
+pub mod scheduler;
+pub mod service;
+pub mod text;
+pub mod transport;

@@ -1,0 +1,110 @@
+//! What a caller asks and what it is told, in plain types. Owns no behaviour; knows no wire format,
+//! no tokenizer and no engine, so every room may name it.
+
+/// A vocabulary index. The model decides how many there are.
+pub type Token = u32;
+
+/// Who asks, from the peer's credentials (socket) or the sender's (bus), never from the message.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Caller {
+    pub uid: u32,
+    pub pid: Option<u32>,
+    /// systemd unit of the process, where the system can tell.
+    pub unit: Option<String>,
+}
+
+/// One generation, as asked. Nothing here is validated yet: `service` does that, once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    pub prompt: Prompt,
+    pub sampling: Sampling,
+    pub stop: Stop,
+    /// `None`: until the context or the daemon's own limit ends it.
+    pub max_tokens: Option<usize>,
+    /// Report the log-probabilities of each token and of this many alternatives beside it.
+    pub logprobs: Option<usize>,
+    /// Return the prompt (with its log-probabilities, if asked) before the continuation.
+    pub echo: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prompt {
+    /// Raw text to continue; special-token spellings in it are ordinary text.
+    Text(String),
+    Tokens(Vec<Token>),
+    Chat {
+        messages: Vec<Message>,
+        /// OpenAI's tool objects as they came: templates print them verbatim.
+        tools: Vec<serde_json::Value>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Message {
+    /// `system`, `user`, `assistant`, `tool`, or whatever else the template knows.
+    pub role: String,
+    pub content: String,
+    pub name: Option<String>,
+    pub tool_calls: Vec<ToolCall>,
+    pub tool_call_id: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolCall {
+    pub id: String,
+    pub name: String,
+    /// A JSON object, as text: the model wrote it, only its reader can say whether it parses.
+    pub arguments: String,
+}
+
+/// How a token is chosen from logits. The defaults are the plain distribution.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// 0 keeps all.
+    pub top_k: usize,
+    pub top_p: f32,
+    pub min_p: f32,
+    pub presence_penalty: f32,
+    pub frequency_penalty: f32,
+    /// 1 changes nothing.
+    pub repetition_penalty: f32,
+    pub logit_bias: Vec<(Token, f32)>,
+    /// `None`: drawn fresh for each request.
+    pub seed: Option<u64>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Sampling {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            repetition_penalty: 1.0,
+            logit_bias: Vec::new(),
+            seed: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Stop {
+    /// Text that ends the generation and is not returned.
+    pub strings: Vec<String>,
+    /// Go on past end-of-turn tokens (benchmarks, `ignore_eos`).
+    pub ignore_eos: bool,
+}
+
+/// A token with its log-probability (natural logarithm, of the unmodified distribution).
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    pub token: Token,
+    /// `None` for the first token of a prompt, which nothing predicts.
+    pub logprob: Option<f32>,
+    /// The most likely tokens at this place, best first.
+    pub top: Vec<(Token, f32)>,
+}
