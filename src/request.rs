@@ -108,3 +108,45 @@ pub struct TokenLogprob {
     /// The most likely tokens at this place, best first.
     pub top: Vec<(Token, f32)>,
 }
+
+/// The tokens that a grammar allows next: one bit each, token `t` in bit `t % 32` of word `t / 32`.
+/// Tokens past the last word are not allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TokenMask {
+    words: Vec<u32>,
+}
+
+impl TokenMask {
+    pub fn from_words(words: Vec<u32>) -> TokenMask {
+        TokenMask { words }
+    }
+
+    pub fn allows(&self, token: Token) -> bool {
+        let word = self.words.get(token as usize / 32).copied().unwrap_or(0);
+        word >> (token % 32) & 1 == 1
+    }
+
+    /// The allowed tokens, ascending.
+    pub fn tokens(&self) -> impl Iterator<Item = Token> {
+        (0..).zip(&self.words).flat_map(|(i, &word)| {
+            // Each step clears the lowest bit.
+            let bits = std::iter::successors(Some(word), |left| Some(left & left.wrapping_sub(1)));
+            bits.take_while(|&left| left != 0)
+                .map(move |left| i * 32 + left.trailing_zeros())
+        })
+    }
+}
+
+impl FromIterator<Token> for TokenMask {
+    fn from_iter<I: IntoIterator<Item = Token>>(tokens: I) -> TokenMask {
+        let mut words = Vec::new();
+        for token in tokens {
+            let word = token as usize / 32;
+            if words.len() <= word {
+                words.resize(word + 1, 0);
+            }
+            words[word] |= 1 << (token % 32);
+        }
+        TokenMask { words }
+    }
+}

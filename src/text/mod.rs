@@ -3,13 +3,18 @@
 
 mod bpe;
 mod pretokenizer;
+mod python;
+pub mod template;
 pub mod tokenizer;
 pub mod utf8_stream;
 
+pub use template::{ChatTemplate, PromptText, TemplateError, encode_chat};
 pub use tokenizer::{Specials, Tokenizer, TokenizerError};
 pub use utf8_stream::{Piece, TextStream};
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod template_tests;
 #[cfg(test)]
 mod tokenizer_tests;

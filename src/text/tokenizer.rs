@@ -57,6 +57,9 @@ pub struct Tokenizer {
     any_special: Option<Regex>,
     /// Finds any control token; what a caller's text is searched for.
     any_control: Option<Regex>,
+    /// Bytes that begin a control token's spelling.
+    control_beginnings: [bool; 256],
+    longest_control: usize,
     end_tokens: Vec<Token>,
     bos: Option<Token>,
     eos: Option<Token>,
@@ -200,17 +203,24 @@ impl Tokenizer {
         end_tokens.dedup();
 
         let any_special = any_of(specials.keys().map(String::as_str))?;
-        let any_control = any_of(
-            specials
-                .iter()
-                .filter_map(|(name, t)| control(t).then_some(name.as_str())),
-        )?;
+        let controls: Vec<&str> = specials
+            .iter()
+            .filter_map(|(name, t)| control(t).then_some(name.as_str()))
+            .collect();
+        let any_control = any_of(controls.iter().copied())?;
+        let mut control_beginnings = [false; 256];
+        for name in &controls {
+            control_beginnings[usize::from(name.as_bytes()[0])] = true;
+        }
+        let longest_control = controls.iter().map(|name| name.len()).max().unwrap_or(0);
         Ok(Tokenizer {
             bos: id("bos_token_id")?,
             eos,
             add_bos: meta.bool("tokenizer.ggml.add_bos_token").unwrap_or(false),
             any_special,
             any_control,
+            control_beginnings,
+            longest_control,
             end_tokens,
             specials,
             merges,
@@ -327,12 +337,22 @@ impl Tokenizer {
         Some(found.start())
     }
 
-    /// The control tokens' spellings.
-    pub(super) fn controls(&self) -> impl Iterator<Item = &str> {
-        let control = |t: Token| self.kinds[t as usize] == Kind::Control;
-        self.specials
-            .iter()
-            .filter_map(move |(name, &t)| control(t).then_some(name.as_str()))
+    /// Where at the end of `text` a control token's spelling begins that the text leaves
+    /// unfinished, ascending.
+    pub(super) fn unfinished_controls(&self, text: &str) -> Vec<usize> {
+        let from = text.len().saturating_sub(self.longest_control);
+        let begins = |&at: &usize| {
+            let rest = &text.as_bytes()[at..];
+            let control = |t: Token| self.kinds[t as usize] == Kind::Control;
+            let longer = |name: &str| name.len() > rest.len() && name.as_bytes().starts_with(rest);
+            text.is_char_boundary(at)
+                && self.control_beginnings[usize::from(rest[0])]
+                && self
+                    .specials
+                    .iter()
+                    .any(|(name, &t)| control(t) && longer(name))
+        };
+        (from..text.len()).filter(begins).collect()
     }
 }
 

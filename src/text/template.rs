@@ -1,0 +1,333 @@
+//! A conversation to the text of a prompt, by the model's own Jinja template. Owns the guard that
+//! keeps a caller's words from becoming markup; refuses templates that fail, as the caller's error.
+//!
+//! The guard: a character that occurs nowhere in the request or the template is put inside every
+//! control token's spelling in every string of the request. The template then runs as usual. In
+//! what it wrote, a whole spelling is the template's own and becomes its token; after that the
+//! guard characters vanish, and all the text between two tokens is tokenised together, just as the
+//! reference would without the false markup.
+
+use ggml_kernels::gguf::Metadata;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde};
+use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value};
+use serde_json::json;
+
+use super::python::{json_dumps, strftime};
+use super::tokenizer::Tokenizer;
+use crate::request::{Message, Token};
+
+/// Kimi's own, for files that carry none.
+const DEFAULT: &str = include_str!("kimi.jinja");
+
+/// Instructions that one rendering may take: a thousand messages need about a hundred thousand.
+const FUEL: u64 = 20_000_000;
+
+/// Where and why a template failed. The caller's messages caused it, or the template refused them.
+#[derive(Debug, thiserror::Error)]
+#[error("chat template{}: {message}", .line.map(|l| format!(", line {l}")).unwrap_or_default())]
+pub struct TemplateError {
+    pub message: String,
+    pub line: Option<usize>,
+}
+
+impl From<Error> for TemplateError {
+    fn from(e: Error) -> Self {
+        let detail = e.detail().unwrap_or_default();
+        let message = match (e.kind(), detail) {
+            (kind, "") => kind.to_string(),
+            (ErrorKind::InvalidOperation, detail) => detail.to_owned(),
+            (kind, detail) => format!("{kind}: {detail}"),
+        };
+        TemplateError {
+            message,
+            line: e.line(),
+        }
+    }
+}
+
+pub struct ChatTemplate {
+    env: Environment<'static>,
+    source: String,
+    /// The template prints `arguments | tojson`: it wants an object, not the text of one.
+    arguments_as_object: bool,
+    bos: String,
+    eos: String,
+}
+
+/// A rendered prompt that still knows which of its markup is real.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromptText {
+    guarded: String,
+    guard: char,
+}
+
+impl PromptText {
+    /// The prompt as the template meant it, for people to read: false markup looks real in it.
+    pub fn to_text(&self) -> String {
+        self.guarded.replace(self.guard, "")
+    }
+}
+
+/// The tokens of a rendered prompt: the template's markup as special tokens, all else as text.
+pub fn encode_chat(tokenizer: &Tokenizer, prompt: &PromptText) -> Vec<Token> {
+    let mut tokens = Vec::with_capacity(prompt.guarded.len() / 3);
+    tokenizer.encode_parsed(&prompt.guarded, &mut tokens, |text, tokens| {
+        match text.contains(prompt.guard) {
+            true => tokenizer.encode_plain(&text.replace(prompt.guard, ""), tokens),
+            false => tokenizer.encode_plain(text, tokens),
+        }
+    });
+    tokens
+}
+
+impl ChatTemplate {
+    /// The file's `tokenizer.chat_template`, or Kimi's where it has none.
+    pub fn from_metadata(
+        meta: &Metadata,
+        tokenizer: &Tokenizer,
+    ) -> Result<ChatTemplate, TemplateError> {
+        let source = meta.str("tokenizer.chat_template").unwrap_or(DEFAULT);
+        ChatTemplate::new(source, tokenizer)
+    }
+
+    pub fn new(source: &str, tokenizer: &Tokenizer) -> Result<ChatTemplate, TemplateError> {
+        let mut env = Environment::new();
+        // As transformers sets its own Jinja.
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()?;
+        env.set_syntax(syntax);
+        env.set_undefined_behavior(UndefinedBehavior::Lenient);
+        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        env.set_fuel(Some(FUEL));
+        env.add_filter("tojson", tojson);
+        env.add_function(
+            "raise_exception",
+            |message: String| -> Result<Value, Error> {
+                Err(Error::new(ErrorKind::InvalidOperation, message))
+            },
+        );
+        env.add_function("strftime_now", |format: String| {
+            strftime(&format, std::time::SystemTime::now())
+        });
+        env.add_template_owned("chat", without_training_marks(source))?;
+
+        let spelling = |token: Option<Token>| {
+            let bytes = token.map_or(&b""[..], |t| tokenizer.token_bytes(t));
+            String::from_utf8_lossy(bytes).into_owned()
+        };
+        let mut template = ChatTemplate {
+            env,
+            source: source.to_owned(),
+            arguments_as_object: false,
+            bos: spelling(tokenizer.bos()),
+            eos: spelling(tokenizer.eos()),
+        };
+        template.arguments_as_object = template.escapes_arguments();
+        Ok(template)
+    }
+
+    /// The template's own text, for digests and for `/v1/models`.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The prompt for `messages`, with `tools` (OpenAI's tool objects) declared the way the
+    /// template declares them. With `add_generation_prompt` it ends where the model's turn begins.
+    pub fn render(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        add_generation_prompt: bool,
+    ) -> Result<PromptText, TemplateError> {
+        let mut messages = self.messages(messages);
+        let mut tools = serde_json::Value::from(tools.to_vec());
+        let guard = self.unused_character(&[&messages, &tools])?;
+        protect(&mut messages, tokenizer, guard);
+        protect(&mut tools, tokenizer, guard);
+        let guarded = self.run(messages, tools, add_generation_prompt)?;
+        Ok(PromptText { guarded, guard })
+    }
+
+    fn run(
+        &self,
+        messages: serde_json::Value,
+        tools: serde_json::Value,
+        add_generation_prompt: bool,
+    ) -> Result<String, TemplateError> {
+        // Templates ask `if tools`, or `if tools is not none`: no tools are none.
+        let tools = match tools.as_array().is_some_and(|t| !t.is_empty()) {
+            true => tools,
+            false => serde_json::Value::Null,
+        };
+        let context = minijinja::context! {
+            messages => Serde(messages), tools => Serde(tools), add_generation_prompt,
+            bos_token => self.bos.as_str(), eos_token => self.eos.as_str(),
+        };
+        Ok(self.env.get_template("chat")?.render(context)?)
+    }
+
+    /// Messages as templates know them: absent fields are absent, not null.
+    fn messages(&self, messages: &[Message]) -> serde_json::Value {
+        let message = |m: &Message| {
+            let mut out = json!({"role": m.role, "content": m.content});
+            if let Some(name) = &m.name {
+                out["name"] = json!(name);
+            }
+            if let Some(id) = &m.tool_call_id {
+                out["tool_call_id"] = json!(id);
+            }
+            if !m.tool_calls.is_empty() {
+                let calls = m.tool_calls.iter().map(|call| {
+                    let text = || json!(call.arguments);
+                    let object =
+                        || serde_json::from_str(&call.arguments).unwrap_or_else(|_| text());
+                    let arguments = match self.arguments_as_object {
+                        true => object(),
+                        false => text(),
+                    };
+                    json!({
+                        "id": call.id,
+                        "type": "function",
+                        "function": {"name": call.name, "arguments": arguments},
+                    })
+                });
+                out["tool_calls"] = calls.collect();
+            }
+            out
+        };
+        messages.iter().map(message).collect()
+    }
+
+    /// Renders a call once with its arguments as text and looks whether they came out escaped.
+    fn escapes_arguments(&self) -> bool {
+        let call = json!({
+            "id": "functions.probe:0",
+            "type": "function",
+            "function": {"name": "probe", "arguments": "{\"probe\": 1}"},
+        });
+        let messages = json!([
+            {"role": "user", "content": "probe"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+        ]);
+        let rendered = self.run(messages, json!([]), false);
+        rendered.is_ok_and(|text| text.contains(r#"{\"probe\": 1}"#))
+    }
+
+    /// A private character that neither the request nor the template holds.
+    fn unused_character(&self, request: &[&serde_json::Value]) -> Result<char, TemplateError> {
+        let mut used = std::collections::BTreeSet::new();
+        let mut note = |text: &str| used.extend(text.chars().filter(|c| PRIVATE.contains(c)));
+        note(&self.source);
+        for value in request {
+            for_each_string(value, &mut note);
+        }
+        PRIVATE
+            .clone()
+            .find(|c| !used.contains(c))
+            .ok_or(TemplateError {
+                message: "the request uses every private-use character of plane 15".into(),
+                line: None,
+            })
+    }
+}
+
+/// Unicode's plane 15: characters with no meaning, which no text has by accident.
+const PRIVATE: std::ops::RangeInclusive<char> = '\u{f0000}'..='\u{ffffd}';
+
+fn for_each_string(value: &serde_json::Value, f: &mut impl FnMut(&str)) {
+    match value {
+        serde_json::Value::String(s) => f(s),
+        serde_json::Value::Array(items) => items.iter().for_each(|v| for_each_string(v, f)),
+        serde_json::Value::Object(map) => {
+            for (key, v) in map {
+                f(key);
+                for_each_string(v, f);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Breaks every control token's spelling in every string of `value`, keys included.
+fn protect(value: &mut serde_json::Value, tokenizer: &Tokenizer, guard: char) {
+    match value {
+        serde_json::Value::String(s) => *s = broken(s, tokenizer, guard),
+        serde_json::Value::Array(items) => {
+            for item in items {
+                protect(item, tokenizer, guard);
+            }
+        }
+        serde_json::Value::Object(map) => {
+            let entries = std::mem::take(map).into_iter().map(|(key, mut v)| {
+                protect(&mut v, tokenizer, guard);
+                (broken(&key, tokenizer, guard), v)
+            });
+            *map = entries.collect();
+        }
+        _ => {}
+    }
+}
+
+/// `text` with the guard after the first character of each spelling in it, overlapping ones too,
+/// and of a beginning of one at its end: the next string printed may bring the rest.
+fn broken(text: &str, tokenizer: &Tokenizer, guard: char) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut at = 0;
+    let tail = tokenizer.unfinished_controls(text);
+    let mut break_after = |start: usize| {
+        let first = text[start..].chars().next().map_or(0, char::len_utf8);
+        out.push_str(&text[at..start + first]);
+        out.push(guard);
+        at = start + first;
+        at
+    };
+    let mut from = 0;
+    while let Some(start) = tokenizer.find_control(text, from) {
+        from = break_after(start);
+    }
+    for start in tail.into_iter().filter(|&start| start >= from) {
+        break_after(start);
+    }
+    out.push_str(&text[at..]);
+    out
+}
+
+/// `{% generation %}` marks what to train on; it means nothing here and minijinja does not know it.
+fn without_training_marks(source: &str) -> String {
+    let mark = |name: &str| {
+        let pattern = format!(r"(\{{%[-+]?)\s*{name}\s*([-+]?%\}})");
+        regex::Regex::new(&pattern).expect("a constant pattern")
+    };
+    let source = mark("generation").replace_all(source, "$1 if true $2");
+    mark("endgeneration")
+        .replace_all(&source, "$1 endif $2")
+        .into_owned()
+}
+
+/// Python's `json.dumps(value, ensure_ascii=False)`, as transformers gives it to templates;
+/// minijinja's own escapes `<` and `>`.
+fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
+    let invalid =
+        |e: serde_json::Error| Error::new(ErrorKind::InvalidOperation, format!("tojson: {e}"));
+    let value = serde_json::to_value(&value).map_err(invalid)?;
+    let indent: Option<usize> = options.get("indent")?;
+    let sort_keys: Option<bool> = options.get("sort_keys")?;
+    let ensure_ascii: Option<bool> = options.get("ensure_ascii")?;
+    let separators: Option<Vec<String>> = options.get("separators")?;
+    let separators = separators.and_then(|s| <[String; 2]>::try_from(s).ok());
+    options.assert_all_used()?;
+    if ensure_ascii == Some(true) {
+        let why = "tojson: ensure_ascii=True is not supported";
+        return Err(Error::new(ErrorKind::InvalidOperation, why));
+    }
+    Ok(json_dumps(
+        &value,
+        indent,
+        separators,
+        sort_keys.unwrap_or(false),
+    ))
+}
