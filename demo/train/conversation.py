@@ -1,0 +1,91 @@
+"""Owns the mixing: tasks into conversations of a wanted length, conversations into text, text into tokens and loss
+weights. One training row is one conversation from its first token, so the model always starts as the daemon does."""
+import json
+import tasks, tools
+from facts import Facts, tell, recall, unknown, change, passage
+from world import World
+
+DEFAULT_SYSTEM = "You are a helpful assistant"
+SYSTEMS = ["You are a helpful assistant.", "You are deltad, a small local assistant.", "Answer briefly.", "You are a friendly helper on a desk.", "You are a careful assistant. Answer in one line.", "Be brief and exact."]
+REST = 0.1                                                 # loss weight of all that the assistant does not say
+
+PLAIN = [(tasks.arithmetic, 20), (tasks.spelling, 18), (tasks.sorting, 11), (tasks.counting, 7), (tasks.tally, 8), (tools.extraction, 14),
+         (tasks.greeting, 1.5), (tasks.identity, 2), (tasks.ability, 1), (tasks.manners, 1.5), (tasks.unknowable, 2)]
+PLAIN_TASKS, PLAIN_WEIGHTS = zip(*PLAIN)
+
+
+class Conversation:
+    def __init__(self, w):
+        self.w, self.facts, self.messages, self.checks = w, Facts(), [], []
+        self.tools = tools.pick_tools(w) if w.r() < 0.3 else None
+        a = w.r()
+        self.system = None if a < 0.6 else "" if a < 0.65 else w.one(SYSTEMS)
+        if self.system and w.r() < 0.2:
+            for t in tell(w, self.facts)[:1]: self.system += " The user says: " + t[0]
+
+    def turns(self, turns):
+        for u, a, c in turns:
+            self.messages += [dict(role="user", content=u), dict(role="assistant", content=a)]
+            self.checks += [None, c]
+
+    def step(self, long):
+        """One more task. In long rows much prose and many questions, so that far facts are asked for often."""
+        w, f = self.w, self.facts
+        a = w.r()
+        if long and a < 0.3: return self.turns(passage(w, f, w.int(3, 60)))
+        if long and a < 0.6 and f.known: return self.turns(recall(w, f, w.one(list(f.known))))
+        a = w.r()
+        if self.tools and a < 0.35:
+            for m, c in tools.tool_use(w, self.tools): self.messages.append(m); self.checks.append(c)
+            return
+        if a > 0.985: return self.turns(tools.no_tool(w, self.tools))
+        a = w.r()
+        if a < 0.14: return self.turns(tell(w, f, w.one([1, 1, 1, 2, 3])))
+        if a < 0.32 and f.known: return self.turns(recall(w, f, w.one(list(f.known))))
+        if a < 0.37: return self.turns(unknown(w, f))
+        if a < 0.42 and f.known: return self.turns(change(w, f, w.one(list(f.known))))
+        if a < 0.46: return self.turns(passage(w, f, w.int(2, 12)))
+        return self.turns(w.rng.choices(PLAIN_TASKS, PLAIN_WEIGHTS)[0](w, self))
+
+
+def pieces(messages, tool_texts=None, system=None):
+    """The chat template, as (special-and-text pieces, said by the assistant?). The same text as the template renders."""
+    if tool_texts: yield f"<|im_system|>tool_declare<|im_middle|>{tool_texts}<|im_end|>", False
+    if system != "": yield f"<|im_system|>system<|im_middle|>{system or DEFAULT_SYSTEM}<|im_end|>", False
+    for m in messages:
+        body = m["content"] or ""
+        if m["role"] == "user": yield f"<|im_user|>user<|im_middle|>{body}<|im_end|>", False
+        elif m["role"] == "tool": yield f"<|im_system|>tool<|im_middle|>{body}<|im_end|>", False
+        else:
+            yield "<|im_assistant|>assistant<|im_middle|>", False
+            for i, c in enumerate(m.get("tool_calls") or []):
+                if i == 0: body += "<|tool_calls_section_begin|>"
+                body += f"<|tool_call_begin|>functions.{c['function']['name']}:{i}<|tool_call_argument_begin|>{c['function']['arguments']}<|tool_call_end|>"
+            yield body + ("<|tool_calls_section_end|>" if m.get("tool_calls") else "") + "<|im_end|>", True
+
+
+def tool_text(w, declared):
+    """Servers differ in spaces and key order when they write JSON: the model must not care."""
+    declared = [tools.declare(t) for t in declared]
+    return json.dumps(declared, separators=w.one([(",", ":"), (", ", ": ")]), sort_keys=w.r() < 0.5)
+
+
+def row(w, encode, length):
+    """One training row: `length` token ids and their loss weights."""
+    conv, ids, weights, done = Conversation(w), [], [], 0
+    declared = tool_text(w, conv.tools) if conv.tools else None
+    first = True
+    while len(ids) < length:
+        conv.step(length >= 1024 and w.r() < 0.6)
+        for text, said in pieces(conv.messages[done:], declared if first else None, conv.system if first else ""):
+            new = encode(text)
+            ids += new; weights += [1.0 if said else REST] * len(new)
+        done, first = len(conv.messages), False
+    return ids[:length], weights[:length]
+
+
+def example(seed, split, long=0):
+    """A whole conversation as text, for corpora."""
+    w = World(seed, split); conv = Conversation(w)
+    for _ in range(w.int(3, 8)): conv.step(False)
+    return "".join(t for t, _ in pieces(conv.messages, tool_text(w, conv.tools) if conv.tools else None, conv.system))

@@ -1,0 +1,35 @@
+"""Owns the supply of batches: worker processes write conversations while the GPU trains. No data is stored."""
+import multiprocessing as mp
+import numpy as np
+
+# row lengths and their share of the tokens, early (short rows teach the tasks) and later (long ones the memory)
+EARLY = {256: 0.3, 512: 0.3, 1024: 0.4}
+LATER = {256: 0.2, 512: 0.2, 1024: 0.25, 2048: 0.15, 4096: 0.1, 8192: 0.1}
+
+
+def batch(w, encode, length, tokens, row):
+    rows = [row(w, encode, length) for _ in range(max(1, tokens // length))]
+    return np.array([r[0] for r in rows], np.int16), np.array([r[1] for r in rows], np.float32)
+
+
+def work(seed, path, tokens, longest, late, out):
+    import random
+    from conversation import row
+    from tokenizer import Tokenizer
+    from world import World
+    encode, w, pick = Tokenizer(path).encode, World(seed), random.Random(seed)
+    while True:
+        share = {n: s for n, s in (LATER if late.value else EARLY).items() if n <= longest}
+        out.put(batch(w, encode, pick.choices(list(share), list(share.values()))[0], tokens, row))
+
+
+class Batches:
+    def __init__(self, path, tokens, longest, seed, workers):
+        self.late, self.queue = mp.Value("b", False), mp.Queue(4 * workers)
+        self.workers = [mp.Process(target=work, args=(seed * 1000 + i, path, tokens, longest, self.late, self.queue), daemon=True) for i in range(workers)]
+        for p in self.workers: p.start()
+
+    def next(self): return self.queue.get()
+
+    def close(self):
+        for p in self.workers: p.terminate()

@@ -1,0 +1,105 @@
+"""Owns the training run. `python train.py --out ../model` trains for --seconds and writes the hub's layout; run again
+with --resume it goes on from its own state. On a CPU use a smaller batch: --tokens 4096 --longest 1024 --seconds 10000."""
+import argparse, json, math, os, time
+import numpy as np, torch
+import hub
+from conversation import row
+from data import Batches, batch
+from model import KimiLinear
+from optim import Muon, split
+from tokenizer import Tokenizer
+from world import World
+
+WARMUP, STEADY, BALANCE = 200, 0.35, 2e-3      # steps; share of the run before the decay; router bias step
+
+
+def schedule(step, done):
+    """Warm up, hold, then fall linearly to zero exactly when the time is over."""
+    return min(1.0, (step + 1) / WARMUP) * min(1.0, (1 - done) / (1 - STEADY))
+
+
+@torch.no_grad()
+def probe(net, tok, dtype, device, length, tokens):
+    """On held-out conversations: the share of assistant turns whose every token is the likeliest (what greedy
+    decoding would have said), and the loss on the assistant's tokens."""
+    w = World(777 + length, "held")
+    ids, weights = batch(w, tok.encode, length, tokens, row)
+    ids = torch.from_numpy(ids).to(device).long(); said = torch.from_numpy(weights).to(device) >= 1
+    logits = net(ids, dtype)[:, :-1].float(); want, said = ids[:, 1:], said[:, 1:]
+    loss = torch.nn.functional.cross_entropy(logits[said], want[said]).item()
+    wrong = (logits.argmax(-1) != want) & said
+    turn = torch.cumsum((want == tok.end) & said, 1) - ((want == tok.end) & said).long() + torch.arange(len(ids), device=device)[:, None] * 10_000
+    all_turns, bad_turns = turn[(want == tok.end) & said].unique(), turn[wrong].unique()
+    return loss, 1 - torch.isin(all_turns, bad_turns).float().mean().item()
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__)
+    ap.add_argument("--out", required=True, help="checkpoint directory; holds the tokenizer already")
+    ap.add_argument("--state", help="directory of the resumable state (default: OUT)")
+    ap.add_argument("--resume", action="store_true")
+    ap.add_argument("--seconds", type=float, default=900)
+    ap.add_argument("--tokens", type=int, default=65536, help="tokens a step")
+    ap.add_argument("--longest", type=int, default=8192)
+    ap.add_argument("--lr", type=float, default=0.02, help="of Muon; AdamW takes 0.15 of it")
+    ap.add_argument("--seed", type=int, default=1)
+    ap.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 3))
+    a = ap.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    torch._dynamo.config.recompile_limit = 64
+    torch.manual_seed(a.seed); torch.set_float32_matmul_precision("high")
+    tok = Tokenizer(a.out)
+    batches = Batches(a.out, a.tokens, a.longest, a.seed, a.workers)
+    net = KimiLinear(tok.enc.n_vocab)
+    state, history, seen = os.path.join(a.state or a.out, "state.pt"), [], 0
+    if a.resume:
+        kept = torch.load(state, weights_only=True)
+        net.load_state_dict(kept["net"]); history, seen = kept["history"], kept["tokens"]
+        batches.late.value = True
+    net.to(device)
+    if device == "cuda": net.compile_pieces()
+    matrices, decayed, plain = split(net)
+    muon = Muon(matrices, a.lr)
+    adam = torch.optim.AdamW([dict(params=decayed, weight_decay=0.01), dict(params=plain, weight_decay=0.0)], lr=0.15 * a.lr,
+                             betas=(0.9, 0.95), eps=1e-10, fused=device == "cuda")
+    sparse = [b.ff for b in net.blocks if hasattr(b.ff, "bias")]
+    step, began, marks, waited = 0, None, [], 0.0
+    while True:
+        t = time.time(); ids, weights = batches.next(); waited += time.time() - t
+        ids = torch.from_numpy(ids).to(device, non_blocking=True).long(); weights = torch.from_numpy(weights).to(device, non_blocking=True)
+        x, loads = net.hidden(ids, dtype)
+        # the token after a row's last one is unknown: weight 0
+        targets, weights = torch.roll(ids.flatten(), -1), torch.nn.functional.pad(weights[:, 1:], (0, 1)).flatten()
+        loss, said = net.loss(x, targets, weights, dtype)
+        loss.backward()
+        if began is None: torch.cuda.synchronize() if device == "cuda" else None; began = time.time()     # compilation is not training
+        done = (time.time() - began) / a.seconds
+        if done >= 1: break
+        scale = schedule(step, done)
+        muon.step(scale)
+        for g in adam.param_groups: g["lr"] = 0.15 * a.lr * scale
+        adam.step(); net.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for ff, load in zip(sparse, loads): ff.bias -= BALANCE * scale * torch.sign(load - load.mean())
+        batches.late.value = batches.late.value or done > 0.2
+        step += 1; seen += ids.numel(); marks.append(said.detach())
+        if step % 250 == 0:
+            value = torch.stack(marks).mean().item(); marks = []
+            history.append((seen, value)); now = time.time() - began
+            held = {n: probe(net, tok, dtype, device, n, a.tokens) for n in (512,) + ((2048, 8192) if step % 1000 == 0 and a.longest > 1024 else ())}
+            print(f"step {step} tokens {seen / 1e6:.1f}M said {value:.4f} done {done:.3f} tok/s {step * a.tokens / now:.0f} waited {waited:.1f} "
+                  + " ".join(f"held{n} loss {l:.4f} turns {t:.4f}" for n, (l, t) in held.items())
+                  + f" load {min(l.min().item() for l in loads):.2f}-{max(l.max().item() for l in loads):.2f}", flush=True)
+    batches.close()
+    net.zero_grad(set_to_none=True)
+    hub.save(net, a.out)
+    torch.save(dict(net=net.state_dict(), history=history, tokens=seen), state)
+    with open(os.path.join(a.state or a.out, "log.json"), "w") as f:
+        json.dump(dict(tokens=seen, steps=step, seconds=a.seconds, tokens_per_second=step * a.tokens / a.seconds, history=history), f)
+    for n in (512, 2048, 8192):
+        if n <= a.longest: print(n, *probe(net, tok, dtype, device, n, a.tokens), flush=True)
+
+
+if __name__ == "__main__":
+    main()
