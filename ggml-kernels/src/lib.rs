@@ -5,4 +5,5 @@
 //! so shapes and types are checked in Rust before ggml sees them.
 
 pub mod gguf;
+pub mod map;
 pub mod quant;
