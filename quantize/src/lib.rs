@@ -2,5 +2,6 @@
 //!
 //! [`schema`] is THE model contract: hub names, GGUF keys, tensor names and shapes. The engine binds
 //! by it, the converter writes by it.
+#![forbid(unsafe_code)]
 
 pub mod schema;
