@@ -6,10 +6,12 @@ mod pretokenizer;
 mod python;
 pub mod template;
 pub mod tokenizer;
+pub mod tool_calls;
 pub mod utf8_stream;
 
 pub use template::{ChatTemplate, PromptText, TemplateError, encode_chat};
 pub use tokenizer::{Specials, Tokenizer, TokenizerError};
+pub use tool_calls::{Delta, Expect, Markup, ReplyReader, WholeReply};
 pub use utf8_stream::{Piece, TextStream};
 
 #[cfg(test)]
