@@ -2,6 +2,7 @@
 //! numbers. Knows no request, no clock beyond a template's `strftime_now`, and no engine.
 
 mod bpe;
+pub mod constraint;
 mod pretokenizer;
 mod python;
 pub mod template;
@@ -9,6 +10,7 @@ pub mod tokenizer;
 pub mod tool_calls;
 pub mod utf8_stream;
 
+pub use constraint::{Constraint, ConstraintError, Grammars, ToolChoice};
 pub use template::{ChatTemplate, PromptText, TemplateError, encode_chat};
 pub use tokenizer::{Specials, Tokenizer, TokenizerError};
 pub use tool_calls::{Delta, Expect, Markup, ReplyReader, WholeReply};
