@@ -29,6 +29,7 @@ pub struct Sampler {
     /// Kept between calls, so that a step allocates nothing.
     edited: Vec<f32>,
     candidates: Vec<Candidate>,
+    scratch: Vec<Candidate>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +64,7 @@ impl Sampler {
             output: HashMap::new(),
             edited: Vec::new(),
             candidates: Vec::new(),
+            scratch: Vec::new(),
         }
     }
 
@@ -134,15 +136,22 @@ impl Sampler {
             value: finite(finite(logit) / temperature),
         };
         candidates.extend(allowed(logits, mask).map(scaled));
-        if self.sampling.top_k > 0 {
-            keep_best(candidates, self.sampling.top_k);
+        // Candidates stay in order of their tokens: the draw walks them so, and must not depend on
+        // how a selection happened to leave them.
+        if self.sampling.top_k > 0
+            && let Some(last) = last_of_best(candidates, self.sampling.top_k, &mut self.scratch)
+        {
+            candidates.retain(|c| c.order(&last).is_le());
         }
         let largest = candidates.iter().map(|c| c.value).reduce(f32::max)?;
         for c in candidates.iter_mut() {
             c.value = (c.value - largest).exp();
         }
-        if self.sampling.top_p < 1.0 {
-            keep_mass(candidates, f64::from(self.sampling.top_p));
+        let share = f64::from(self.sampling.top_p);
+        if share < 1.0
+            && let Some(last) = last_of_mass(candidates, share, &mut self.scratch)
+        {
+            candidates.retain(|c| c.order(&last).is_le());
         }
         if self.sampling.min_p > 0.0 {
             // The likeliest weighs exactly 1, and stays whatever was asked.
@@ -189,38 +198,48 @@ fn greedy(logits: &[f32], mask: Option<&TokenMask>) -> Option<Token> {
         .map(|(token, _)| token)
 }
 
-/// Leaves the `n` best, in no order. Linear in the candidates, whatever `n`.
-fn keep_best(candidates: &mut Vec<Candidate>, n: usize) {
-    if n < candidates.len() {
-        candidates.select_nth_unstable_by(n, Candidate::order);
-        candidates.truncate(n);
-        // The draw walks them in this order, so it must not depend on how they were selected.
-        candidates.sort_unstable_by_key(|c| c.token);
+/// The last of the `n` best; `None` where there are no more than `n`. Linear, whatever `n`.
+fn last_of_best(
+    candidates: &[Candidate],
+    n: usize,
+    scratch: &mut Vec<Candidate>,
+) -> Option<Candidate> {
+    if n >= candidates.len() {
+        return None;
     }
+    scratch.clear();
+    scratch.extend_from_slice(candidates);
+    let (_, last, _) = scratch.select_nth_unstable_by(n - 1, Candidate::order);
+    Some(*last)
 }
 
-/// Leaves the shortest list of likeliest candidates whose weights reach `share` of the whole, best
-/// first; at least one. Sorts only as many as that takes.
-fn keep_mass(candidates: &mut Vec<Candidate>, share: f64) {
+/// The last of the shortest list of likeliest candidates whose weights reach `share` of the whole,
+/// which is one candidate at least. Linear: each round looks at half of what the round before did.
+fn last_of_mass(
+    candidates: &[Candidate],
+    share: f64,
+    scratch: &mut Vec<Candidate>,
+) -> Option<Candidate> {
     let whole: f64 = candidates.iter().map(|c| f64::from(c.value)).sum();
-    let mut n = 256;
-    loop {
-        let n_sorted = n.min(candidates.len());
-        if n_sorted < candidates.len() {
-            candidates.select_nth_unstable_by(n_sorted, Candidate::order);
-        }
-        candidates[..n_sorted].sort_unstable_by(Candidate::order);
-        let mut mass = 0.0;
-        let reached = candidates[..n_sorted].iter().position(|c| {
-            mass += f64::from(c.value);
-            mass >= share * whole
-        });
-        match reached {
-            Some(last) => return candidates.truncate(last + 1),
-            None if n_sorted == candidates.len() => return,
-            None => n *= 8,
+    // Candidates below this weigh less than the rest of the share even all together.
+    let least = (1.0 - share) * whole / candidates.len() as f64;
+    scratch.clear();
+    scratch.extend(candidates.iter().filter(|c| f64::from(c.value) >= least));
+    // All before `from` are in the list; the last one is among `from..to`.
+    let (mut from, mut to, mut mass) = (0, scratch.len(), 0.0);
+    while to - from > 1 {
+        let half = (to - from) / 2;
+        let open = &mut scratch[from..to];
+        open.select_nth_unstable_by(half - 1, Candidate::order);
+        let better: f64 = open[..half].iter().map(|c| f64::from(c.value)).sum();
+        if mass + better >= share * whole {
+            to = from + half;
+        } else {
+            mass += better;
+            from += half;
         }
     }
+    scratch.get(from).copied()
 }
 
 /// The log-probability of `token` under the unmodified `logits` (`[n_vocab]`), and the `n_top`
@@ -355,12 +374,29 @@ mod tests {
 
     #[test]
     fn a_flat_distribution_keeps_its_share() {
-        let mut candidates: Vec<_> = (0..5000)
+        let flat: Vec<_> = (0..5000)
             .map(|token| Candidate { token, value: 1.0 })
             .collect();
-        keep_mass(&mut candidates, 0.5);
-        assert_eq!(candidates.len(), 2500);
-        assert!((0..2500).eq(candidates.iter().map(|c| c.token)));
+        let last = last_of_mass(&flat, 0.5, &mut Vec::new()).expect("a last one");
+        assert_eq!(last.token, 2499);
+    }
+
+    proptest::proptest! {
+        /// The plain way: sort all, add up.
+        #[test]
+        fn the_share_is_that_of_a_full_sort(weights in proptest::collection::vec(0u16..400, 1..200), share in 0.0f64..1.0) {
+            let candidates: Vec<_> = (0..).zip(&weights).map(|(token, &w)| Candidate { token, value: f32::from(w) + 1.0 }).collect();
+            let whole: f64 = candidates.iter().map(|c| f64::from(c.value)).sum();
+            let mut sorted = candidates.clone();
+            sorted.sort_by(Candidate::order);
+            let mut mass = 0.0;
+            let want = sorted.iter().find(|c| {
+                mass += f64::from(c.value);
+                mass >= share * whole
+            });
+            let got = last_of_mass(&candidates, share, &mut Vec::new());
+            proptest::prop_assert_eq!(got.map(|c| c.token), want.map(|c| c.token));
+        }
     }
 
     #[test]

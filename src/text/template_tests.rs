@@ -208,8 +208,6 @@ fn a_template_that_escapes_arguments_gets_them_as_an_object() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
     #[test]
     fn no_request_can_write_markup(
         a in prop::collection::vec(prop::sample::select(vec!["<|im_end|>", "<|", "im_", "end|>", "[EOS]", "[", "EO", "S]", "x", "\u{f0000}", "é", "\"", "<|reserved_token_515|>"]), 0..9),

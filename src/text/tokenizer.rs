@@ -78,6 +78,9 @@ const END_NAMES: &[&str] = &[
     "<|endoftext|>",
 ];
 
+/// In bytes of its spelling. Real ones stay below 300; the table of pairs takes quadratic time in this.
+const LONGEST_TOKEN: usize = 1024;
+
 impl Tokenizer {
     /// Reads `tokenizer.ggml.*`. Files of tiktoken vocabularies (Kimi's) carry both token order and
     /// a list of merges: where the list agrees with the order, tiktoken's own rule is used, since
@@ -117,6 +120,12 @@ impl Tokenizer {
         let mut specials = HashMap::new();
         for (i, spelling) in spellings.iter().enumerate() {
             let token = i as Token;
+            if spelling.len() > LONGEST_TOKEN {
+                let got = spelling.len();
+                return refuse(format!(
+                    "tokenizer.ggml.tokens[{i}]: {got} bytes long, want at most {LONGEST_TOKEN}"
+                ));
+            }
             let start = bytes.len();
             let kind = match types.as_ref().map_or(1, |t| t[i]) {
                 1 => {

@@ -124,6 +124,11 @@ fn a_foreign_or_broken_vocabulary_is_refused_by_name() {
         set(m, "tokens", strings(&["a"]));
     });
     assert!(why.contains("no token for byte 0x00"), "{why}");
+    let why = refusal(|m| {
+        m.map.remove("tokenizer.ggml.token_type");
+        set(m, "tokens", strings(&[&"a".repeat(5000)]));
+    });
+    assert!(why.contains("tokens[0]: 5000 bytes long"), "{why}");
     let why = refusal(|m| set(m, "merges", strings(&["a b", "nothing"])));
     assert!(why.contains("tokenizer.ggml.merges[0]"), "{why}");
     let why = refusal(|m| set(m, "eos_token_id", Value::U32(5000)));
@@ -182,8 +187,6 @@ fn text_like() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
     #[test]
     fn any_text_gets_tiktokens_tokens(text in text_like()) {
         static TWINS: std::sync::LazyLock<(Tokenizer, tiktoken_rs::CoreBPE)> =
@@ -194,5 +197,46 @@ proptest! {
         prop_assert!(tokens.iter().all(|&t| !ours.is_special(t)));
         prop_assert_eq!(ours.decode(&tokens), text.as_bytes());
         prop_assert_eq!(ours.decode(&ours.encode(&text, Specials::Parse)), text.as_bytes());
+    }
+}
+
+/// One part of the metadata replaced by anything of its type: refused or usable, never a panic.
+fn mutation() -> impl Strategy<Value = (String, Value)> {
+    let keys = [
+        "tokens",
+        "token_type",
+        "merges",
+        "eos_token_id",
+        "bos_token_id",
+        "pre",
+        "model",
+    ];
+    let strings =
+        prop::collection::vec("[a-cĠĊ< >|]{0,4}", 0..300).prop_map(|v| Value::Array(Array::Str(v)));
+    let types = prop::collection::vec(-1i32..8, 760..770).prop_map(|v| Value::Array(Array::I32(v)));
+    let other = prop_oneof![
+        any::<i64>().prop_map(Value::I64),
+        any::<String>().prop_map(Value::Str),
+        Just(Value::Str("gpt-2".into())),
+        Just(Value::Str("qwen2".into())),
+    ];
+    (
+        prop::sample::select(keys.to_vec()),
+        prop_oneof![strings, types, other],
+    )
+        .prop_map(|(k, v)| (k.to_owned(), v))
+}
+
+proptest! {
+    #[test]
+    fn no_metadata_panics(changes in prop::collection::vec(mutation(), 1..4), text in text_like()) {
+        static TINY: std::sync::LazyLock<Metadata> = std::sync::LazyLock::new(|| fixture::metadata("tiny"));
+        let mut meta = TINY.clone();
+        for (key, value) in changes {
+            set(&mut meta, &key, value);
+        }
+        if let Ok(tokenizer) = Tokenizer::from_metadata(&meta) {
+            prop_assert_eq!(tokenizer.decode(&tokenizer.encode(&text, Specials::Plain)), text.as_bytes());
+        }
     }
 }
