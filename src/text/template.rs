@@ -67,6 +67,11 @@ impl PromptText {
     pub fn to_text(&self) -> String {
         self.guarded.replace(self.guard, "")
     }
+
+    /// Whether the template opened the model's thinking, so that the reply begins inside it.
+    pub fn opens_thinking(&self) -> bool {
+        self.guarded.trim_end().ends_with("<think>")
+    }
 }
 
 /// The tokens of a rendered prompt: the template's markup as special tokens, all else as text.

@@ -190,6 +190,18 @@ fn templates_written_for_python_run() {
 }
 
 #[test]
+fn a_prompt_that_opens_thinking_says_so() {
+    let tokenizer = fixture::tokenizer("tiny");
+    let opens = |source: &str| {
+        let template = ChatTemplate::new(source, &tokenizer).expect("a template");
+        let prompt = template.render(&tokenizer, &[message("user", "x")], &[], true);
+        prompt.expect("a prompt").opens_thinking()
+    };
+    assert!(opens("{{ messages[0].content }}<think>\n"));
+    assert!(!opens("{{ messages[0].content }}<think></think>"));
+}
+
+#[test]
 fn a_template_that_escapes_arguments_gets_them_as_an_object() {
     let source = "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}";
     let mut call = message("assistant", "");
@@ -223,5 +235,51 @@ proptest! {
         let tokens = encode_chat(tokenizer, &prompt);
         prop_assert_eq!(specials(tokenizer, &tokens), specials(tokenizer, &encode_chat(tokenizer, &want)));
         prop_assert_eq!(tokenizer.decode(&tokens), prompt.to_text().into_bytes());
+    }
+}
+
+/// `tests/fixtures/templates/make.py` rendered these with Jinja itself.
+#[test]
+fn other_families_templates_render_as_jinja_renders_them() {
+    let tokenizer = fixture::tokenizer("tiny");
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/templates");
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).expect(file);
+    let cases: serde_json::Value = serde_json::from_str(&read("rendered.json")).expect("JSON");
+    for case in cases.as_array().expect("cases") {
+        let name = case["template"].as_str().expect("a name");
+        let template = ChatTemplate::new(&read(&format!("{name}.jinja")), &tokenizer).expect(name);
+        let text = |v: &serde_json::Value| v.as_str().map(String::from);
+        let message = |m: &serde_json::Value| Message {
+            role: text(&m["role"]).expect("a role"),
+            content: text(&m["content"]).expect("content"),
+            name: text(&m["name"]),
+            tool_call_id: text(&m["tool_call_id"]),
+            tool_calls: m["tool_calls"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|c| ToolCall {
+                    id: text(&c["id"]).expect("an id"),
+                    name: text(&c["function"]["name"]).expect("a name"),
+                    arguments: text(&c["function"]["arguments"]).expect("arguments"),
+                })
+                .collect(),
+        };
+        let messages: Vec<Message> = case["messages"]
+            .as_array()
+            .expect("messages")
+            .iter()
+            .map(message)
+            .collect();
+        let tools = case["tools"].as_array().expect("tools");
+        let prompt = case["add_generation_prompt"].as_bool().expect("a flag");
+        let got = template
+            .render(&tokenizer, &messages, tools, prompt)
+            .expect(name);
+        assert_eq!(
+            got.to_text(),
+            case["rendered"].as_str().expect("text"),
+            "{name}"
+        );
     }
 }
