@@ -49,7 +49,9 @@ pub enum QuantError {
     },
     #[error("value {index} is {value}: only finite values can be stored")]
     NotFinite { index: usize, value: f32 },
-    #[error("block {block} overflows the range of {ty}")]
+    #[error("block {block} of {ty} holds NaN or infinity: only finite values can be stored")]
+    NotFiniteBlock { ty: TensorType, block: usize },
+    #[error("block {block} overflows the range of {ty}; bf16 and f32 hold more")]
     Overflow { ty: TensorType, block: usize },
     #[error("{ty} does not hold weights")]
     NotWeights { ty: TensorType },
@@ -99,7 +101,7 @@ impl TensorType {
             Self::Mxfp4 => sys::GGML_TYPE_MXFP4,
             Self::I32 => sys::GGML_TYPE_I32,
         };
-        id as u32
+        id
     }
 
     pub fn from_id(id: u32) -> Option<Self> {

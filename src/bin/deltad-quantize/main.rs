@@ -1,1 +1,35 @@
-fn main() {}
+//! `deltad-quantize`: makes, looks at and checks model files. Offline; the daemon is not asked.
+//!
+//! A binary of the root package, not of crate `quantize`, because some of its commands run the
+//! model and need the engine and the tokenizer. Parses the command line and prints; decisions are
+//! made in the library.
+//!
+//! Exit codes: 0 done, 1 input/output error, 2 wrong command line, 3 the input was refused,
+//! 4 the target exists, 5 no space, 130 interrupted.
+#![forbid(unsafe_code)]
+
+mod args;
+mod convert;
+mod inspect;
+mod interrupt;
+mod progress;
+mod table;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+    let args = args::Args::parse();
+    let result = match &args.command {
+        args::Command::Convert(args) => convert::run(args),
+        args::Command::Inspect(args) => inspect::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("deltad-quantize: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

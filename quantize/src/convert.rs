@@ -1,0 +1,213 @@
+//! Checkpoint or GGUF in, GGUF out. [`Conversion::plan`] decides everything from headers alone;
+//! [`Conversion::write`] streams: blocks of rows are read, converted on all cores and written in
+//! order. Memory is a few blocks, whatever the model.
+
+mod stream;
+
+use crate::checkpoint::Checkpoint;
+use crate::error::Error;
+use crate::imatrix::Imatrix;
+use crate::output::Output;
+use crate::recipe::{self, FileType, Override};
+use crate::schema::{self, Hparams, TensorSpec};
+use crate::source::{self, Source};
+use crate::tokenizer;
+use ggml_kernels::gguf::{GgufFile, Layout, Metadata, PlannedTensor};
+use ggml_kernels::quant::TensorType;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What to convert to.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub to: FileType,
+    pub overrides: Vec<Override>,
+}
+
+/// An open input.
+pub enum Input {
+    Checkpoint(Box<Checkpoint>),
+    Gguf { path: PathBuf, file: GgufFile },
+}
+
+impl Input {
+    /// A directory is a checkpoint, a file a GGUF.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        if path.is_dir() {
+            return Ok(Self::Checkpoint(Box::new(Checkpoint::open(path)?)));
+        }
+        let file = GgufFile::open(path).map_err(|source| Error::Gguf {
+            path: path.to_owned(),
+            source,
+        })?;
+        let path = path.to_owned();
+        Ok(Self::Gguf { path, file })
+    }
+}
+
+/// One tensor of the plan.
+pub struct Step<'a> {
+    pub spec: TensorSpec,
+    pub ty: TensorType,
+    pub note: Option<String>,
+    pub source: Source<'a>,
+}
+
+impl Step<'_> {
+    fn planned(&self) -> PlannedTensor {
+        PlannedTensor {
+            name: self.spec.name.clone(),
+            ty: self.ty,
+            shape: self.spec.shape.clone(),
+        }
+    }
+    /// Bytes in the output.
+    pub fn size(&self) -> u64 {
+        self.planned().size().unwrap_or(0)
+    }
+    pub fn values(&self) -> u64 {
+        source::elements(&self.spec)
+    }
+}
+
+/// Everything that will be written, before anything is.
+pub struct Conversion<'a> {
+    pub hparams: Hparams,
+    pub steps: Vec<Step<'a>>,
+    /// Remarks on the whole file.
+    pub notes: Vec<String>,
+    metadata: Metadata,
+    layout: Layout,
+}
+
+/// Told what happens. All calls come from the thread that converts.
+pub trait Observer {
+    /// A tensor begins.
+    fn tensor(&mut self, step: &Step<'_>);
+    /// So many values more are converted.
+    fn advance(&mut self, values: u64);
+}
+
+impl<'a> Conversion<'a> {
+    pub fn plan(input: &'a Input, options: &Options) -> Result<Self, Error> {
+        let mut metadata = Metadata::default();
+        let mut notes = Vec::new();
+        let (hparams, sources) = match input {
+            Input::Checkpoint(checkpoint) => {
+                let h = checkpoint.config.hparams.clone();
+                source::bounded(&h).map_err(|source| Error::Schema {
+                    path: checkpoint.dir.join("config.json"),
+                    source,
+                })?;
+                let mut sources = Vec::new();
+                for spec in schema::tensors(&h) {
+                    if let Some(source) = Source::in_checkpoint(checkpoint, &spec)? {
+                        sources.push((spec, source));
+                    }
+                }
+                h.write(&mut metadata);
+                let name = checkpoint.dir.canonicalize().ok();
+                let name = name.as_deref().and_then(Path::file_name);
+                if let Some(name) = name {
+                    metadata.set("general.name", name.to_string_lossy().into_owned());
+                }
+                metadata.set("general.type", "model");
+                notes = tokenizer::convert(checkpoint, &mut metadata)?;
+                (h, sources)
+            }
+            Input::Gguf { path, file } => {
+                let (h, specs) = schema::check(file).map_err(|source| Error::Schema {
+                    path: path.clone(),
+                    source,
+                })?;
+                metadata = file.metadata().clone();
+                let known = |name: &str| specs.iter().any(|spec| spec.name == name);
+                for tensor in file.tensors().iter().filter(|t| !known(&t.name)) {
+                    notes.push(format!(
+                        "{} is no tensor of this model and is left out",
+                        tensor.name
+                    ));
+                }
+                let source = |spec: TensorSpec| {
+                    let tensor = file.tensor(&spec.name)?;
+                    Some((spec, Source::in_gguf(file, tensor)))
+                };
+                (h, specs.into_iter().filter_map(source).collect())
+            }
+        };
+        metadata.set("general.file_type", options.to.id());
+        metadata.set("general.quantization_version", 2u32);
+        let step = |(spec, source): (TensorSpec, Source<'a>)| {
+            let choice = recipe::choose(&hparams, &spec, options.to, &options.overrides);
+            Step {
+                ty: choice.ty,
+                note: choice.note,
+                spec,
+                source,
+            }
+        };
+        let steps: Vec<Step<'a>> = sources.into_iter().map(step).collect();
+        for unused in options.overrides.iter().filter(|o| {
+            let used = |s: &Step<'_>| o.pattern.is_match(&s.spec.name);
+            !steps.iter().any(used)
+        }) {
+            notes.push(format!(
+                "--tensor-type {}: matches no tensor",
+                unused.pattern
+            ));
+        }
+        let planned: Vec<_> = steps.iter().map(Step::planned).collect();
+        let layout = Layout::new(&metadata, &planned)?;
+        Ok(Self {
+            hparams,
+            steps,
+            notes,
+            metadata,
+            layout,
+        })
+    }
+
+    pub fn file_size(&self) -> u64 {
+        self.layout.file_size()
+    }
+
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    pub fn values(&self) -> u64 {
+        self.steps.iter().map(Step::values).sum()
+    }
+
+    /// Writes the file, on rayon's current pool. Stops soon after `interrupted` becomes true.
+    pub fn write(
+        &self,
+        target: &Path,
+        overwrite: bool,
+        imatrix: Option<&Imatrix>,
+        interrupted: &AtomicBool,
+        observer: &mut dyn Observer,
+    ) -> Result<(), Error> {
+        // An importance of the wrong shape is found before the first byte.
+        let importances = self.steps.iter().map(|step| match imatrix {
+            Some(imatrix) => imatrix.of(&step.spec),
+            None => Ok(None),
+        });
+        let importances = importances.collect::<Result<Vec<_>, _>>()?;
+        let output = Output::create(target, self.file_size(), overwrite)?;
+        let output = stream::write(output, target, self.layout.clone(), |sink| {
+            for (step, importance) in self.steps.iter().zip(importances) {
+                observer.tensor(step);
+                sink.tensor(step, importance, &mut |values| {
+                    observer.advance(values);
+                    match interrupted.load(Ordering::Relaxed) {
+                        true => Err(Error::Interrupted),
+                        false => Ok(()),
+                    }
+                })?;
+            }
+            Ok(())
+        })?;
+        output.commit()
+    }
+}

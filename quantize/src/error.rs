@@ -1,0 +1,85 @@
+//! Why a conversion was refused or failed, and the exit code that says so to scripts.
+
+use crate::schema::SchemaError;
+use ggml_kernels::gguf::{GgufError, LayoutError};
+use ggml_kernels::quant::QuantError;
+use std::io;
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something in the input that is missing, contradictory or not what its place demands.
+    #[error("{}: {what}", path.display())]
+    Input { path: PathBuf, what: String },
+    #[error("{}: {source}", path.display())]
+    Gguf {
+        path: PathBuf,
+        #[source]
+        source: GgufError,
+    },
+    #[error("{}: {source}", path.display())]
+    Schema {
+        path: PathBuf,
+        #[source]
+        source: SchemaError,
+    },
+    /// A tensor whose values cannot be stored.
+    #[error("{tensor}: row {row}: {source}")]
+    Values {
+        tensor: String,
+        row: u64,
+        #[source]
+        source: QuantError,
+    },
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error("{}: {source}", path.display())]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} exists; --overwrite replaces it", path.display())]
+    Exists { path: PathBuf },
+    #[error("{}: needs {needed} bytes, {free} are free", path.display())]
+    NoSpace {
+        path: PathBuf,
+        needed: u64,
+        free: u64,
+    },
+    #[error("interrupted; nothing was written")]
+    Interrupted,
+}
+
+impl Error {
+    /// 1 input/output, 3 refused input, 4 the target exists, 5 no space, 130 interrupted.
+    /// (0 is success and 2 a wrong command line.)
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => 5,
+            Error::Io { .. } => 1,
+            Error::Input { .. }
+            | Error::Gguf { .. }
+            | Error::Schema { .. }
+            | Error::Values { .. }
+            | Error::Layout(_) => 3,
+            Error::Exists { .. } => 4,
+            Error::NoSpace { .. } => 5,
+            Error::Interrupted => 130,
+        }
+    }
+
+    pub(crate) fn input(path: &Path, what: impl Into<String>) -> Self {
+        Error::Input {
+            path: path.to_owned(),
+            what: what.into(),
+        }
+    }
+
+    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
+        Error::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Which type each tensor becomes: a pure function of file type, role, layer and row length,
+//! shown whole by `--dry-run`.
+//!
+//! Defaults: norms, convolutions, decay, router and biases stay F32; the small projections that
+//! steer the state and the latent (`ssm_*`, `attn_kv_a_mqa`, `attn_k_b`, `attn_v_b`: 0.15% of the
+//! 48B model's parameters) stay at Q8_0 or better; attention keeps more bits than the experts,
+//! `attn_output` and KDA's q, k, v most; among the experts `ffn_down` keeps more than gate and up.
+
+use crate::schema::{Hparams, Role, TensorSpec};
+use ggml_kernels::quant::TensorType;
+use regex::Regex;
+use std::fmt;
+use std::str::FromStr;
+
+/// A mix of types, under the ecosystem's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileType {
+    F32,
+    F16,
+    Bf16,
+    Q8_0,
+    Q6K,
+    Q5KM,
+    Q5KS,
+    Q4KM,
+    Q4KS,
+    Q4_0,
+    Q3KM,
+    Iq4Nl,
+    Iq4Xs,
+    Mxfp4,
+}
+
+impl FileType {
+    pub const ALL: [FileType; 14] = [
+        Self::F32,
+        Self::F16,
+        Self::Bf16,
+        Self::Q8_0,
+        Self::Q6K,
+        Self::Q5KM,
+        Self::Q5KS,
+        Self::Q4KM,
+        Self::Q4KS,
+        Self::Q4_0,
+        Self::Q3KM,
+        Self::Iq4Nl,
+        Self::Iq4Xs,
+        Self::Mxfp4,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Q8_0 => "q8_0",
+            Self::Q6K => "q6_k",
+            Self::Q5KM => "q5_k_m",
+            Self::Q5KS => "q5_k_s",
+            Self::Q4KM => "q4_k_m",
+            Self::Q4KS => "q4_k_s",
+            Self::Q4_0 => "q4_0",
+            Self::Q3KM => "q3_k_m",
+            Self::Iq4Nl => "iq4_nl",
+            Self::Iq4Xs => "iq4_xs",
+            Self::Mxfp4 => "mxfp4",
+        }
+    }
+
+    /// `general.file_type`, the number of the nearest mix in llama.cpp's list.
+    pub fn id(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Q4_0 => 2,
+            Self::Q8_0 => 7,
+            Self::Q3KM => 12,
+            Self::Q4KS => 14,
+            Self::Q4KM => 15,
+            Self::Q5KS => 16,
+            Self::Q5KM => 17,
+            Self::Q6K => 18,
+            Self::Iq4Nl => 25,
+            Self::Iq4Xs => 30,
+            Self::Bf16 => 32,
+            Self::Mxfp4 => 38,
+        }
+    }
+
+    /// Type of the bulk of the weights.
+    fn base(self) -> TensorType {
+        match self {
+            Self::F32 => TensorType::F32,
+            Self::F16 => TensorType::F16,
+            Self::Bf16 => TensorType::Bf16,
+            Self::Q8_0 => TensorType::Q8_0,
+            Self::Q6K => TensorType::Q6K,
+            Self::Q5KM | Self::Q5KS => TensorType::Q5K,
+            Self::Q4KM | Self::Q4KS => TensorType::Q4K,
+            Self::Q4_0 => TensorType::Q4_0,
+            Self::Q3KM => TensorType::Q3K,
+            Self::Iq4Nl => TensorType::Iq4Nl,
+            Self::Iq4Xs => TensorType::Iq4Xs,
+            Self::Mxfp4 => TensorType::Mxfp4,
+        }
+    }
+
+    /// Mixes that spend more bits where they matter more.
+    fn is_medium(self) -> bool {
+        matches!(self, Self::Q5KM | Self::Q4KM | Self::Q3KM)
+    }
+}
+
+impl fmt::Display for FileType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for FileType {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Self, String> {
+        let lower = name.to_ascii_lowercase();
+        let full = match lower.as_str() {
+            "q5_k" => "q5_k_m",
+            "q4_k" => "q4_k_m",
+            "q3_k" => "q3_k_m",
+            other => other,
+        };
+        let found = Self::ALL.into_iter().find(|ty| ty.name() == full);
+        found.ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.map(Self::name).into();
+            format!(
+                "`{name}` is no file type; wanted one of {}",
+                names.join(" ")
+            )
+        })
+    }
+}
+
+/// `--tensor-type REGEX=TYPE`: tensors whose names match get this type. The last match counts.
+#[derive(Debug, Clone)]
+pub struct Override {
+    pub pattern: Regex,
+    pub ty: TensorType,
+}
+
+impl FromStr for Override {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (pattern, ty) = text.rsplit_once('=').ok_or("wanted REGEX=TYPE")?;
+        let ty: TensorType = ty.parse().map_err(|e| format!("{e}"))?;
+        if ty == TensorType::I32 {
+            return Err("i32 does not hold weights".into());
+        }
+        let pattern = Regex::new(pattern).map_err(|e| e.to_string())?;
+        Ok(Self { pattern, ty })
+    }
+}
+
+/// What a tensor becomes, and why it is not what was asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Choice {
+    pub ty: TensorType,
+    pub note: Option<String>,
+}
+
+/// Chooses the type of one tensor.
+pub fn choose(h: &Hparams, spec: &TensorSpec, to: FileType, overrides: &[Override]) -> Choice {
+    if spec.role.is_always_f32() {
+        let ty = TensorType::F32;
+        let asked = overrides
+            .iter()
+            .any(|o| o.pattern.is_match(&spec.name) && o.ty != ty);
+        let note = asked.then(|| "always f32".to_owned());
+        return Choice { ty, note };
+    }
+    let chosen = overrides
+        .iter()
+        .rev()
+        .find(|o| o.pattern.is_match(&spec.name));
+    let ty = match chosen {
+        Some(chosen) => chosen.ty,
+        None => by_default(h, spec, to),
+    };
+    fit(ty, spec.shape[0] as usize)
+}
+
+fn by_default(h: &Hparams, spec: &TensorSpec, to: FileType) -> TensorType {
+    let base = to.base();
+    if !base.is_quantized() {
+        // The router decides which experts run: an f16 or bf16 file keeps its logits exact too.
+        return match spec.role {
+            Role::Router => TensorType::F32,
+            _ => base,
+        };
+    }
+    let medium = to.is_medium();
+    match spec.role {
+        Role::Router => TensorType::F32,
+        Role::KdaFA | Role::KdaFB | Role::KdaGA | Role::KdaGB | Role::KdaBeta => TensorType::Q8_0,
+        Role::MlaKvA | Role::MlaKB | Role::MlaVB | Role::MlaKvB => TensorType::Q8_0,
+        // MXFP4 is a type for experts; everything else in such files is Q8_0.
+        _ if to == FileType::Mxfp4 && !spec.role.is_stacked_experts() => TensorType::Q8_0,
+        Role::Output => more(more(base)),
+        Role::KdaOutput | Role::MlaOutput if medium => more(more(base)),
+        Role::KdaQ | Role::KdaK | Role::KdaV if medium => more(base),
+        Role::MlaQ if medium => more(base),
+        // Every token passes through these; they are few beside the experts.
+        Role::FfnDown | Role::DownShexp if medium => more(base),
+        Role::DownExps if medium && has_more_bits(spec.layer, h.layers.len()) => more(base),
+        _ => base,
+    }
+}
+
+/// The first and last eighth of the layers and every third between: the choice that llama.cpp's
+/// medium mixes make.
+fn has_more_bits(layer: Option<usize>, n: usize) -> bool {
+    layer.is_some_and(|at| at < n / 8 || at >= 7 * n / 8 || (at - n / 8) % 3 == 2)
+}
+
+/// The next finer type.
+fn more(ty: TensorType) -> TensorType {
+    match ty {
+        TensorType::Q3K => TensorType::Q4K,
+        TensorType::Q4K | TensorType::Q4_0 | TensorType::Iq4Nl | TensorType::Iq4Xs => {
+            TensorType::Q5K
+        }
+        TensorType::Q5K => TensorType::Q6K,
+        TensorType::Q6K | TensorType::Mxfp4 => TensorType::Q8_0,
+        other => other,
+    }
+}
+
+/// Falls back, as llama.cpp does, where rows are no whole number of blocks: from blocks of 256 to
+/// blocks of 32, from these to F16.
+fn fit(asked: TensorType, row: usize) -> Choice {
+    let fits = |ty: TensorType| row.is_multiple_of(ty.block_size());
+    if fits(asked) {
+        return Choice {
+            ty: asked,
+            note: None,
+        };
+    }
+    let small = match asked {
+        TensorType::Iq4Xs => TensorType::Iq4Nl,
+        TensorType::Q2K | TensorType::Q3K => TensorType::Q4_0,
+        TensorType::Q4K => TensorType::Q5_0,
+        TensorType::Q5K => TensorType::Q5_1,
+        TensorType::Q6K => TensorType::Q8_0,
+        other => other,
+    };
+    let ty = if fits(small) { small } else { TensorType::F16 };
+    let note = Some(format!(
+        "{asked} wants rows of {} x, got {row}",
+        asked.block_size()
+    ));
+    Choice { ty, note }
+}

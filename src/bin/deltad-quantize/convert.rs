@@ -1,0 +1,122 @@
+//! `convert`: plan, show or write.
+
+use crate::args::Convert;
+use crate::progress::Progress;
+use crate::{interrupt, table};
+use quantize::convert::{Conversion, Input, Observer, Options, Step};
+use quantize::error::Error;
+use quantize::imatrix::Imatrix;
+use std::path::Path;
+
+pub fn run(args: &Convert) -> Result<(), Error> {
+    let options = Options {
+        to: args.to,
+        overrides: args.overrides.clone(),
+    };
+    let input = Input::open(&args.source)?;
+    let conversion = Conversion::plan(&input, &options)?;
+    let imatrix = args.imatrix.as_deref().map(Imatrix::open).transpose()?;
+    if args.dry_run {
+        show(&conversion, imatrix.as_ref())?;
+        return Ok(());
+    }
+    if !args.quiet {
+        remarks(&conversion, imatrix.as_ref())?;
+    }
+    let here = |e| Error::Io {
+        path: Path::new("deltad-quantize").into(),
+        source: e,
+    };
+    let interrupted = interrupt::flag().map_err(here)?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(args.threads.map_or(0, usize::from))
+        .build()
+        .map_err(|e| here(std::io::Error::other(e)))?;
+    let mut progress = Progress::new(conversion.values(), args.quiet);
+    let written = pool.install(|| {
+        conversion.write(
+            &args.target,
+            args.overwrite,
+            imatrix.as_ref(),
+            &interrupted,
+            &mut progress,
+        )
+    });
+    let seconds = progress.finish();
+    written?;
+    if !args.quiet {
+        eprintln!(
+            "{}: {}, {:.2} bits per weight, {seconds:.1} s",
+            args.target.display(),
+            table::bytes(conversion.file_size()),
+            bits_per_weight(&conversion),
+        );
+    }
+    Ok(())
+}
+
+impl Observer for Progress {
+    fn tensor(&mut self, step: &Step<'_>) {
+        self.working_on(&step.spec.name);
+    }
+    fn advance(&mut self, values: u64) {
+        Progress::advance(self, values);
+    }
+}
+
+fn bits_per_weight(conversion: &Conversion<'_>) -> f64 {
+    let bytes: u64 = conversion.steps.iter().map(Step::size).sum();
+    8.0 * bytes as f64 / conversion.values() as f64
+}
+
+/// Everything that is not as asked for.
+fn remarks(conversion: &Conversion<'_>, imatrix: Option<&Imatrix>) -> Result<(), Error> {
+    for note in &conversion.notes {
+        eprintln!("note: {note}");
+    }
+    for step in &conversion.steps {
+        if let Some(note) = note(step, imatrix)? {
+            eprintln!("note: {}: {}: {note}", step.spec.name, step.ty);
+        }
+    }
+    Ok(())
+}
+
+/// Why the type is not the one asked for, and what the importance matrix does not know.
+fn note(step: &Step<'_>, imatrix: Option<&Imatrix>) -> Result<Option<String>, Error> {
+    let importance = imatrix.map(|imatrix| imatrix.of(&step.spec)).transpose()?;
+    let unseen = importance.flatten().map_or(0, |i| i.unseen());
+    let unseen = (unseen > 0).then(|| format!("{unseen} experts saw no token"));
+    let parts: Vec<String> = step.note.clone().into_iter().chain(unseen).collect();
+    Ok((!parts.is_empty()).then(|| parts.join("; ")))
+}
+
+fn show(conversion: &Conversion<'_>, imatrix: Option<&Imatrix>) -> Result<(), Error> {
+    let mut rows = vec![
+        ["tensor", "shape", "from", "to", "size", "note"]
+            .map(str::to_owned)
+            .into(),
+    ];
+    for step in &conversion.steps {
+        rows.push(vec![
+            step.spec.name.clone(),
+            table::shape(&step.spec.shape),
+            step.source.ty.to_string(),
+            step.ty.to_string(),
+            table::bytes(step.size()),
+            note(step, imatrix)?.unwrap_or_default(),
+        ]);
+    }
+    table::print(&rows, &[4]);
+    for note in &conversion.notes {
+        println!("note: {note}");
+    }
+    println!(
+        "{} tensors, {:.1} M weights, {}, {:.2} bits per weight",
+        conversion.steps.len(),
+        conversion.values() as f64 / 1e6,
+        table::bytes(conversion.file_size()),
+        bits_per_weight(conversion),
+    );
+    Ok(())
+}

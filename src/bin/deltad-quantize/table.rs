@@ -1,0 +1,37 @@
+//! Aligned columns, and sizes that people can read.
+
+/// Prints rows with every column as wide as its widest cell; cells are left-aligned unless `right`
+/// names their column.
+pub fn print(rows: &[Vec<String>], right: &[usize]) {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    for row in rows {
+        let mut line = String::new();
+        for (at, cell) in row.iter().enumerate() {
+            let width = widths[at];
+            match right.contains(&at) {
+                true => line.push_str(&format!("{cell:>width$}  ")),
+                false => line.push_str(&format!("{cell:<width$}  ")),
+            }
+        }
+        println!("{}", line.trim_end());
+    }
+}
+
+pub fn bytes(n: u64) -> String {
+    match n {
+        0..1024 => format!("{n} B"),
+        1024..0x10_0000 => format!("{:.1} KiB", n as f64 / 1024.0),
+        0x10_0000..0x4000_0000 => format!("{:.1} MiB", n as f64 / f64::from(1 << 20)),
+        _ => format!("{:.2} GiB", n as f64 / f64::from(1 << 30)),
+    }
+}
+
+/// `[2304, 4096]`, fastest first.
+pub fn shape(shape: &[u64]) -> String {
+    format!("{shape:?}")
+}
