@@ -25,6 +25,7 @@
 //! bounded both ways.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod engine;
 pub mod request;
 pub mod sampler;

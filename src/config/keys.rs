@@ -1,0 +1,478 @@
+//! Every key of the file in one table: its section, what it takes, how it is read and shown. The
+//! parser, `--check-config` and the documentation's test all walk this table.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
+
+use super::units::{parse_size, parse_span, show_size, show_span};
+use super::{Bus, Config};
+use crate::engine::{CacheType, Device};
+
+/// One key of the file.
+pub struct Key {
+    pub section: &'static str,
+    pub name: &'static str,
+    /// What a value must be, for people.
+    pub wanted: &'static str,
+    /// `None` when the value is not what `wanted` says.
+    read: fn(&mut Config, &DeValue) -> Option<()>,
+    /// The value as TOML; `None` where the default has no spelling (it is then left out).
+    show: fn(&Config) -> Option<String>,
+}
+
+macro_rules! key {
+    ($section:ident . $name:ident, $wanted:literal, $read:expr, $show:expr) => {
+        Key {
+            section: stringify!($section),
+            name: stringify!($name),
+            wanted: $wanted,
+            read: |config, value| {
+                config.$section.$name = $read(value)?;
+                Some(())
+            },
+            show: |config| $show(&config.$section.$name),
+        }
+    };
+}
+
+/// All keys, in the order in which they are printed.
+pub const KEYS: &[Key] = &[
+    key!(
+        model.path,
+        "the path of a GGUF file",
+        |v| path(v).map(Some),
+        |p: &Option<PathBuf>| p.as_ref().and_then(show_path)
+    ),
+    key!(
+        model.device,
+        "\"auto\", \"cpu\", \"cuda\", \"metal\" or \"vulkan\"",
+        |v| word(v, DEVICES),
+        |d| quoted(name_of(DEVICES, d))
+    ),
+    key!(
+        model.gpu_layers,
+        "\"all\" or 0: a model is not split between devices",
+        gpu_layers,
+        |n: &Option<u32>| Some(n.map_or("\"all\"".into(), |n| n.to_string()))
+    ),
+    key!(
+        model.threads,
+        "\"auto\" or 1 to 1024",
+        |v| or_word(v, "auto", 1, 1024),
+        |n| show_or(n, "auto")
+    ),
+    key!(
+        model.context,
+        "\"model\" or 16 to 16777216 tokens",
+        |v| or_word(v, "model", 16, 1 << 24),
+        |n| show_or(n, "model")
+    ),
+    key!(
+        model.chunk,
+        "1 to 8192 tokens",
+        |v| integer(v, 1, 8192).map(|n| n as usize),
+        |n: &usize| Some(n.to_string())
+    ),
+    key!(
+        model.cache_type,
+        "\"f16\", \"f32\", \"bf16\" or \"q8_0\"",
+        |v| word(v, CACHE_TYPES),
+        |t| quoted(name_of(CACHE_TYPES, t))
+    ),
+    key!(
+        limits.max_concurrent,
+        "1 to 1024 generations",
+        |v| integer(v, 1, 1024).map(|n| n as usize),
+        |n: &usize| Some(n.to_string())
+    ),
+    key!(
+        limits.max_queue,
+        "0 to 65536 requests",
+        |v| integer(v, 0, 65536).map(|n| n as usize),
+        |n: &usize| Some(n.to_string())
+    ),
+    key!(
+        limits.max_tokens,
+        "\"context\" or 1 to 16777216 tokens",
+        |v| or_word(v, "context", 1, 1 << 24),
+        |n| show_or(n, "context")
+    ),
+    key!(
+        limits.request_bytes,
+        "a size from \"1KiB\" to \"1GiB\"",
+        |v| size(v, 1 << 10, 1 << 30),
+        |n: &u64| quoted(show_size(*n))
+    ),
+    key!(sessions.dir, "the path of a directory", path, show_path),
+    key!(
+        sessions.memory,
+        "a size from \"0B\" to \"64TiB\"",
+        |v| size(v, 0, 64 << 40),
+        |n: &u64| quoted(show_size(*n))
+    ),
+    key!(
+        sessions.disk,
+        "a size from \"0B\" to \"64TiB\"",
+        |v| size(v, 0, 64 << 40),
+        |n: &u64| quoted(show_size(*n))
+    ),
+    key!(
+        sessions.idle_suspend,
+        "\"never\" or a time from \"1s\" to \"365d\"",
+        or_never,
+        show_or_never
+    ),
+    key!(
+        service.idle_exit,
+        "\"never\" or a time from \"1s\" to \"365d\"",
+        or_never,
+        show_or_never
+    ),
+    key!(service.socket, "the path of the socket", path, show_path),
+    key!(
+        service.socket_mode,
+        "permission bits as text, \"0000\" to \"0777\"",
+        mode,
+        |m: &u32| quoted(format!("{m:04o}"))
+    ),
+    key!(
+        service.socket_group,
+        "the name of a group",
+        |v| text(v).map(Some),
+        |g: &Option<String>| g.as_ref().and_then(quoted)
+    ),
+    key!(
+        service.bus,
+        "\"user\", \"system\" or \"none\"",
+        |v| word(v, BUSES),
+        |b| quoted(name_of(BUSES, b))
+    ),
+    key!(
+        service.allowed_uids,
+        "a list of user ids, empty for everyone",
+        uids,
+        |u: &Vec<u32>| Some(format!("{u:?}"))
+    ),
+    key!(
+        service.drain,
+        "a time from \"0s\" to \"1h\"",
+        |v| span(v).filter(|d| *d <= Duration::from_secs(3600)),
+        |d: &Duration| quoted(show_span(*d))
+    ),
+];
+
+const DEVICES: &[(&str, Device)] = &[
+    ("auto", Device::Auto),
+    ("cpu", Device::Cpu),
+    ("cuda", Device::Cuda),
+    ("metal", Device::Metal),
+    ("vulkan", Device::Vulkan),
+];
+const CACHE_TYPES: &[(&str, CacheType)] = &[
+    ("f16", CacheType::F16),
+    ("f32", CacheType::F32),
+    ("bf16", CacheType::Bf16),
+    ("q8_0", CacheType::Q8_0),
+];
+const BUSES: &[(&str, Bus)] = &[
+    ("user", Bus::User),
+    ("system", Bus::System),
+    ("none", Bus::None),
+];
+
+/// Reads `text` over `config`. The error holds the line, counted from 1, and what is wrong there.
+pub fn parse(text: &str, mut config: Config) -> Result<Config, (Option<usize>, String)> {
+    let line = |at: usize| Some(1 + text[..at.min(text.len())].matches('\n').count());
+    let document = DeTable::parse(text)
+        .map_err(|e| (e.span().and_then(|s| line(s.start)), e.message().to_owned()))?;
+    for (section, body) in document.get_ref() {
+        let at = line(section.span().start);
+        let section: &str = section.get_ref();
+        if !KEYS.iter().any(|k| k.section == section) {
+            return Err((at, unknown_section(section)));
+        }
+        let DeValue::Table(body) = body.get_ref() else {
+            return Err((at, format!("{section} is a section: write [{section}]")));
+        };
+        for (name, value) in body {
+            let name_at = line(name.span().start);
+            let name: &str = name.get_ref();
+            let key = KEYS
+                .iter()
+                .find(|k| k.section == section && k.name == name)
+                .ok_or_else(|| (name_at, unknown_key(section, name)))?;
+            (key.read)(&mut config, value.get_ref()).ok_or_else(|| {
+                let got = &text[value.span()];
+                let what = format!("{section}.{name}: got {got}, wanted {}", key.wanted);
+                (line(value.span().start), what)
+            })?;
+        }
+    }
+    Ok(config)
+}
+
+/// The configuration as TOML, every key with a value.
+pub fn print(config: &Config) -> String {
+    let mut out = String::new();
+    let mut section = "";
+    for key in KEYS {
+        if key.section != section {
+            section = key.section;
+            let gap = if out.is_empty() { "" } else { "\n" };
+            out.push_str(&format!("{gap}[{section}]\n"));
+        }
+        match (key.show)(config) {
+            Some(value) => out.push_str(&format!("{} = {value}\n", key.name)),
+            None => out.push_str(&format!("# {} is not set: {}\n", key.name, key.wanted)),
+        }
+    }
+    out
+}
+
+fn unknown_key(section: &str, name: &str) -> String {
+    // A key in the wrong section is a commoner mistake than a misspelt one.
+    if let Some(k) = KEYS.iter().find(|k| k.name == name) {
+        return format!(
+            "[{section}] has no key {name}: it belongs in [{}]",
+            k.section
+        );
+    }
+    let here = KEYS.iter().filter(|k| k.section == section).map(|k| k.name);
+    let hint = nearest(name, here.clone()).unwrap_or_else(|| {
+        let all: Vec<_> = here.collect();
+        format!("it has {}", all.join(", "))
+    });
+    format!("[{section}] has no key {name}: {hint}")
+}
+
+fn unknown_section(name: &str) -> String {
+    if let Some(k) = KEYS.iter().find(|k| k.name == name) {
+        return format!(
+            "{name} stands outside a section: it belongs in [{}]",
+            k.section
+        );
+    }
+    let hint = nearest(name, KEYS.iter().map(|k| k.section))
+        .unwrap_or_else(|| "there are model, limits, sessions and service".into());
+    format!("no section [{name}]: {hint}")
+}
+
+fn nearest(name: &str, known: impl Iterator<Item = &'static str>) -> Option<String> {
+    known
+        .map(|k| (strsim::jaro_winkler(name, k), k))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .map(|(_, k)| format!("did you mean {k}?"))
+}
+
+fn text(value: &DeValue) -> Option<String> {
+    match value {
+        DeValue::String(s) if !s.is_empty() => Some(s.to_string()),
+        _ => None,
+    }
+}
+
+fn path(value: &DeValue) -> Option<PathBuf> {
+    text(value).map(PathBuf::from)
+}
+
+fn integer(value: &DeValue, least: u64, most: u64) -> Option<u64> {
+    let DeValue::Integer(n) = value else {
+        return None;
+    };
+    let n = u64::from_str_radix(n.as_str(), n.radix()).ok()?;
+    (least..=most).contains(&n).then_some(n)
+}
+
+fn or_word(value: &DeValue, word: &str, least: u64, most: u64) -> Option<Option<usize>> {
+    match text(value) {
+        Some(w) => (w == word).then_some(None),
+        None => integer(value, least, most).map(|n| Some(n as usize)),
+    }
+}
+
+fn gpu_layers(value: &DeValue) -> Option<Option<u32>> {
+    or_word(value, "all", 0, 0).map(|n| n.map(|_| 0))
+}
+
+fn size(value: &DeValue, least: u64, most: u64) -> Option<u64> {
+    let n = match value {
+        DeValue::Integer(_) => integer(value, 0, u64::MAX)?,
+        _ => parse_size(&text(value)?)?,
+    };
+    (least..=most).contains(&n).then_some(n)
+}
+
+fn span(value: &DeValue) -> Option<Duration> {
+    parse_span(&text(value)?)
+}
+
+fn or_never(value: &DeValue) -> Option<Option<Duration>> {
+    if text(value)? == "never" {
+        return Some(None);
+    }
+    let bounds = Duration::from_secs(1)..=Duration::from_secs(365 * 86_400);
+    span(value).filter(|d| bounds.contains(d)).map(Some)
+}
+
+fn mode(value: &DeValue) -> Option<u32> {
+    // Text, because 600 and 0o600 look alike and mean different bits.
+    let text = text(value)?;
+    let digits = text.strip_prefix("0o").unwrap_or(&text);
+    let bits = u32::from_str_radix(digits, 8).ok()?;
+    (digits.len() >= 3 && bits <= 0o777).then_some(bits)
+}
+
+fn uids(value: &DeValue) -> Option<Vec<u32>> {
+    let DeValue::Array(items) = value else {
+        return None;
+    };
+    let one = |v: &toml::Spanned<DeValue>| integer(v.get_ref(), 0, u64::from(u32::MAX) - 1);
+    items.iter().map(|v| Some(one(v)? as u32)).collect()
+}
+
+fn word<T: Copy>(value: &DeValue, words: &[(&str, T)]) -> Option<T> {
+    let text = text(value)?;
+    words.iter().find(|(w, _)| *w == text).map(|(_, t)| *t)
+}
+
+/// The configuration's word for a value.
+fn name_of<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> &'static str {
+    words
+        .iter()
+        .find(|(_, t)| t == value)
+        .map_or("", |(w, _)| w)
+}
+
+fn quoted(text: impl AsRef<str>) -> Option<String> {
+    Some(toml::Value::from(text.as_ref()).to_string())
+}
+
+fn show_path(path: &PathBuf) -> Option<String> {
+    quoted(path.to_string_lossy())
+}
+
+fn show_or(n: &Option<usize>, word: &str) -> Option<String> {
+    Some(n.map_or_else(|| format!("{word:?}"), |n| n.to_string()))
+}
+
+fn show_or_never(span: &Option<Duration>) -> Option<String> {
+    quoted(span.map_or("never".into(), show_span))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> (Option<usize>, String) {
+        parse(text, Config::default()).unwrap_err()
+    }
+
+    #[test]
+    fn the_printed_configuration_reads_back_to_itself() {
+        let text = r#"
+            [model]
+            path = "/models/a \"b\".gguf"
+            device = "cpu"
+            gpu_layers = 0
+            threads = 3
+            context = 4096
+            chunk = 7
+            cache_type = "q8_0"
+            [limits]
+            max_concurrent = 2
+            max_queue = 0
+            max_tokens = 100
+            request_bytes = "3MB"
+            [sessions]
+            dir = "/s"
+            memory = "1536MiB"
+            disk = 77
+            idle_suspend = "90s"
+            [service]
+            idle_exit = "1h"
+            socket = "/tmp/x.sock"
+            socket_mode = "0660"
+            socket_group = "users"
+            bus = "system"
+            allowed_uids = [0, 1000]
+            drain = "250ms"
+        "#;
+        let config = parse(text, Config::default()).unwrap();
+        assert_ne!(config, Config::default());
+        let printed = print(&config);
+        assert!(!printed.contains("not set"), "{printed}");
+        assert_eq!(parse(&printed, Config::default()).unwrap(), config);
+        let defaults = Config::default();
+        assert_eq!(
+            parse(&print(&defaults), config.clone()).unwrap().limits,
+            defaults.limits
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_known_one_and_its_line() {
+        let (line, what) = refusal("[limits]\nmax_queue = 3\nmax_concurent = 2\n");
+        assert_eq!(line, Some(3));
+        assert_eq!(
+            what,
+            "[limits] has no key max_concurent: did you mean max_concurrent?"
+        );
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_section_is_sent_to_the_right_one() {
+        let (_, what) = refusal("[model]\nsocket = \"/x\"\n");
+        assert_eq!(what, "[model] has no key socket: it belongs in [service]");
+        let (line, what) = refusal("\nthreads = 2\n");
+        assert_eq!(line, Some(2));
+        assert_eq!(
+            what,
+            "threads stands outside a section: it belongs in [model]"
+        );
+        assert!(refusal("[modle]\n").1.contains("did you mean model?"));
+    }
+
+    #[test]
+    fn a_value_out_of_range_says_where_what_it_got_and_what_it_wanted() {
+        let (line, what) = refusal("[model]\n\nthreads = 0\n");
+        assert_eq!(line, Some(3));
+        assert_eq!(what, "model.threads: got 0, wanted \"auto\" or 1 to 1024");
+        for wrong in [
+            "[model]\nthreads = 99999999999999999999",
+            "[model]\nthreads = -1",
+            "[model]\npath = \"\"",
+            "[model]\npath = 3",
+            "[model]\ngpu_layers = 12",
+            "[model]\ndevice = \"tpu\"",
+            "[limits]\nrequest_bytes = \"2GiB\"",
+            "[service]\nsocket_mode = 600",
+            "[service]\nsocket_mode = \"1777\"",
+            "[service]\nidle_exit = 10",
+            "[service]\nidle_exit = \"0s\"",
+            "[service]\nallowed_uids = [4294967295]",
+            "[service]\nallowed_uids = [\"root\"]",
+            "[service]\ndrain = \"2h\"",
+        ] {
+            let (line, what) = refusal(wrong);
+            assert_eq!(line, Some(2), "{wrong}");
+            assert!(what.contains("wanted"), "{wrong}: {what}");
+        }
+    }
+
+    #[test]
+    fn broken_toml_is_refused_with_its_line() {
+        let (line, _) = refusal("[model]\nthreads = = 3\n");
+        assert_eq!(line, Some(2));
+        assert!(parse("\u{feff}[model]\nthreads = 3\n", Config::default()).is_ok());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "(\\[|\\]|model|limits|=|\"|\n|[a-z_]{1,9}|[0-9]{1,25}|\\PC){0,40}") {
+            let _ = parse(&text, Config::default());
+        }
+    }
+}
