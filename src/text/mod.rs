@@ -22,3 +22,5 @@ mod fixture;
 mod template_tests;
 #[cfg(test)]
 mod tokenizer_tests;
+#[cfg(test)]
+mod tool_calls_tests;
