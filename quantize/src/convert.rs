@@ -80,10 +80,10 @@ pub struct Conversion<'a> {
     layout: Layout,
 }
 
-/// Told what happens. All calls come from the thread that converts.
+/// Told what happens. All calls come from one thread.
 pub trait Observer {
     /// A tensor begins.
-    fn tensor(&mut self, step: &Step<'_>);
+    fn tensor(&mut self, name: &str);
     /// So many values more are converted.
     fn advance(&mut self, values: u64);
 }
@@ -197,7 +197,7 @@ impl<'a> Conversion<'a> {
         let output = Output::create(target, self.file_size(), overwrite)?;
         let output = stream::write(output, target, self.layout.clone(), |sink| {
             for (step, importance) in self.steps.iter().zip(importances) {
-                observer.tensor(step);
+                observer.tensor(&step.spec.name);
                 sink.tensor(step, importance, &mut |values| {
                     observer.advance(values);
                     match interrupted.load(Ordering::Relaxed) {

@@ -18,4 +18,6 @@ pub mod output;
 pub mod recipe;
 pub mod schema;
 pub mod source;
+pub mod synth;
 pub mod tokenizer;
+pub mod verify;

@@ -8,6 +8,8 @@ mod bytes;
 mod hub_json;
 mod tiktoken;
 
+pub(crate) use bytes::spell;
+
 use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Error;
 use ggml_kernels::gguf::{Array, Metadata, Value};

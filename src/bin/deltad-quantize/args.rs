@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use quantize::recipe::{FileType, Override};
+use quantize::synth::Shape;
 use std::path::PathBuf;
 
 /// Makes, looks at and checks model files for deltad.
@@ -20,6 +21,8 @@ pub struct Args {
 pub enum Command {
     Convert(Convert),
     Inspect(Inspect),
+    Verify(Verify),
+    Synth(Synth),
 }
 
 /// Converts a checkpoint directory, or another GGUF, to a GGUF.
@@ -59,4 +62,44 @@ pub struct Inspect {
     /// One JSON object; arrays of more than 16 values give their length alone.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Checks that a file is whole: every block finite, every shape as wanted; prints digests.
+#[derive(Debug, clap::Args)]
+pub struct Verify {
+    pub file: PathBuf,
+    /// One JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// Only the verdict: no progress, no digest per tensor.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Writes a model of random weights, for speed runs.
+#[derive(Debug, clap::Args)]
+pub struct Synth {
+    /// The file to write.
+    pub target: PathBuf,
+    /// 48b or edge
+    #[arg(long, default_value = "48b")]
+    pub shape: Shape,
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub layers: u16,
+    /// As for convert.
+    #[arg(
+        long = "type",
+        short = 't',
+        value_name = "TYPE",
+        default_value = "q4_k_m"
+    )]
+    pub to: FileType,
+    /// Full attention in every layer, instead of every fourth.
+    #[arg(long)]
+    pub all_mla: bool,
+    /// Replaces an existing target.
+    #[arg(long)]
+    pub overwrite: bool,
+    #[arg(long, short)]
+    pub quiet: bool,
 }

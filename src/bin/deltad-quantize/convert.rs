@@ -3,7 +3,7 @@
 use crate::args::Convert;
 use crate::progress::Progress;
 use crate::{interrupt, table};
-use quantize::convert::{Conversion, Input, Observer, Options, Step};
+use quantize::convert::{Conversion, Input, Options, Step};
 use quantize::error::Error;
 use quantize::imatrix::Imatrix;
 use std::path::Path;
@@ -53,15 +53,6 @@ pub fn run(args: &Convert) -> Result<(), Error> {
         );
     }
     Ok(())
-}
-
-impl Observer for Progress {
-    fn tensor(&mut self, step: &Step<'_>) {
-        self.working_on(&step.spec.name);
-    }
-    fn advance(&mut self, values: u64) {
-        Progress::advance(self, values);
-    }
 }
 
 fn bits_per_weight(conversion: &Conversion<'_>) -> f64 {

@@ -13,7 +13,9 @@ mod convert;
 mod inspect;
 mod interrupt;
 mod progress;
+mod synth;
 mod table;
+mod verify;
 
 use clap::Parser;
 use std::process::ExitCode;
@@ -24,6 +26,8 @@ fn main() -> ExitCode {
     let result = match &args.command {
         args::Command::Convert(args) => convert::run(args),
         args::Command::Inspect(args) => inspect::run(args),
+        args::Command::Synth(args) => synth::run(args),
+        args::Command::Verify(args) => verify::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -2,6 +2,7 @@
 //! quiet.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use quantize::convert::Observer;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -56,7 +57,17 @@ impl Progress {
         }
     }
 
-    pub fn working_on(&mut self, what: &str) {
+    /// Clears the bar and returns the seconds since the start.
+    pub fn finish(self) -> f64 {
+        if let Style::Bar(bar) = &self.style {
+            bar.finish_and_clear();
+        }
+        self.started.elapsed().as_secs_f64()
+    }
+}
+
+impl Observer for Progress {
+    fn tensor(&mut self, what: &str) {
         self.what.clear();
         self.what.push_str(what);
         if let Style::Bar(bar) = &self.style {
@@ -64,7 +75,7 @@ impl Progress {
         }
     }
 
-    pub fn advance(&mut self, by: u64) {
+    fn advance(&mut self, by: u64) {
         self.done += by;
         match &self.style {
             Style::Bar(bar) => bar.inc(by),
@@ -82,13 +93,5 @@ impl Progress {
             }
             _ => {}
         }
-    }
-
-    /// Clears the bar and returns the seconds since the start.
-    pub fn finish(self) -> f64 {
-        if let Style::Bar(bar) = &self.style {
-            bar.finish_and_clear();
-        }
-        self.started.elapsed().as_secs_f64()
     }
 }

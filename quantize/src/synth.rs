@@ -1,0 +1,200 @@
+//! Random models of a real shape, for speed runs: blocks are filled with random bits and scales
+//! that keep activations in range, so no weight is ever quantized. Says nothing about quality.
+
+mod blocks;
+
+use crate::convert::Observer;
+use crate::error::Error;
+use crate::output::Output;
+use crate::recipe::{self, FileType};
+use crate::schema::{self, Ffn, Hparams, Kda, LayerKind, Mixer, Mla, Moe, Role, TensorSpec};
+use ggml_kernels::gguf::{Array, GgufWriter, Layout, Metadata, PlannedTensor};
+use ggml_kernels::quant::TensorType;
+use rayon::prelude::*;
+use std::io::BufWriter;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Known shapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Kimi-Linear-48B-A3B.
+    Full48b,
+    /// A small model for a laptop or a phone.
+    Edge,
+}
+
+impl std::str::FromStr for Shape {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "48b" => Ok(Self::Full48b),
+            "edge" => Ok(Self::Edge),
+            other => Err(format!("`{other}` is no shape; wanted 48b or edge")),
+        }
+    }
+}
+
+impl Shape {
+    /// Sizes with `layers` layers: every fourth is MLA (3:1), or all are.
+    pub fn hparams(self, layers: usize, all_mla: bool) -> Hparams {
+        let edge = self == Self::Edge;
+        let pick = |full: usize, small: usize| if edge { small } else { full };
+        let kind = |at: usize| LayerKind {
+            mixer: if all_mla || at % 4 == 3 {
+                Mixer::Mla
+            } else {
+                Mixer::Kda
+            },
+            ffn: if at == 0 { Ffn::Dense } else { Ffn::Sparse },
+        };
+        Hparams {
+            hidden: pick(2304, 1024),
+            vocab: pick(163_840, 32_768),
+            context_length: 1 << 20,
+            norm_eps: 1e-5,
+            dense_ff: pick(9216, 3072),
+            layers: (0..layers).map(kind).collect(),
+            kda: Kda {
+                heads: pick(32, 8),
+                head_dim: 128,
+                conv: 4,
+            },
+            mla: Mla {
+                heads: pick(32, 8),
+                kv_lora_rank: pick(512, 256),
+                qk_nope: 128,
+                qk_rope: 64,
+                v: 128,
+            },
+            moe: Moe {
+                experts: pick(256, 32),
+                used: pick(8, 4),
+                ff: pick(1024, 512),
+                shared: 1,
+                scale: 2.446,
+                groups: 1,
+                groups_used: 1,
+            },
+        }
+    }
+}
+
+/// Values made in one go by one core.
+const PIECE: usize = 1 << 20;
+
+/// Writes a random model. Equal arguments give equal files.
+pub fn write(
+    h: &Hparams,
+    to: FileType,
+    target: &Path,
+    overwrite: bool,
+    interrupted: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<(), Error> {
+    let specs = schema::tensors(h);
+    let types: Vec<TensorType> = specs
+        .iter()
+        .map(|spec| recipe::choose(h, spec, to, &[]).ty)
+        .collect();
+    let plan = |(spec, ty): (&TensorSpec, &TensorType)| PlannedTensor {
+        name: spec.name.clone(),
+        ty: *ty,
+        shape: spec.shape.clone(),
+    };
+    let planned: Vec<_> = specs.iter().zip(&types).map(plan).collect();
+    let layout = Layout::new(&metadata(h, to), &planned)?;
+    let output = Output::create(target, layout.file_size(), overwrite)?;
+    let failed = |e| Error::io(target, e);
+    let buffered = BufWriter::with_capacity(1 << 20, output);
+    let mut writer = GgufWriter::new(buffered, layout).map_err(failed)?;
+    for (at, (spec, ty)) in specs.iter().zip(types).enumerate() {
+        observer.tensor(&spec.name);
+        let values = crate::source::elements(spec) as usize;
+        let fill = fill_of(spec);
+        // A batch of pieces at a time, so that memory does not grow with the tensor.
+        let per_batch = PIECE * 2 * rayon::current_num_threads();
+        for start in (0..values).step_by(per_batch) {
+            let n = per_batch.min(values - start);
+            let bytes = |n: usize| n / ty.block_size() * ty.type_size();
+            let mut out = vec![0; bytes(n)];
+            out.par_chunks_mut(bytes(PIECE))
+                .enumerate()
+                .for_each(|(piece, out)| {
+                    let seed = ((at as u64) << 40) + (start / PIECE + piece) as u64;
+                    blocks::fill(ty, fill, seed, out);
+                });
+            writer.write(&out).map_err(failed)?;
+            observer.advance(n as u64);
+            if interrupted.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted);
+            }
+        }
+    }
+    let buffered = writer.finish().map_err(failed)?;
+    let output = buffered.into_inner().map_err(|e| failed(e.into_error()))?;
+    output.commit()
+}
+
+/// What a tensor's values should look like.
+fn fill_of(spec: &TensorSpec) -> blocks::Fill {
+    let row = spec.shape[0] as f32;
+    match spec.role {
+        Role::OutputNorm | Role::AttnNorm | Role::FfnNorm | Role::KdaNorm | Role::MlaKvANorm => {
+            blocks::Fill::Uniform {
+                low: 1.0,
+                high: 1.0,
+            }
+        }
+        // -exp(A_log) and dt_bias as the model's initialisation has them.
+        Role::KdaA => blocks::Fill::Uniform {
+            low: -16.0,
+            high: -1.0,
+        },
+        Role::KdaDtBias => blocks::Fill::Uniform {
+            low: -7.0,
+            high: 1.0,
+        },
+        Role::RouterBias => blocks::Fill::Uniform {
+            low: -0.1,
+            high: 0.1,
+        },
+        Role::KdaConvQ | Role::KdaConvK | Role::KdaConvV => blocks::Fill::Spread(0.5),
+        Role::TokenEmbd => blocks::Fill::Spread(1.0),
+        _ => blocks::Fill::Spread(1.2 / row.sqrt()),
+    }
+}
+
+/// Bytes, then as many special tokens as the vocabulary has left.
+fn metadata(h: &Hparams, to: FileType) -> Metadata {
+    let mut metadata = Metadata::default();
+    h.write(&mut metadata);
+    metadata.set("general.type", "model");
+    metadata.set("general.name", "synthetic");
+    metadata.set("general.file_type", to.id());
+    metadata.set("general.quantization_version", 2u32);
+    let bytes = (0..=255u8).map(|b| crate::tokenizer::spell(&[b]));
+    let names = (256..h.vocab).map(|id| match id {
+        256 => "[BOS]".to_owned(),
+        257 => "[EOS]".to_owned(),
+        258 => "<|im_end|>".to_owned(),
+        id => format!("<|t{id}|>"),
+    });
+    let types = (0..h.vocab)
+        .map(|id| if id < 256 { 1 } else { 3 })
+        .collect();
+    metadata.set("tokenizer.ggml.model", "gpt2");
+    metadata.set("tokenizer.ggml.pre", "kimi-k2");
+    metadata.set(
+        "tokenizer.ggml.tokens",
+        Array::Str(bytes.chain(names).collect()),
+    );
+    metadata.set("tokenizer.ggml.token_type", Array::I32(types));
+    // Other readers want at least one merge; this one needs a token that no text has.
+    metadata.set("tokenizer.ggml.merges", Array::Str(vec!["a b".into()]));
+    metadata.set("tokenizer.ggml.bos_token_id", 256u32);
+    metadata.set("tokenizer.ggml.eos_token_id", 257u32);
+    metadata.set("tokenizer.ggml.eot_token_id", 258u32);
+    metadata.set("tokenizer.ggml.add_bos_token", false);
+    metadata
+}
