@@ -4,6 +4,12 @@
 //! that it relies on, and says why it is sound. ggml checks its arguments by aborting the process,
 //! so shapes and types are checked in Rust before ggml sees them.
 
+pub mod backend;
 pub mod gguf;
+pub mod graph;
 pub mod map;
+pub mod ops;
 pub mod quant;
+pub mod reference;
+pub mod storage;
+pub mod tensor;

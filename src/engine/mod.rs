@@ -8,9 +8,17 @@
 //! let logits = engine.forward(&mut seq, &tokens, Want::Last)?;
 //! ```
 
-use std::path::Path;
+use ggml_kernels::graph::{Graph, GraphError, Observer};
+use ggml_kernels::quant::TensorType;
 
 use crate::request::Token;
+
+mod model;
+mod pass;
+mod sequence;
+
+pub use model::Model;
+pub use sequence::{Sequence, Snapshot};
 
 /// Where and how a model runs.
 #[derive(Debug, Clone)]
@@ -18,6 +26,8 @@ pub struct Options {
     pub device: Device,
     /// CPU threads; `None` takes every core the process may use.
     pub threads: Option<usize>,
+    /// Layers whose weights go to the device; `None` takes all. Nothing to a CPU.
+    pub gpu_layers: Option<usize>,
     /// Element type of the MLA cache rows. KDA state is always f32.
     pub cache_type: CacheType,
     /// Longest sequence, in tokens; `None` takes the model's own `context_length`.
@@ -31,6 +41,7 @@ impl Default for Options {
         Options {
             device: Device::Auto,
             threads: None,
+            gpu_layers: None,
             cache_type: CacheType::F16,
             context: None,
             chunk: 512,
@@ -99,75 +110,141 @@ pub enum EngineError {
     Backend(String),
 }
 
-/// An opened, bound model: every tensor found by name once, every shape checked, weights mapped.
-pub struct Model {}
-
-impl Model {
-    pub fn open(_path: &Path, _options: &Options) -> Result<Model, LoadError> {
-        unimplemented!()
-    }
-    /// Metadata of the file, for the tokenizer and the chat template.
-    pub fn metadata(&self) -> &ggml_kernels::gguf::Metadata {
-        unimplemented!()
-    }
-    pub fn n_vocab(&self) -> usize {
-        unimplemented!()
-    }
-    /// The context limit in force, in tokens.
-    pub fn context(&self) -> usize {
-        unimplemented!()
-    }
+/// Runs passes. One thread owns it (it may move between threads).
+#[derive(Debug)]
+pub struct Engine {
+    model: Model,
+    cache: TensorType,
+    chunk: usize,
 }
-
-/// One conversation's state: conv tails, KDA states, MLA cache rows. Dropping it frees its memory.
-/// It can be snapshot and restored, never truncated: a KDA state cannot be rewound.
-pub struct Sequence {}
-
-impl Sequence {
-    /// Tokens fed so far.
-    pub fn len(&self) -> usize {
-        unimplemented!()
-    }
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-    /// Bytes of state held now.
-    pub fn bytes(&self) -> usize {
-        unimplemented!()
-    }
-}
-
-/// A sequence's state at one moment, in memory; cheap to keep, restores any number of times.
-#[derive(Clone)]
-pub struct Snapshot {}
-
-/// Runs passes. Not `Sync`: one thread owns it (it may move between threads).
-pub struct Engine {}
 
 impl Engine {
-    pub fn new(_model: Model, _options: &Options) -> Result<Engine, LoadError> {
-        unimplemented!()
+    pub fn new(model: Model, options: &Options) -> Result<Self, LoadError> {
+        Ok(Self {
+            model,
+            cache: model::cache_tensor_type(options.cache_type),
+            chunk: options.chunk.max(1),
+        })
     }
+
     pub fn model(&self) -> &Model {
-        unimplemented!()
+        &self.model
     }
+
     pub fn sequence(&self) -> Result<Sequence, EngineError> {
-        unimplemented!()
+        Sequence::new(&self.model.weights.hparams, self.cache, &self.model.backend)
     }
+
     /// Feeds `tokens` (any number; longer than a chunk is split) and returns the wanted logits.
-    /// On error the sequence is as it was before the failed chunk.
+    /// When memory runs out the sequence is as it was before the chunk that failed; after any
+    /// other failure of the backend it refuses further use.
     pub fn forward(
         &mut self,
-        _seq: &mut Sequence,
-        _tokens: &[Token],
-        _want: Want,
+        sequence: &mut Sequence,
+        tokens: &[Token],
+        want: Want,
     ) -> Result<Logits, EngineError> {
-        unimplemented!()
+        self.feed(sequence, tokens, want, None)
     }
-    pub fn snapshot(&self, _seq: &Sequence) -> Result<Snapshot, EngineError> {
-        unimplemented!()
+
+    /// As [`Engine::forward`], showing each computed tensor to `observer`. Slow.
+    pub fn forward_observed(
+        &mut self,
+        sequence: &mut Sequence,
+        tokens: &[Token],
+        want: Want,
+        observer: &mut dyn Observer,
+    ) -> Result<Logits, EngineError> {
+        self.feed(sequence, tokens, want, Some(observer))
     }
-    pub fn restore(&self, _snapshot: &Snapshot) -> Result<Sequence, EngineError> {
-        unimplemented!()
+
+    pub fn snapshot(&self, sequence: &Sequence) -> Result<Snapshot, EngineError> {
+        Ok(sequence.snapshot())
     }
+
+    pub fn restore(&self, snapshot: &Snapshot) -> Result<Sequence, EngineError> {
+        let model = &self.model;
+        Sequence::restored(snapshot, &model.weights.hparams, self.cache, &model.backend)
+    }
+
+    fn feed(
+        &mut self,
+        sequence: &mut Sequence,
+        tokens: &[Token],
+        want: Want,
+        mut observer: Option<&mut dyn Observer>,
+    ) -> Result<Logits, EngineError> {
+        let n_vocab = self.model.n_vocab();
+        if let Some(&token) = tokens.iter().find(|&&t| t as usize >= n_vocab) {
+            return Err(EngineError::NoSuchToken { token, n_vocab });
+        }
+        let (have, more, limit) = (sequence.len, tokens.len(), self.model.context());
+        if have.saturating_add(more) > limit {
+            return Err(EngineError::ContextFull { have, more, limit });
+        }
+        let mut data = Vec::new();
+        let chunks = tokens.len().div_ceil(self.chunk);
+        for (at, chunk) in tokens.chunks(self.chunk).enumerate() {
+            let want = match want {
+                Want::Last if at + 1 < chunks => Want::Nothing,
+                other => other,
+            };
+            let observer = observer.as_mut().map(|o| &mut **o as &mut dyn Observer);
+            let rows = self.pass(sequence, chunk, want, observer)?;
+            if data.is_empty() {
+                data = rows;
+            } else {
+                data.extend(rows);
+            }
+        }
+        Ok(Logits { n_vocab, data })
+    }
+
+    fn pass(
+        &mut self,
+        sequence: &mut Sequence,
+        tokens: &[Token],
+        want: Want,
+        observer: Option<&mut dyn Observer>,
+    ) -> Result<Vec<f32>, EngineError> {
+        if sequence.broken {
+            let why = "an earlier pass of this sequence failed half-way";
+            return Err(EngineError::Backend(why.into()));
+        }
+        let len = sequence.len + tokens.len();
+        sequence.reserve(len, &self.model.backend)?;
+        match run(&mut self.model, sequence, tokens, want, observer) {
+            Ok(logits) => {
+                sequence.len = len;
+                Ok(logits)
+            }
+            Err(e) => {
+                let before_computing = !matches!(
+                    e,
+                    GraphError::Backend(ggml_kernels::backend::BackendError::Compute(_))
+                );
+                sequence.broken |= !before_computing;
+                Err(EngineError::Backend(e.to_string()))
+            }
+        }
+    }
+}
+
+fn run(
+    model: &mut Model,
+    sequence: &mut Sequence,
+    tokens: &[Token],
+    want: Want,
+    observer: Option<&mut dyn Observer>,
+) -> Result<Vec<f32>, GraphError> {
+    let Model {
+        weights, backend, ..
+    } = model;
+    let graph = Graph::new(pass::tensors_needed(&weights.hparams))?;
+    let logits = pass::build(&graph, weights, sequence, tokens, want)?;
+    match observer {
+        Some(observer) => graph.compute_observed(backend, observer)?,
+        None => graph.compute(backend)?,
+    }
+    logits.map_or(Ok(Vec::new()), |logits| graph.read(logits))
 }

@@ -1,0 +1,265 @@
+//! Tensors that outlive a graph: weights over a map or in device memory, and sequence state.
+
+use std::ffi::CString;
+use std::ptr::{self, NonNull};
+use std::sync::Arc;
+
+use ggml_sys as sys;
+use memmap2::Mmap;
+
+use crate::backend::{Backend, BackendError};
+use crate::quant::TensorType;
+use crate::tensor::{Tensor, next_owner};
+
+/// A tensor to be placed: its type and sizes, fastest first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placement {
+    /// What observers see; ggml keeps 63 bytes of it.
+    pub name: String,
+    pub ty: TensorType,
+    pub ne: [usize; 4],
+}
+
+impl Placement {
+    /// Bytes of the tensor, if its rows can hold the type and the product fits.
+    pub fn bytes(&self) -> Option<usize> {
+        let row = self.ty.row_bytes(self.ne[0])?;
+        self.ne[1..].iter().try_fold(row, |a, &n| a.checked_mul(n))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    #[error("a tensor of {ne:?} cannot be {ty}")]
+    Shape { ne: [usize; 4], ty: TensorType },
+    #[error("a tensor at {start} of {bytes} bytes is outside the map of {map} bytes or misaligned")]
+    Outside {
+        start: usize,
+        bytes: usize,
+        map: usize,
+    },
+    #[error("got {got} bytes for a tensor of {wanted}")]
+    Length { got: usize, wanted: usize },
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// ggml's own alignment of CPU tensors.
+const ALIGNMENT: usize = 32;
+
+/// A group of tensors in one buffer. Dropping it frees the memory.
+#[derive(Debug)]
+pub struct Storage {
+    context: NonNull<sys::ggml_context>,
+    buffer: NonNull<sys::ggml_backend_buffer>,
+    tensors: Vec<Tensor>,
+    bytes: usize,
+    /// Mapped weights live in here; declared last, dropped after the buffer over it.
+    _map: Option<Arc<Mmap>>,
+}
+
+// SAFETY: plain memory with one owner; ggml keeps no thread-local state about it.
+unsafe impl Send for Storage {}
+// SAFETY: through `&Storage` tensors are only read: graphs refuse to write unless the storage
+// was lent mutably.
+unsafe impl Sync for Storage {}
+
+impl Storage {
+    /// Zeroed tensors in the device's memory.
+    pub fn zeroed(backend: &Backend, wanted: &[Placement]) -> Result<Self, StorageError> {
+        let bytes = total(wanted)?;
+        let context = new_context(wanted.len())?;
+        let owner = next_owner();
+        let tensors = make_tensors(context, owner, wanted);
+        // SAFETY: the context holds only unallocated tensors; the buffer type is the backend's.
+        let buffer = unsafe {
+            sys::ggml_backend_alloc_ctx_tensors_from_buft(
+                context.as_ptr(),
+                backend.device_buffer_type(),
+            )
+        };
+        let Some(buffer) = NonNull::new(buffer) else {
+            // SAFETY: made above, freed once.
+            unsafe { sys::ggml_free(context.as_ptr()) };
+            let what = "sequence state";
+            return Err(BackendError::OutOfMemory { what, bytes }.into());
+        };
+        // SAFETY: a live buffer. Attention may look at rows not written yet; zeros are harmless.
+        unsafe { sys::ggml_backend_buffer_clear(buffer.as_ptr(), 0) };
+        Ok(Self {
+            context,
+            buffer,
+            tensors,
+            bytes,
+            _map: None,
+        })
+    }
+
+    /// Tensors over a map, without a copy: `wanted` with the offset of each from the map's start.
+    pub fn mapped(map: &Arc<Mmap>, wanted: &[(Placement, usize)]) -> Result<Self, StorageError> {
+        let placements: Vec<_> = wanted.iter().map(|(p, _)| p.clone()).collect();
+        let bytes = total(&placements)?;
+        for (placement, start) in wanted {
+            let size = placement.bytes().unwrap_or(usize::MAX);
+            let fits = start.checked_add(size).is_some_and(|end| end <= map.len());
+            if !fits || !start.is_multiple_of(ALIGNMENT) {
+                return Err(StorageError::Outside {
+                    start: *start,
+                    bytes: size,
+                    map: map.len(),
+                });
+            }
+        }
+        let context = new_context(placements.len())?;
+        let owner = next_owner();
+        let tensors = make_tensors(context, owner, &placements);
+        // SAFETY: a map starts at a page; ggml only reads weights through it, and the `Arc` kept
+        // below holds it longer than the buffer.
+        let buffer =
+            unsafe { sys::ggml_backend_cpu_buffer_from_ptr(map.as_ptr() as *mut _, map.len()) };
+        let Some(buffer) = NonNull::new(buffer) else {
+            // SAFETY: made above, freed once.
+            unsafe { sys::ggml_free(context.as_ptr()) };
+            let what = "the map's buffer";
+            return Err(BackendError::OutOfMemory { what, bytes: 0 }.into());
+        };
+        // SAFETY: a live buffer and tensors; every start and end was checked to lie in the map.
+        unsafe {
+            sys::ggml_backend_buffer_set_usage(
+                buffer.as_ptr(),
+                sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS,
+            );
+            for (tensor, (_, start)) in tensors.iter().zip(wanted) {
+                let address = map.as_ptr().add(*start) as *mut _;
+                sys::ggml_backend_tensor_alloc(buffer.as_ptr(), tensor.ptr.as_ptr(), address);
+            }
+        }
+        Ok(Self {
+            context,
+            buffer,
+            tensors,
+            bytes,
+            _map: Some(map.clone()),
+        })
+    }
+
+    /// Weights copied into the device's memory: each placement with its bytes.
+    pub fn filled(backend: &Backend, wanted: &[(Placement, &[u8])]) -> Result<Self, StorageError> {
+        let placements: Vec<_> = wanted.iter().map(|(p, _)| p.clone()).collect();
+        let mut storage = Self::zeroed(backend, &placements)?;
+        // SAFETY: a live buffer.
+        unsafe {
+            sys::ggml_backend_buffer_set_usage(
+                storage.buffer.as_ptr(),
+                sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS,
+            );
+        }
+        for (at, (_, bytes)) in wanted.iter().enumerate() {
+            storage.write(at, bytes)?;
+        }
+        Ok(storage)
+    }
+
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+    pub(crate) fn tensor(&self, at: usize) -> Tensor {
+        self.tensors[at]
+    }
+
+    /// Overwrites the first bytes of tensor `at`, which may be longer.
+    pub fn write(&mut self, at: usize, bytes: &[u8]) -> Result<(), StorageError> {
+        let tensor = self.tensors[at];
+        let wanted = tensor_bytes(&tensor);
+        if bytes.len() > wanted {
+            let got = bytes.len();
+            return Err(StorageError::Length { got, wanted });
+        }
+        if !bytes.is_empty() {
+            // SAFETY: a live, allocated tensor of at least so many bytes.
+            unsafe {
+                let data = bytes.as_ptr().cast();
+                sys::ggml_backend_tensor_set(tensor.ptr.as_ptr(), data, 0, bytes.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// The first `bytes` of tensor `at` (all of it, if it is shorter).
+    pub fn read(&self, at: usize, bytes: usize) -> Vec<u8> {
+        let tensor = self.tensors[at];
+        let mut out = vec![0; bytes.min(tensor_bytes(&tensor))];
+        if !out.is_empty() {
+            // SAFETY: a live, allocated tensor of at least so many bytes.
+            unsafe {
+                let data = out.as_mut_ptr().cast();
+                sys::ggml_backend_tensor_get(tensor.ptr.as_ptr(), data, 0, out.len());
+            }
+        }
+        out
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        // SAFETY: both made by a constructor, freed once, the buffer before the map it may cover.
+        unsafe {
+            sys::ggml_backend_buffer_free(self.buffer.as_ptr());
+            sys::ggml_free(self.context.as_ptr());
+        }
+    }
+}
+
+fn tensor_bytes(tensor: &Tensor) -> usize {
+    tensor.rows() * tensor.ty.row_bytes(tensor.ne[0]).unwrap_or(0)
+}
+
+fn total(wanted: &[Placement]) -> Result<usize, StorageError> {
+    wanted.iter().try_fold(0usize, |sum, p| {
+        let bytes = p.bytes().filter(|&b| b > 0);
+        let sum = bytes.and_then(|b| sum.checked_add(b));
+        sum.filter(|&s| s <= isize::MAX as usize)
+            .ok_or(StorageError::Shape { ne: p.ne, ty: p.ty })
+    })
+}
+
+fn new_context(tensors: usize) -> Result<NonNull<sys::ggml_context>, BackendError> {
+    // SAFETY: a context without data; room for every tensor that will be made in it.
+    let (context, bytes) = unsafe {
+        let bytes = (tensors + 1) * sys::ggml_tensor_overhead();
+        let params = sys::ggml_init_params {
+            mem_size: bytes,
+            mem_buffer: ptr::null_mut(),
+            no_alloc: true,
+        };
+        (sys::ggml_init(params), bytes)
+    };
+    let what = "tensor headers";
+    NonNull::new(context).ok_or(BackendError::OutOfMemory { what, bytes })
+}
+
+fn make_tensors(
+    context: NonNull<sys::ggml_context>,
+    owner: u64,
+    wanted: &[Placement],
+) -> Vec<Tensor> {
+    let make = |p: &Placement| {
+        let ne = p.ne.map(|n| n as i64);
+        // SAFETY: the context has room for every tensor; the sizes were checked by `total`.
+        unsafe {
+            let raw = sys::ggml_new_tensor(context.as_ptr(), p.ty.id() as _, 4, ne.as_ptr());
+            if let Ok(name) = CString::new(p.name.as_str()) {
+                sys::ggml_set_name(raw, name.as_ptr());
+            }
+            Tensor::from_raw(NonNull::new_unchecked(raw), owner, false, p.ty)
+        }
+    };
+    wanted.iter().map(make).collect()
+}

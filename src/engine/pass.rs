@@ -1,0 +1,238 @@
+//! One pass over a chunk of tokens: the layers as a graph. Shapes in comments are ggml's,
+//! fastest first.
+
+use ggml_kernels::graph::{Graph, GraphError};
+use ggml_kernels::ops::kda::L2_EPS;
+use ggml_kernels::ops::moe::{Experts, Routing};
+use ggml_kernels::quant::TensorType;
+use ggml_kernels::tensor::Tensor;
+use half::f16;
+use quantize::schema::Hparams;
+
+use super::Want;
+use super::model::{FfnWeights, KdaWeights, MixerWeights, MlaWeights, Mlp, Weight, Weights};
+use super::sequence::{KDA_TENSORS, Sequence};
+use crate::request::Token;
+
+type Built = Result<Tensor, GraphError>;
+
+/// Tensors of a pass: the widest layer takes about 100, a router's slices two an expert used.
+pub(super) fn tensors_needed(h: &Hparams) -> usize {
+    128 + h.layers.len() * (160 + 2 * h.moe.used)
+}
+
+/// Builds the pass; returns the logits `[n_vocab, wanted rows]`, if any are wanted.
+pub(super) fn build<'a>(
+    graph: &Graph<'a>,
+    weights: &'a Weights,
+    sequence: &'a mut Sequence,
+    tokens: &[Token],
+    want: Want,
+) -> Result<Option<Tensor>, GraphError> {
+    let past = sequence.len;
+    let pass = Pass {
+        graph,
+        weights,
+        h: &weights.hparams,
+        past,
+        tokens: tokens.len(),
+        mask: causal_mask(graph, past, tokens.len())?,
+    };
+    let fixed = graph.state(&mut sequence.fixed)?;
+    let rows = graph.state(&mut sequence.rows)?;
+    let mut kda_states = fixed.chunks_exact(KDA_TENSORS);
+    let mut mla_rows = rows.iter();
+    let ids: Vec<i32> = tokens.iter().map(|&t| t as i32).collect();
+    let ids = graph.input_i32(&ids)?;
+    let mut x = graph.get_rows(pass.weight(weights.token_embd)?, ids)?;
+    x = graph.name(x, "embd");
+    let last_layer = weights.layers.len() - 1;
+    for (at, layer) in weights.layers.iter().enumerate() {
+        let normed = pass.norm(x, layer.attn_norm)?;
+        let mut mixed = match &layer.mixer {
+            MixerWeights::Kda(w) => {
+                let state = kda_states.next().ok_or(GraphError::TooLarge)?;
+                pass.kda(w, normed, state)?
+            }
+            MixerWeights::Mla(w) => {
+                let rows = *mla_rows.next().ok_or(GraphError::TooLarge)?;
+                pass.mla(w, normed, rows)?
+            }
+        };
+        if at == last_layer {
+            // State is complete: only the wanted rows go on.
+            match want {
+                Want::Nothing => return Ok(None),
+                Want::Last => (x, mixed) = (pass.last_row(x)?, pass.last_row(mixed)?),
+                Want::All => {}
+            }
+        }
+        x = graph.add(x, mixed)?;
+        let normed = pass.norm(x, layer.ffn_norm)?;
+        let out = match &layer.ffn {
+            FfnWeights::Dense(w) => pass.mlp(w, normed)?,
+            FfnWeights::Sparse(w) => {
+                let logits = graph.mul_mat(pass.weight(w.router)?, normed)?;
+                let bias = pass.weight(w.router_bias)?;
+                let (ids, weights) = graph.route(logits, bias, pass.routing())?;
+                let experts = Experts {
+                    gate: pass.weight(w.experts.gate)?,
+                    up: pass.weight(w.experts.up)?,
+                    down: pass.weight(w.experts.down)?,
+                };
+                let routed = graph.experts(normed, experts, ids, weights)?;
+                match &w.shared {
+                    Some(shared) => graph.add(routed, pass.mlp(shared, normed)?)?,
+                    None => routed,
+                }
+            }
+        };
+        x = graph.name(graph.add(x, out)?, &format!("l_out-{at}"));
+    }
+    let x = graph.name(pass.norm(x, weights.output_norm)?, "result_norm");
+    let logits = graph.mul_mat(pass.weight(weights.output)?, x)?;
+    graph.output(logits)?;
+    Ok(Some(logits))
+}
+
+/// `[n_kv, tokens]`: a token sees what came before it and itself. One token sees all rows.
+fn causal_mask(graph: &Graph, past: usize, tokens: usize) -> Result<Option<Tensor>, GraphError> {
+    if tokens == 1 {
+        return Ok(None);
+    }
+    let n_kv = past + tokens;
+    let mut mask = vec![f16::ZERO; n_kv * tokens];
+    for (t, row) in mask.chunks_exact_mut(n_kv).enumerate() {
+        row[past + t + 1..].fill(f16::NEG_INFINITY);
+    }
+    let bytes = mask.iter().flat_map(|v| v.to_ne_bytes()).collect();
+    let mask = graph.input(TensorType::F16, [n_kv, tokens, 1, 1], bytes)?;
+    Ok(Some(mask))
+}
+
+struct Pass<'g, 'a> {
+    graph: &'g Graph<'a>,
+    weights: &'a Weights,
+    h: &'g Hparams,
+    /// Rows in the cache before this pass.
+    past: usize,
+    tokens: usize,
+    mask: Option<Tensor>,
+}
+
+impl<'a> Pass<'_, 'a> {
+    fn weight(&self, w: Weight) -> Built {
+        self.graph.weight(&self.weights.storages[w.storage], w.at)
+    }
+
+    fn norm(&self, x: Tensor, weight: Weight) -> Built {
+        self.graph
+            .rms_norm(x, self.weight(weight)?, self.h.norm_eps)
+    }
+
+    fn project(&self, w: Weight, x: Tensor) -> Built {
+        self.graph.mul_mat(self.weight(w)?, x)
+    }
+
+    fn mlp(&self, w: &Mlp, x: Tensor) -> Built {
+        let gate = self.project(w.gate, x)?;
+        let up = self.project(w.up, x)?;
+        self.project(w.down, self.graph.swiglu(gate, up)?)
+    }
+
+    fn routing(&self) -> Routing {
+        let moe = &self.h.moe;
+        Routing {
+            used: moe.used,
+            groups: moe.groups,
+            groups_used: moe.groups_used,
+            scale: moe.scale,
+        }
+    }
+
+    fn last_row(&self, x: Tensor) -> Built {
+        let [width, rows, ..] = x.ne();
+        let bytes = width * size_of::<f32>();
+        let strides = [bytes; 3];
+        self.graph
+            .view(x, [width, 1, 1, 1], strides, (rows - 1) * bytes)
+    }
+
+    /// x `[hidden, tokens]`, normed; state as [`KDA_TENSORS`] says.
+    fn kda(&self, w: &KdaWeights, x: Tensor, state: &[Tensor]) -> Built {
+        let g = self.graph;
+        let (d, heads, tokens) = (self.h.kda.head_dim, self.h.kda.heads, self.tokens);
+        let by_head = [d, heads, tokens, 1];
+        let convolved = |w, conv, tail| {
+            let x = g.causal_conv_silu(self.project(w, x)?, self.weight(conv)?, tail)?;
+            g.reshape(x, by_head)
+        };
+        let q = g.l2_norm(convolved(w.q, w.conv_q, state[0])?, L2_EPS)?;
+        let k = g.l2_norm(convolved(w.k, w.conv_k, state[1])?, L2_EPS)?;
+        let v = convolved(w.v, w.conv_v, state[2])?;
+        // g = -exp(A_log) softplus(f_b f_a x + dt_bias); the file holds -exp(A_log).
+        let gate = self.project(w.f_b, self.project(w.f_a, x)?)?;
+        let gate = g.softplus(g.add(gate, self.weight(w.dt_bias)?)?)?;
+        let a = g.reshape(self.weight(w.a)?, [1, heads, 1, 1])?;
+        let gate = g.mul(g.reshape(gate, by_head)?, a)?;
+        let beta = g.sigmoid(self.project(w.beta, x)?)?;
+        let beta = g.reshape(beta, [1, heads, tokens, 1])?;
+        let out = g.kda([q, k, v, gate], beta, state[3])?;
+        let out = g.rms_norm(out, self.weight(w.norm)?, self.h.norm_eps)?;
+        let open = g.sigmoid(self.project(w.g_b, self.project(w.g_a, x)?)?)?;
+        let out = g.mul(out, g.reshape(open, by_head)?)?;
+        self.project(w.output, g.reshape(out, [d * heads, tokens, 1, 1])?)
+    }
+
+    /// x `[hidden, tokens]`, normed; rows: this layer's cache `[latent, capacity]`.
+    fn mla(&self, w: &MlaWeights, x: Tensor, rows: Tensor) -> Built {
+        let g = self.graph;
+        let m = &self.h.mla;
+        let (tokens, f) = (self.tokens, size_of::<f32>());
+        // The new rows: [norm(c), k_r].
+        let kv = self.project(w.kv_a, x)?;
+        let wide = m.latent() * f;
+        let c = g.view(kv, [m.kv_lora_rank, tokens, 1, 1], [wide; 3], 0)?;
+        let c = self.norm(c, w.kv_a_norm)?;
+        let offset = m.kv_lora_rank * f;
+        let k_r = g.view(kv, [m.qk_rope, tokens, 1, 1], [wide; 3], offset)?;
+        let new = g.concat(c, k_r, 0)?;
+        let row_bytes = rows.row_bytes();
+        let latent = m.latent();
+        let place = g.view(
+            rows,
+            [latent, tokens, 1, 1],
+            [row_bytes; 3],
+            self.past * row_bytes,
+        )?;
+        g.copy(new, place)?;
+        let n_kv = self.past + tokens;
+        let rows = g.view(
+            rows,
+            [latent, n_kv, 1, 1],
+            [row_bytes, row_bytes * n_kv, row_bytes * n_kv],
+            0,
+        )?;
+        // q' = q_nope W_kb, so that scores are q'.c + q_r.k_r for all heads over the same rows.
+        let q = self.project(w.q, x)?;
+        let strides = [
+            m.qk() * f,
+            m.qk() * m.heads * f,
+            m.qk() * m.heads * tokens * f,
+        ];
+        let q_nope = g.view(q, [m.qk_nope, m.heads, tokens, 1], strides, 0)?;
+        let q_r = g.view(q, [m.qk_rope, m.heads, tokens, 1], strides, m.qk_nope * f)?;
+        let heads_outside = [0, 2, 1, 3];
+        let absorbed = g.mul_mat(self.weight(w.k_b)?, g.permute(q_nope, heads_outside)?)?;
+        let q = g.concat(absorbed, g.permute(q_r, heads_outside)?, 0)?;
+        let scale = 1.0 / (m.qk() as f32).sqrt();
+        let out = g.mla_attention(q, rows, m.kv_lora_rank, self.mask, scale)?;
+        // [rank, heads, tokens] -> [v, heads, tokens]
+        let out = g.mul_mat(self.weight(w.v_b)?, g.permute(out, heads_outside)?)?;
+        let out = g.cont(
+            g.permute(out, heads_outside)?,
+            [m.v * m.heads, tokens, 1, 1],
+        )?;
+        self.project(w.output, out)
+    }
+}
