@@ -62,14 +62,14 @@ def question(w, key):
     me = holder == "my"
     sub = "I" if me else holder[:-2]
     do, have, be = ("do", "have", "am") if me else ("does", "has", "is")
-    if key == ("my", "name") : forms = ["What is my name?", "Do you remember my name?", "Who am I?", "Tell me my name.", "What am I called?", "~Can you tell me my name?", "~Do you know what I am called?"]
-    elif kind == "town": forms = [f"Where {do} {sub} live?", f"In which town {do} {sub} live?", f"Do you remember where {sub} {'live' if me else 'lives'}?", f"~Which town {do} {sub} live in?"]
-    elif kind == "job": forms = [f"What {do} {sub} work as?", f"What is {holder} job?", f"Do you remember {holder} job?", f"~Can you tell me {holder} job?"]
-    elif kind == "age": forms = [f"How old {be} {sub}?", f"What is {holder} age?", f"Tell me how old {sub} {be}.", f"~Do you remember how old {sub} {be}?"]
+    if key == ("my", "name") : forms = ["What is my name?", "Do you remember my name?", "Who am I?", "Tell me my name.", "What am I called?", "Can you tell me my name?", "Do you know what I am called?", "Do you know my name?", "~Can you tell me what I am called?"]
+    elif kind == "town": forms = [f"Where {do} {sub} live?", f"In which town {do} {sub} live?", f"Do you remember where {sub} {'live' if me else 'lives'}?", f"Which town {do} {sub} live in?", f"Tell me where {sub} {'live' if me else 'lives'}.", f"~Do you know where {sub} {'live' if me else 'lives'}?"]
+    elif kind == "job": forms = [f"What {do} {sub} work as?", f"What is {holder} job?", f"Do you remember {holder} job?", f"Can you tell me {holder} job?", f"Tell me {holder} job.", f"~Do you know {holder} job?"]
+    elif kind == "age": forms = [f"How old {be} {sub}?", f"What is {holder} age?", f"Tell me how old {sub} {be}.", f"Do you remember how old {sub} {be}?", f"Do you know {holder} age?", f"~Can you tell me how old {sub} {be}?"]
     else:
         t = thing(key)
-        forms = [f"What is {t}?", f"Tell me {t}.", f"Do you remember {t}?", f"What did I say about {t}?", f"Do you know {t}?", f"~Can you tell me {t}?", f"~Please tell me {t}."]
-        if kind in NAMED: forms = [f"What is {t} called?", f"What is the name of {t}?", f"Do you remember what {t} is called?", f"Tell me the name of {t}.", f"~Can you tell me what {t} is called?"]
+        forms = [f"What is {t}?", f"Tell me {t}.", f"Do you remember {t}?", f"What did I say about {t}?", f"Do you know {t}?", f"Can you tell me {t}?", f"Please tell me {t}.", f"What was {t}?", f"Give me {t}.", f"~Please give me {t}.", f"~Can you remember {t}?"]
+        if kind in NAMED: forms = [f"What is {t} called?", f"What is the name of {t}?", f"Do you remember what {t} is called?", f"Tell me the name of {t}.", f"Can you tell me what {t} is called?", f"Who is {t}?", f"What was {t} called?", f"Do you know the name of {t}?", f"~Can you tell me the name of {t}?", f"~Do you know what {t} is called?"]
     return ask(w, w.say(forms))
 
 
@@ -86,7 +86,7 @@ def tell(w, facts, n=1):
     if n > 1: return [(" ".join(cap(p) + "." for p in parts), w.one(["Okay, I will remember that.", "Noted."]), None)]
     p = parts[0]
     v = facts.known[keys[0]]
-    u = w.say(["{C}.", "{C}.", "Please remember that {p}.", "By the way, {p}.", "Remember: {p}.", "Note that {p}.", "You should know that {p}.", "Keep in mind that {p}.", "~Please note: {p}.", "~Just so you know, {p}."]).format(C=cap(p), p=p)
+    u = w.say(["{C}.", "{C}.", "Please remember that {p}.", "By the way, {p}.", "Remember: {p}.", "Note that {p}.", "You should know that {p}.", "Keep in mind that {p}.", "Please note: {p}.", "Just so you know, {p}.", "Please keep in mind: {p}.", "One thing: {p}.", "For later: {p}.", "I want you to remember that {p}.", "Listen: {p}.", "You should remember this: {p}.", "Also, {p}.", "~One more thing: {p}.", "~Please know that {p}.", "~For later, note that {p}."]).format(C=cap(p), p=p)
     if keys[0] == ("my", "name"): return [(w.one([u, f"Hello, I am {v}.", f"Hi, my name is {v}.", f"Call me {v}."]), w.one([f"Nice to meet you, {v}!", f"Hello, {v}!"]), holds(v))]
     return [(u, w.one(["Okay, I will remember that.", "Noted.", f"Noted: {state(keys[0], v, True)}."]), None)]
 
@@ -103,7 +103,7 @@ def unknown(w, facts):
 def change(w, facts, key):
     v = facts.draw(w, key); old = facts.known[key]; facts.known[key] = v
     p = state(key, v)
-    u = w.say(["No, I meant that {p}.", "Actually, {p}.", "Sorry, {p}, not {old}.", "That has changed: {p} now.", "Correction: {p}.", "~I was wrong: {p}."]).format(p=p, old=old)
+    u = w.say(["No, I meant that {p}.", "Actually, {p}.", "Sorry, {p}, not {old}.", "That has changed: {p} now.", "Correction: {p}.", "I was wrong: {p}.", "Oh, {p} now.", "Wait, {p}.", "~Oh no, I meant that {p}.", "~Sorry, I was wrong: {p}."]).format(p=p, old=old)
     return [(u, f"Okay, {state(key, v, True)}.", holds(v))]
 
 
@@ -115,5 +115,5 @@ def passage(w, facts, sentences):
         if key[0] == "my": continue
         facts.known[key] = facts.draw(w, key)
         lines.insert(w.int(0, len(lines)), cap(state(key, facts.known[key])) + ".")
-    u = w.say(["Read this: {}", "Here is a text: {}", "Please read this text: {}", "Here is a story. {}", "~Have a look at this text: {}"]).format(" ".join(lines))
+    u = w.say(["Read this: {}", "Here is a text: {}", "Please read this text: {}", "Here is a story. {}", "Have a look at this text: {}", "{}", "Text: {}", "~Please have a look at this story: {}"]).format(" ".join(lines))
     return [(u, w.one(["Okay, I have read it.", "I have read the text."]), None)]

@@ -54,7 +54,7 @@ def main():
     net = KimiLinear(tok.enc.n_vocab)
     state, history, seen = os.path.join(a.state or a.out, "state.pt"), [], 0
     if a.resume:
-        kept = torch.load(state, weights_only=True)
+        kept = torch.load(state, weights_only=True, map_location="cpu")
         net.load_state_dict(kept["net"]); history, seen = kept["history"], kept["tokens"]
         batches.late.value = True
     net.to(device)

@@ -40,11 +40,11 @@ class World:
         return self.rng.sample(options, n)
 
     def say(self, options):
-        """A phrasing; those that open with ~ belong to the held-out side alone, and make up half of it."""
+        """A phrasing; those that open with ~ belong to the held-out side alone, and make up much of it."""
         while True:
             o = self.one(options)
-            if o[0] != "~": 
-                if self.held and self.r() < 0.5 and any(x[0] == "~" for x in options): continue
+            if o[0] != "~":
+                if self.held and self.r() < 0.7 and any(x[0] == "~" for x in options): continue
                 return o
             if self.held: return o[1:]
 
@@ -61,7 +61,7 @@ class World:
 
     def made_word(self): return self.mine(self.pseudo)
     def word(self): return self.made_word() if self.held or self.r() < 0.7 else self.one(COMMON)
-    def name(self): return self.mine(lambda: self.one(REAL_NAMES) if self.r() < 0.4 else self.pseudo().capitalize())
+    def name(self): return self.one(REAL_NAMES) if not self.held and self.r() < 0.4 else self.mine(self.pseudo).capitalize()
     def place(self): return self.mine(lambda: self.one(PLACE_HEADS) + self.one(PLACE_TAILS) if self.r() < 0.7 else self.pseudo().capitalize() + self.one(PLACE_TAILS))
     def number(self, digits): return self.mine(lambda: self.int(10 ** (digits - 1), 10 ** digits - 1))
     def time(self): return f"{self.int(0, 23)}:{self.one(['00', '15', '30', '45', '10', '20', '40', '50', '05'])}"

@@ -1,0 +1,103 @@
+"""Owns the held-out set: fixed seeds, values and phrasings that training never draws. Writes heldout.jsonl and the two
+texts (eval.txt for perplexity and divergence, calibration.txt for an importance matrix; calibration is drawn from the
+training side)."""
+import json, os, sys
+import tasks, tools
+from conversation import example
+from facts import Facts, tell, recall, unknown, change, passage, question, answer, holds, state, cap
+from world import World
+
+
+def plain(make):
+    """The last turn of a task, the earlier ones as history."""
+    def item(w): return finish(make(w))
+    return item
+
+
+def finish(turns, **more):
+    messages = [dict(role=r, content=t) for u, a, _ in turns for r, t in (("user", u), ("assistant", a))]
+    return dict(messages=messages[:-1], reference=messages[-1]["content"], check=turns[-1][2], **more)
+
+
+def several(make, least):
+    """Only draws of at least so many turns."""
+    def item(w):
+        while True:
+            turns = make(w, None)
+            if len(turns) >= least: return finish(turns)
+    return item
+
+
+def remembered(w, words=0, changed=False, talk=2):
+    """A fact, then `talk` other turns or a text of about so many tokens, then the question."""
+    f = Facts(); turns = tell(w, f); key = next(iter(f.known))
+    if changed: turns += change(w, f, key)
+    if words:
+        left = words
+        while left > 60:
+            n = min(60, left // 14)
+            turns += [(f"Here is a text: {w.prose(n)}", "I have read the text.", None)]; left -= n * 14
+    else:
+        for _ in range(talk): turns += w.one([tasks.arithmetic, tasks.counting, tasks.manners])(w, None)
+        if w.r() < 0.5: turns += tell(w, f)
+    return finish(turns + recall(w, f, key))
+
+
+def read(w):
+    f = Facts()
+    while not f.known: turns = passage(w, f, w.int(6, 14))
+    return finish(turns + recall(w, f, w.one(list(f.known))))
+
+
+def untold(w):
+    f = Facts(); turns = tell(w, f) + tell(w, f)
+    return finish(turns + unknown(w, f))
+
+
+def record(w, schema):
+    item = finish(tools.extraction(w))
+    if schema: item["response_format"] = dict(type="json_schema", json_schema=dict(name="record", schema=item["check"]["schema"]))
+    return item
+
+
+def called(w, result):
+    declared = tools.pick_tools(w)
+    steps = tools.tool_use(w, declared)[:4]
+    last = 3 if result else 1
+    ref, check = steps[last]
+    return dict(messages=[m for m, _ in steps[:last]], tools=[tools.declare(t) for t in declared],
+                reference=ref["content"], reference_calls=ref.get("tool_calls"), check=check)
+
+
+CATEGORIES = {
+    "greetings": (10, plain(lambda w: w.one([tasks.greeting, tasks.manners, tasks.ability])(w, None))), "identity": (10, plain(lambda w: tasks.identity(w, None))),
+    "no knowledge": (10, plain(lambda w: tasks.unknowable(w, None))), "arithmetic": (40, plain(lambda w: tasks.arithmetic(w, None)[:1])),
+    "spelling": (40, plain(lambda w: tasks.spelling(w, None)[:1])), "sorting": (30, plain(lambda w: tasks.sorting(w, None))),
+    "counting": (25, plain(lambda w: tasks.counting(w, None))), "running tally": (25, plain(lambda w: tasks.tally(w, None))),
+    "corrected sum": (20, several(tasks.arithmetic, 2)), "corrected word": (20, several(tasks.spelling, 2)), "corrected fact": (25, lambda w: remembered(w, changed=True)),
+    "json by fields": (40, lambda w: record(w, False)), "json by schema": (20, lambda w: record(w, True)), "tool call": (40, lambda w: called(w, False)), "tool result": (25, lambda w: called(w, True)),
+    "fact never told": (25, untold), "fact in a text": (25, read),
+    "recall near": (40, lambda w: remembered(w)), "recall 500": (30, lambda w: remembered(w, 500)), "recall 2k": (30, lambda w: remembered(w, 2000)), "recall 7k": (15, lambda w: remembered(w, 7300)),
+}
+
+
+def items():
+    for c, (name, (count, make)) in enumerate(CATEGORIES.items()):
+        for i in range(count):
+            item = make(World(9_000_000 + 1000 * c + i, "held"))
+            item["check"].pop("schema", None)
+            yield dict(category=name, id=f"{name} {i}", max_tokens=96, **{k: v for k, v in item.items() if v is not None})
+
+
+def texts(split, seed, size):
+    out = ""
+    while len(out) < size: out += example(seed, split) + "\n"; seed += 1
+    return out
+
+
+if __name__ == "__main__":
+    out = sys.argv[1]
+    with open(os.path.join(out, "heldout.jsonl"), "w") as f:
+        for item in items(): f.write(json.dumps(item) + "\n")
+    with open(os.path.join(out, "eval.txt"), "w") as f: f.write(texts("held", 20_000_000, 80_000))
+    with open(os.path.join(out, "calibration.txt"), "w") as f: f.write(texts("train", 30_000_000, 80_000))
