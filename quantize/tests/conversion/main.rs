@@ -1,0 +1,5 @@
+//! Conversion from end to end: whole checkpoints in, whole files (or a clear refusal) out.
+
+mod bad_input;
+mod checkpoint;
+mod result;
