@@ -51,7 +51,8 @@ const ALIGNMENT: usize = 32;
 #[derive(Debug)]
 pub struct Storage {
     context: NonNull<sys::ggml_context>,
-    buffer: NonNull<sys::ggml_backend_buffer>,
+    /// `None` when there are no tensors to hold.
+    buffer: Option<NonNull<sys::ggml_backend_buffer>>,
     tensors: Vec<Tensor>,
     bytes: usize,
     /// Mapped weights live in here; declared last, dropped after the buffer over it.
@@ -71,6 +72,15 @@ impl Storage {
         let context = new_context(wanted.len())?;
         let owner = next_owner();
         let tensors = make_tensors(context, owner, wanted);
+        if tensors.is_empty() {
+            return Ok(Self {
+                context,
+                buffer: None,
+                tensors,
+                bytes,
+                _map: None,
+            });
+        }
         // SAFETY: the context holds only unallocated tensors; the buffer type is the backend's.
         let buffer = unsafe {
             sys::ggml_backend_alloc_ctx_tensors_from_buft(
@@ -88,7 +98,7 @@ impl Storage {
         unsafe { sys::ggml_backend_buffer_clear(buffer.as_ptr(), 0) };
         Ok(Self {
             context,
-            buffer,
+            buffer: Some(buffer),
             tensors,
             bytes,
             _map: None,
@@ -136,7 +146,7 @@ impl Storage {
         }
         Ok(Self {
             context,
-            buffer,
+            buffer: Some(buffer),
             tensors,
             bytes,
             _map: Some(map.clone()),
@@ -147,12 +157,10 @@ impl Storage {
     pub fn filled(backend: &Backend, wanted: &[(Placement, &[u8])]) -> Result<Self, StorageError> {
         let placements: Vec<_> = wanted.iter().map(|(p, _)| p.clone()).collect();
         let mut storage = Self::zeroed(backend, &placements)?;
-        // SAFETY: a live buffer.
-        unsafe {
-            sys::ggml_backend_buffer_set_usage(
-                storage.buffer.as_ptr(),
-                sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS,
-            );
+        if let Some(buffer) = storage.buffer {
+            let usage = sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS;
+            // SAFETY: a live buffer.
+            unsafe { sys::ggml_backend_buffer_set_usage(buffer.as_ptr(), usage) };
         }
         for (at, (_, bytes)) in wanted.iter().enumerate() {
             storage.write(at, bytes)?;
@@ -211,7 +219,9 @@ impl Drop for Storage {
     fn drop(&mut self) {
         // SAFETY: both made by a constructor, freed once, the buffer before the map it may cover.
         unsafe {
-            sys::ggml_backend_buffer_free(self.buffer.as_ptr());
+            if let Some(buffer) = self.buffer {
+                sys::ggml_backend_buffer_free(buffer.as_ptr());
+            }
             sys::ggml_free(self.context.as_ptr());
         }
     }

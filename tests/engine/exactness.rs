@@ -1,0 +1,180 @@
+//! Exactness: log-probabilities, greedy tokens and hidden states of the reference.
+
+use crate::checkpoint::{Converted, FIXTURES, Golden, argmax, convert, engine, log_softmax};
+use deltad::engine::{CacheType, Want};
+use ggml_kernels::graph::{Node, Observer};
+use std::collections::HashMap;
+
+/// The contract of an F32 file with an f32 cache. Measured: 1.3e-5 at worst (see CONTRIBUTING).
+const LOGPROB_TOLERANCE: f64 = 1e-4;
+/// Hidden states, relative to their largest value. Measured: under 2e-6.
+const HIDDEN_TOLERANCE: f32 = 2e-5;
+
+/// The largest difference of log-probabilities, the mean KL divergence (nats) and the top-1
+/// agreement over all golden positions.
+struct Distance {
+    worst: f64,
+    mean_kl: f64,
+    top_1: f64,
+}
+
+fn distance(name: &str, model: &Converted, cache: CacheType, chunk: usize) -> Distance {
+    let golden = Golden::of(name);
+    let mut engine = engine(model, cache, chunk);
+    let (mut worst, mut kl, mut same, mut rows) = (0f64, 0.0, 0, 0);
+    for n in golden.lengths() {
+        let tokens = golden.tokens(&format!("tokens.{n}"));
+        let wanted = golden.f32(&format!("logits.{n}")).unwrap();
+        let wanted: Vec<&[f32]> = wanted.chunks_exact(engine.model().n_vocab()).collect();
+        let mut sequence = engine.sequence().unwrap();
+        let logits = engine.forward(&mut sequence, &tokens, Want::All).unwrap();
+        assert_eq!(logits.rows().len(), n);
+        for (got, want) in logits.rows().skip(n - wanted.len()).zip(wanted) {
+            same += usize::from(argmax(got) == argmax(want));
+            rows += 1;
+            let (got, want) = (log_softmax(got), log_softmax(want));
+            for (g, w) in got.iter().zip(&want) {
+                worst = worst.max((g - w).abs());
+                kl += w.exp() * (w - g);
+            }
+        }
+    }
+    let rows = f64::from(rows);
+    let distance = Distance {
+        worst,
+        mean_kl: kl / rows,
+        top_1: same as f64 / rows,
+    };
+    println!(
+        "{name} {cache:?} chunk {chunk}: worst {worst:.2e}, mean KL {:.2e}, top-1 {:.4}",
+        distance.mean_kl, distance.top_1
+    );
+    distance
+}
+
+#[test]
+fn log_probabilities_are_the_references() {
+    for name in FIXTURES {
+        let model = convert(name, "f32");
+        let got = distance(name, &model, CacheType::F32, 512);
+        assert!(got.worst < LOGPROB_TOLERANCE, "{name}: {:e}", got.worst);
+    }
+}
+
+#[test]
+fn log_probabilities_do_not_depend_on_the_chunk() {
+    for name in FIXTURES {
+        let model = convert(name, "f32");
+        for chunk in [1, 7, 64, 333] {
+            let got = distance(name, &model, CacheType::F32, chunk);
+            assert!(
+                got.worst < LOGPROB_TOLERANCE,
+                "{name} {chunk}: {:e}",
+                got.worst
+            );
+        }
+    }
+}
+
+#[test]
+fn greedy_tokens_are_the_references() {
+    for name in FIXTURES {
+        let golden = Golden::of(name);
+        let wanted = golden.tokens("greedy.tokens");
+        let model = convert(name, "f32");
+        let mut engine = engine(&model, CacheType::F32, 512);
+        let mut sequence = engine.sequence().unwrap();
+        let mut feed = golden.tokens("greedy.prompt");
+        let mut got = Vec::new();
+        while got.len() < wanted.len() {
+            let logits = engine.forward(&mut sequence, &feed, Want::Last).unwrap();
+            feed = vec![argmax(logits.last().unwrap())];
+            got.push(feed[0]);
+        }
+        assert_eq!(got, wanted, "{name}");
+    }
+}
+
+/// Keeps the named tensors of a pass.
+#[derive(Default)]
+struct Hidden(HashMap<String, Vec<f32>>);
+
+impl Observer for Hidden {
+    fn wants(&mut self, node: &Node<'_>) -> bool {
+        let name = node.name();
+        name == "embd" || name == "result_norm" || name.starts_with("l_out-")
+    }
+    fn observe(&mut self, node: &Node<'_>) {
+        self.0
+            .insert(node.name().to_owned(), node.values().unwrap());
+    }
+}
+
+#[test]
+fn hidden_states_are_the_references_layer_by_layer() {
+    for name in FIXTURES {
+        let golden = Golden::of(name);
+        let model = convert(name, "f32");
+        let mut engine = engine(&model, CacheType::F32, 512);
+        let layers = engine.model().hparams().layers.len();
+        let mut compared = 0;
+        for n in golden.lengths() {
+            let tokens = golden.tokens(&format!("tokens.{n}"));
+            let mut hidden = Hidden::default();
+            let mut sequence = engine.sequence().unwrap();
+            engine
+                .forward_observed(&mut sequence, &tokens, Want::All, &mut hidden)
+                .unwrap();
+            for at in 0..=layers {
+                let Some(wanted) = golden.f32(&format!("hidden.{n}.{at}")) else {
+                    continue;
+                };
+                // The reference lists the embedding, each layer's output but the last's, and
+                // the final norm's.
+                let node = match at {
+                    0 => "embd".to_owned(),
+                    at if at == layers => "result_norm".to_owned(),
+                    at => format!("l_out-{}", at - 1),
+                };
+                let got = &hidden.0[&node];
+                assert_eq!(got.len(), wanted.len(), "{name} {node}");
+                let size = wanted.iter().fold(0f32, |m, v| m.max(v.abs()));
+                let off = got.iter().zip(&wanted).map(|(g, w)| (g - w).abs());
+                let off = off.fold(0f32, f32::max) / size;
+                assert!(off < HIDDEN_TOLERANCE, "{name} {n} {node}: {off:e}");
+                compared += 1;
+            }
+        }
+        assert!(compared > 0, "{name} has no golden hidden states");
+    }
+}
+
+/// A lighter file and a lighter cache: (file type, cache, mean KL at most, top-1 at least). The
+/// fixtures have random weights, whose logits are flatter than any trained model's, so these are
+/// bounds on our arithmetic, not on quality.
+const LIGHTER: [(&str, CacheType, f64, f64); 4] = [
+    ("f32", CacheType::F16, 1e-3, 0.95),
+    ("f32", CacheType::Bf16, 1e-2, 0.9),
+    ("f16", CacheType::F16, 1e-3, 0.95),
+    ("q8_0", CacheType::F16, 2e-2, 0.85),
+];
+
+#[test]
+fn lighter_files_and_caches_stay_near_the_reference() {
+    for name in FIXTURES {
+        for (to, cache, most_kl, least_top_1) in LIGHTER {
+            let model = convert(name, to);
+            let got = distance(name, &model, cache, 64);
+            assert!(
+                got.mean_kl < most_kl,
+                "{name} {to} {cache:?}: KL {:e}",
+                got.mean_kl
+            );
+            assert!(
+                got.top_1 >= least_top_1,
+                "{name} {to} {cache:?}: top-1 {}",
+                got.top_1
+            );
+        }
+    }
+}

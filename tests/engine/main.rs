@@ -1,0 +1,6 @@
+//! The engine against an independent implementation's numbers (`tests/fixtures/*/golden.safetensors`,
+//! made by `tests/fixtures/generate.py`), and against itself however a text is fed.
+
+mod checkpoint;
+mod exactness;
+mod state;
