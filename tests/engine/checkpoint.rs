@@ -48,7 +48,7 @@ pub fn convert(name: &str, to: &str) -> Converted {
 pub fn options(cache_type: CacheType, chunk: usize) -> Options {
     Options {
         device: Device::Cpu,
-        threads: Some(2),
+        threads: Some(1),
         cache_type,
         chunk,
         ..Options::default()
