@@ -284,7 +284,7 @@ impl<'a> Graph<'a> {
             }
             match sys::ggml_backend_sched_graph_compute(sched, graph) {
                 sys::GGML_STATUS_SUCCESS => Ok(()),
-                status => Err(BackendError::Compute(status as i32).into()),
+                status => Err(BackendError::Compute(status).into()),
             }
         }
     }

@@ -82,7 +82,7 @@ impl TensorType {
 
     /// ggml's number, which is also the number in a GGUF tensor entry.
     pub fn id(self) -> u32 {
-        let id = match self {
+        match self {
             Self::F32 => sys::GGML_TYPE_F32,
             Self::F16 => sys::GGML_TYPE_F16,
             Self::Bf16 => sys::GGML_TYPE_BF16,
@@ -100,8 +100,7 @@ impl TensorType {
             Self::Iq4Xs => sys::GGML_TYPE_IQ4_XS,
             Self::Mxfp4 => sys::GGML_TYPE_MXFP4,
             Self::I32 => sys::GGML_TYPE_I32,
-        };
-        id
+        }
     }
 
     pub fn from_id(id: u32) -> Option<Self> {

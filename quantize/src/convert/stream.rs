@@ -10,12 +10,12 @@ use ggml_kernels::quant::{QuantError, first_broken_block, quantize_rows};
 use rayon::prelude::*;
 use std::io::{self, BufWriter};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-/// Values per block of rows: 1 MiB as f32, so that a block stays in a core's cache.
-const BLOCK_VALUES: usize = 1 << 18;
+/// Values per block of rows: 256 KiB as f32, so that a block stays in a core's cache.
+const BLOCK_VALUES: usize = 1 << 16;
 /// Blocks per batch and thread: enough that no core waits long for the last of a batch.
-const BLOCKS_PER_THREAD: usize = 4;
+const BLOCKS_PER_THREAD: usize = 16;
 
 /// Runs `fill` while another thread writes what it sends. Returns the finished output.
 pub fn write(
@@ -26,8 +26,9 @@ pub fn write(
 ) -> Result<Output, Error> {
     std::thread::scope(|scope| {
         let (send, receive) = sync_channel(2);
-        let writer = scope.spawn(move || drain(output, layout, receive));
-        let filled = fill(&Sink { send });
+        let (give_back, spent) = channel();
+        let writer = scope.spawn(move || drain(output, layout, receive, give_back));
+        let filled = fill(&Sink { send, spent });
         // The channel is closed now, so the writer ends. Its own failure explains ours.
         let written = match writer.join() {
             Ok(written) => written.map_err(|e| Error::io(target, e)),
@@ -41,10 +42,18 @@ pub fn write(
     })
 }
 
-fn drain(output: Output, layout: Layout, batches: Receiver<Vec<u8>>) -> io::Result<Output> {
+fn drain(
+    output: Output,
+    layout: Layout,
+    batches: Receiver<Vec<u8>>,
+    spent: Sender<Vec<u8>>,
+) -> io::Result<Output> {
     let mut writer = GgufWriter::new(BufWriter::with_capacity(1 << 20, output), layout)?;
     for batch in batches {
         writer.write(&batch)?;
+        // Used again, since fresh pages cost more than what is put into them. At the end nobody
+        // wants it any more.
+        let _ = spent.send(batch);
     }
     let buffered = writer.finish()?;
     buffered.into_inner().map_err(|e| e.into_error())
@@ -53,6 +62,7 @@ fn drain(output: Output, layout: Layout, batches: Receiver<Vec<u8>>) -> io::Resu
 /// Takes tensors in the order of the layout.
 pub struct Sink {
     send: SyncSender<Vec<u8>>,
+    spent: Receiver<Vec<u8>>,
 }
 
 /// Rows `first..first + n` of a tensor, all of one matrix.
@@ -102,7 +112,8 @@ impl Sink {
                 least += 1;
                 batch.push(block);
             }
-            let mut out = vec![0; batch_rows * row_bytes];
+            let mut out = self.spent.try_recv().unwrap_or_default();
+            out.resize(batch_rows * row_bytes, 0);
             let mut rest = out.as_mut_slice();
             let mut parts = Vec::with_capacity(batch.len());
             for block in &batch {

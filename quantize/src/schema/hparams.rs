@@ -136,10 +136,7 @@ impl Hparams {
         }
         let keys = Keys { metadata };
         let n_layers = keys.size("block_count", MAX_LAYERS)?;
-        let dense = match keys.optional("leading_dense_block_count")? {
-            None => 0,
-            Some(n) => n,
-        };
+        let dense = keys.optional("leading_dense_block_count")?.unwrap_or(0);
         let layers = keys.layers(n_layers, dense)?;
         let (kda_heads, mla_heads) = keys.heads(&layers)?;
         let hidden = keys.size("embedding_length", MAX_SIZE)?;

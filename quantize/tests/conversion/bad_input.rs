@@ -285,7 +285,7 @@ fn a_damaged_tokenizer() {
         ),
         (ranks.replacen("AQ== 1", "AQ== 9999", 1), "are not 0 to"),
         (
-            ranks.repeat(1) + "////////AAAA 510\n////////AAAB 9999\n",
+            ranks.clone() + "////////AAAA 510\n////////AAAB 9999\n",
             "are not 0 to",
         ),
     ];

@@ -86,13 +86,8 @@ pub struct Synth {
     pub shape: Shape,
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub layers: u16,
-    /// As for convert.
-    #[arg(
-        long = "type",
-        short = 't',
-        value_name = "TYPE",
-        default_value = "q4_k_m"
-    )]
+    /// As for convert, but q5_k and q4_k are the plain mixes (q5_k_s, q4_k_s).
+    #[arg(long = "type", short = 't', value_name = "TYPE", default_value = "q4_k", value_parser = plain)]
     pub to: FileType,
     /// Full attention in every layer, instead of every fourth.
     #[arg(long)]
@@ -102,4 +97,24 @@ pub struct Synth {
     pub overwrite: bool,
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// In speed runs a type's name means that type throughout, not a mix around it.
+fn plain(name: &str) -> Result<FileType, String> {
+    match name {
+        "q4_k" => Ok(FileType::Q4KS),
+        "q5_k" => Ok(FileType::Q5KS),
+        other => other.parse(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
 }
