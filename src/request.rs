@@ -25,6 +25,8 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// Return the prompt (with its log-probabilities, if asked) before the continuation.
     pub echo: bool,
+    /// Independent answers to the one prompt, at least 1.
+    pub n: usize,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -149,4 +151,90 @@ impl FromIterator<Token> for TokenMask {
         }
         TokenMask { words }
     }
+}
+
+/// What a running request tells its caller, in order: `Prompt` events, then for each choice its
+/// `Delta`s and one `Finished`, then `Done`; or `Failed` at any point, after which nothing comes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The next prompt tokens, oldest first; only where their log-probabilities were asked for.
+    Prompt(Vec<TokenLogprob>),
+    /// What one token made certain.
+    Delta {
+        choice: usize,
+        parts: Vec<Part>,
+        /// Of the token itself, where asked for. The token that ends a turn has one and no text.
+        logprob: Option<TokenLogprob>,
+    },
+    Finished {
+        choice: usize,
+        reason: FinishReason,
+    },
+    Done(Usage),
+    Failed(Failure),
+}
+
+/// A piece of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    Text(String),
+    Reasoning(String),
+    /// The `index`-th call of the answer begins; its arguments follow.
+    Call {
+        index: usize,
+        id: String,
+        name: String,
+    },
+    Arguments {
+        index: usize,
+        text: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// An end-of-turn token or a stop string.
+    Stop,
+    /// The limit on tokens, or the context.
+    Length,
+    ToolCalls,
+}
+
+/// Tokens counted over all choices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    pub prompt_tokens: usize,
+    /// Of the prompt, tokens that were not computed again.
+    pub cached_tokens: usize,
+    pub completion_tokens: usize,
+}
+
+/// Why a request was not taken. Nothing has run and nothing was answered yet.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("{param}: {message}")]
+    Invalid { param: String, message: String },
+    #[error("the prompt has {tokens} tokens, which leaves no room in the context of {limit}")]
+    TooLong { tokens: usize, limit: usize },
+    #[error("user {uid} may not use this daemon")]
+    NotPermitted { uid: u32 },
+    #[error("too many requests wait already; ask again in a moment")]
+    QueueFull,
+    #[error("the model is still being loaded")]
+    Loading,
+    #[error("the daemon is stopping")]
+    Stopping,
+    #[error("the engine has failed; see the daemon's log")]
+    Broken,
+}
+
+/// Why a request that was taken did not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    #[error("{0}")]
+    Engine(String),
+    #[error("the daemon is stopping and cut this answer short")]
+    Stopped,
+    #[error("the engine has failed; see the daemon's log")]
+    Broken,
 }

@@ -1,0 +1,103 @@
+//! Hands events to callers without ever waiting for one. A caller that does not read is parked,
+//! then given up; the engine goes on for the others.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::request::Event;
+
+pub struct Outbox {
+    events: Sender<Event>,
+    /// What the channel has no room for: at most what one step says.
+    waiting: VecDeque<Event>,
+    stalled: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    Listening,
+    /// Everything it was sent lies unread: its request does not run until it reads.
+    Parked,
+    /// It left, or did not read for too long.
+    Gone,
+}
+
+impl Outbox {
+    pub fn new(events: Sender<Event>) -> Outbox {
+        Outbox {
+            events,
+            waiting: VecDeque::new(),
+            stalled: None,
+        }
+    }
+
+    pub fn push(&mut self, event: Event) {
+        self.waiting.push_back(event);
+    }
+
+    /// Sends what there is room for.
+    pub fn flush(&mut self, now: Instant, patience: Duration) -> Reader {
+        while let Some(event) = self.waiting.pop_front() {
+            match self.events.try_send(event) {
+                Ok(()) => self.stalled = None,
+                Err(TrySendError::Closed(_)) => return Reader::Gone,
+                Err(TrySendError::Full(event)) => {
+                    self.waiting.push_front(event);
+                    let since = *self.stalled.get_or_insert(now);
+                    return match now.duration_since(since) > patience {
+                        true => Reader::Gone,
+                        false => Reader::Parked,
+                    };
+                }
+            }
+        }
+        match self.events.is_closed() {
+            true => Reader::Gone,
+            false => Reader::Listening,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Usage;
+    use tokio::sync::mpsc;
+
+    const EVENT: Event = Event::Done(Usage {
+        prompt_tokens: 0,
+        cached_tokens: 0,
+        completion_tokens: 0,
+    });
+
+    #[test]
+    fn a_reader_that_stops_is_parked_then_given_up_and_loses_nothing_if_it_returns() {
+        let (sender, mut receiver) = mpsc::channel(1);
+        let mut outbox = Outbox::new(sender);
+        let patience = Duration::from_secs(5);
+        let start = Instant::now();
+        outbox.push(EVENT);
+        assert_eq!(outbox.flush(start, patience), Reader::Listening);
+        outbox.push(EVENT);
+        assert_eq!(outbox.flush(start, patience), Reader::Parked);
+        assert_eq!(outbox.flush(start + patience, patience), Reader::Parked);
+        assert!(receiver.try_recv().is_ok());
+        let later = start + 2 * patience;
+        assert_eq!(outbox.flush(later, patience), Reader::Listening);
+        outbox.push(EVENT);
+        assert_eq!(outbox.flush(later, patience), Reader::Parked);
+        assert_eq!(outbox.flush(later + 2 * patience, patience), Reader::Gone);
+    }
+
+    #[test]
+    fn a_reader_that_left_is_gone_even_when_there_is_nothing_to_say() {
+        let (sender, receiver) = mpsc::channel(1);
+        drop(receiver);
+        let mut outbox = Outbox::new(sender);
+        let gone = outbox.flush(Instant::now(), Duration::ZERO);
+        assert_eq!(gone, Reader::Gone);
+    }
+}

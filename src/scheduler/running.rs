@@ -1,0 +1,334 @@
+//! One admitted request on its way: prefill, then each choice to its end. Owns its sequence, so
+//! dropping it frees the state.
+
+use super::deliver::Outbox;
+use super::model::Model;
+use super::plan::{Cost, DECODE_COST, Standing, prefill_cost};
+use super::prefixes::Prefixes;
+use super::{Admitted, Style};
+use crate::engine::{EngineError, Want};
+use crate::request::{Event, FinishReason, Part, Token, TokenLogprob, Usage};
+use crate::sampler::{Sampler, logprobs};
+use crate::text::{Delta, ReplyReader, TextStream, Tokenizer};
+
+/// Prompt tokens per pass where the logits of all are wanted: they take `n_vocab` floats each.
+const SCORED_CHUNK: usize = 64;
+
+pub struct Running<M: Model> {
+    pub standing: Standing,
+    pub outbox: Outbox,
+    request: Admitted,
+    sequence: M::Sequence,
+    /// What the sequence was fed, from its beginning.
+    fed: Vec<Token>,
+    phase: Phase,
+    choice: Choice,
+    /// Where further choices start from.
+    fork: Option<Fork<M::Snapshot>>,
+    pub usage: Usage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Prefilling,
+    Decoding { last: Token },
+    Finished,
+}
+
+/// The end of the prompt. Choices run one after another from here: they would take as long side by
+/// side, and this way `n` answers hold the memory of two.
+struct Fork<S> {
+    snapshot: S,
+    logits: Vec<f32>,
+}
+
+struct Choice {
+    index: usize,
+    sampler: Sampler,
+    reader: Reader,
+    n_tokens: usize,
+}
+
+enum Reader {
+    Raw(TextStream),
+    Reply(Box<ReplyReader>),
+}
+
+impl Choice {
+    fn new(index: usize, request: &Admitted, tokenizer: &Tokenizer) -> Choice {
+        let seed = request.seed.wrapping_add(index as u64);
+        let stops = &request.stop.strings;
+        Choice {
+            index,
+            sampler: Sampler::new(&request.sampling, seed, &request.prompt),
+            reader: match request.style {
+                Style::Raw => Reader::Raw(TextStream::new(stops)),
+                Style::Chat(expect) => {
+                    Reader::Reply(Box::new(ReplyReader::new(tokenizer, stops, expect)))
+                }
+            },
+            n_tokens: 0,
+        }
+    }
+
+    /// The parts that `token` made certain, and whether a stop string ended the text.
+    fn read(&mut self, tokenizer: &Tokenizer, token: Token) -> (Vec<Part>, bool) {
+        match &mut self.reader {
+            // Markup is not text.
+            Reader::Raw(_) if tokenizer.is_special(token) => (Vec::new(), false),
+            Reader::Raw(stream) => {
+                let piece = stream.push(tokenizer.token_bytes(token));
+                (text(piece.text), piece.stopped.is_some())
+            }
+            Reader::Reply(reader) => {
+                let parts = reader.push(tokenizer, token).into_iter().map(part);
+                (parts.collect(), reader.stopped().is_some())
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Vec<Part> {
+        match &mut self.reader {
+            Reader::Raw(stream) => text(stream.finish().text),
+            Reader::Reply(reader) => reader.finish().into_iter().map(part).collect(),
+        }
+    }
+
+    fn calls_tools(&self) -> bool {
+        matches!(&self.reader, Reader::Reply(reader) if reader.calls_tools())
+    }
+}
+
+fn text(text: String) -> Vec<Part> {
+    match text.is_empty() {
+        true => Vec::new(),
+        false => vec![Part::Text(text)],
+    }
+}
+
+fn part(delta: Delta) -> Part {
+    match delta {
+        Delta::Content(text) => Part::Text(text),
+        Delta::Reasoning(text) => Part::Reasoning(text),
+        Delta::Call { index, id, name } => Part::Call { index, id, name },
+        Delta::Arguments { index, text } => Part::Arguments { index, text },
+    }
+}
+
+impl<M: Model> Running<M> {
+    /// Takes up the longest state kept of the prompt's beginning.
+    pub fn start(
+        id: u64,
+        request: Admitted,
+        model: &mut M,
+        tokenizer: &Tokenizer,
+        prefixes: &mut Prefixes<M::Snapshot>,
+    ) -> Result<Running<M>, (Admitted, EngineError)> {
+        let uid = request.caller.uid;
+        // Scores of the prompt need all of its logits.
+        let found = match request.scores_prompt {
+            true => None,
+            false => prefixes.find(uid, &request.prompt),
+        };
+        let begun = match found {
+            Some((snapshot, n)) => model.restore(snapshot).map(|s| (s, n)),
+            None => model.sequence().map(|s| (s, 0)),
+        };
+        let (sequence, cached) = match begun {
+            Ok(begun) => begun,
+            Err(e) => return Err((request, e)),
+        };
+        Ok(Running {
+            standing: Standing { id, uid },
+            outbox: Outbox::new(request.events.clone()),
+            sequence,
+            fed: request.prompt[..cached].to_vec(),
+            phase: Phase::Prefilling,
+            choice: Choice::new(0, &request, tokenizer),
+            fork: None,
+            usage: Usage {
+                prompt_tokens: request.prompt.len(),
+                cached_tokens: cached,
+                completion_tokens: 0,
+            },
+            request,
+        })
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.phase == Phase::Finished
+    }
+
+    /// One pass, at most `chunk` tokens.
+    pub fn step(
+        &mut self,
+        model: &mut M,
+        tokenizer: &Tokenizer,
+        prefixes: &mut Prefixes<M::Snapshot>,
+        chunk: usize,
+    ) -> Result<Cost, EngineError> {
+        match self.phase {
+            Phase::Prefilling => self.prefill(model, tokenizer, prefixes, chunk),
+            Phase::Decoding { last } => {
+                let mut logits = Vec::new();
+                let row = &mut |row: &[f32]| logits = row.to_vec();
+                model.forward(&mut self.sequence, &[last], Want::Last, row)?;
+                self.fed.push(last);
+                self.accept(logits, model, tokenizer, prefixes)?;
+                Ok(DECODE_COST)
+            }
+            Phase::Finished => Ok(0),
+        }
+    }
+
+    fn prefill(
+        &mut self,
+        model: &mut M,
+        tokenizer: &Tokenizer,
+        prefixes: &mut Prefixes<M::Snapshot>,
+        chunk: usize,
+    ) -> Result<Cost, EngineError> {
+        let prompt = &self.request.prompt;
+        let done = self.fed.len();
+        let scores = self.request.scores_prompt;
+        let chunk = if scores { chunk.min(SCORED_CHUNK) } else { chunk };
+        let end = prompt.len().min(done + chunk);
+        let is_last = end == prompt.len();
+        let want = match (scores, is_last) {
+            (true, _) => Want::All,
+            (false, true) if self.request.max_tokens > 0 => Want::Last,
+            (false, _) => Want::Nothing,
+        };
+        let n_top = self.request.logprobs.unwrap_or(0);
+        let mut scored: Vec<TokenLogprob> = Vec::new();
+        if scores && done == 0 {
+            scored.push(TokenLogprob {
+                token: prompt[0],
+                logprob: None,
+                top: Vec::new(),
+            });
+        }
+        // Logits at position i are about token i + 1.
+        let mut about = if scores { done + 1 } else { end };
+        let mut last_row = Vec::new();
+        let row = &mut |row: &[f32]| {
+            match prompt.get(about) {
+                Some(&token) => scored.push(logprobs(row, token, n_top)),
+                None => last_row = row.to_vec(),
+            }
+            about += 1;
+        };
+        model.forward(&mut self.sequence, &prompt[done..end], want, row)?;
+        self.fed.extend_from_slice(&prompt[done..end]);
+        if !scored.is_empty() {
+            self.outbox.push(Event::Prompt(scored));
+        }
+        if is_last {
+            self.begin_choices(last_row, model, tokenizer, prefixes)?;
+        }
+        Ok(prefill_cost(end - done))
+    }
+
+    fn begin_choices(
+        &mut self,
+        logits: Vec<f32>,
+        model: &mut M,
+        tokenizer: &Tokenizer,
+        prefixes: &mut Prefixes<M::Snapshot>,
+    ) -> Result<(), EngineError> {
+        if self.request.max_tokens == 0 {
+            for choice in 0..self.request.n {
+                let reason = FinishReason::Length;
+                self.outbox.push(Event::Finished { choice, reason });
+            }
+            self.end();
+            return Ok(());
+        }
+        if self.request.n > 1 {
+            self.fork = Some(Fork {
+                snapshot: model.snapshot(&self.sequence)?,
+                logits: logits.clone(),
+            });
+        }
+        self.keep_prefix(model, prefixes);
+        self.accept(logits, model, tokenizer, prefixes)
+    }
+
+    /// Chooses a token from `logits`, tells the caller, and decides whether the choice goes on.
+    fn accept(
+        &mut self,
+        mut logits: Vec<f32>,
+        model: &mut M,
+        tokenizer: &Tokenizer,
+        prefixes: &mut Prefixes<M::Snapshot>,
+    ) -> Result<(), EngineError> {
+        loop {
+            let Some(token) = self.choice.sampler.sample(&logits, None) else {
+                return Err(EngineError::Backend("a pass gave no logits".into()));
+            };
+            self.choice.n_tokens += 1;
+            self.usage.completion_tokens += 1;
+            let logprob = self.request.logprobs.map(|n| logprobs(&logits, token, n));
+            let ends = tokenizer.is_end(token) && !self.request.stop.ignore_eos;
+            let (mut parts, stopped) = match ends {
+                true => (Vec::new(), false),
+                false => self.choice.read(tokenizer, token),
+            };
+            let is_full = self.choice.n_tokens >= self.request.max_tokens;
+            let finished = ends || stopped || is_full;
+            if finished {
+                parts.extend(self.choice.finish());
+            }
+            let choice = self.choice.index;
+            if !parts.is_empty() || logprob.is_some() {
+                self.outbox.push(Event::Delta {
+                    choice,
+                    parts,
+                    logprob,
+                });
+            }
+            if !finished {
+                self.phase = Phase::Decoding { last: token };
+                return Ok(());
+            }
+            let reason = match (ends || stopped, self.choice.calls_tools()) {
+                (true, true) => FinishReason::ToolCalls,
+                (true, false) => FinishReason::Stop,
+                (false, _) => FinishReason::Length,
+            };
+            self.outbox.push(Event::Finished { choice, reason });
+            self.keep_prefix(model, prefixes);
+            let next = choice + 1;
+            match &self.fork {
+                Some(fork) if next < self.request.n => {
+                    self.sequence = model.restore(&fork.snapshot)?;
+                    logits = fork.logits.clone();
+                    self.fed.truncate(self.request.prompt.len());
+                    self.choice = Choice::new(next, &self.request, tokenizer);
+                }
+                _ => {
+                    self.end();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.phase = Phase::Finished;
+        self.outbox.push(Event::Done(self.usage));
+    }
+
+    /// Only conversations come back; and a state that cannot be kept is no reason to fail.
+    fn keep_prefix(&self, model: &mut M, prefixes: &mut Prefixes<M::Snapshot>) {
+        let bytes = M::bytes(&self.sequence);
+        let uid = self.standing.uid;
+        let worth = matches!(self.request.style, Style::Chat(_)) && prefixes.has_room_for(bytes);
+        if worth && !prefixes.holds(uid, &self.fed) {
+            match model.snapshot(&self.sequence) {
+                Ok(snapshot) => prefixes.keep(uid, self.fed.clone(), snapshot, bytes),
+                Err(e) => log::debug!("a state of {bytes} bytes was not kept: {e}"),
+            }
+        }
+    }
+}
