@@ -27,6 +27,7 @@ pub struct Request {
     pub echo: bool,
     /// Independent answers to the one prompt, at least 1.
     pub n: usize,
+    pub format: Format,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +39,29 @@ pub enum Prompt {
         messages: Vec<Message>,
         /// OpenAI's tool objects as they came: templates print them verbatim.
         tools: Vec<serde_json::Value>,
+        tool_choice: ToolChoice,
+        /// Several calls in one answer are allowed.
+        parallel_tool_calls: bool,
     },
+}
+
+/// Whether the model may, must or must not call the tools it was told of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum ToolChoice {
+    #[default]
+    Auto,
+    None,
+    Required,
+    Named(String),
+}
+
+/// What an answer must look like, whatever the model would rather say.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Format {
+    #[default]
+    Text,
+    JsonObject,
+    JsonSchema(serde_json::Value),
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]

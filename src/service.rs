@@ -1,1 +1,338 @@
-//! (in work)
+//! The single door: validates, renders the template, tokenizes and admits, whatever transport a
+//! request came by. What it lets through needs no second check. Writes no wire format and runs
+//! nothing itself.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc;
+
+use crate::request::{
+    Caller, Event, Format, Prompt, Refusal, Request, Sampling, Stop, Token, ToolChoice,
+};
+use crate::scheduler::{Admitted, Scheduler, Stats, Style};
+use crate::text::{self, ChatTemplate, Constraint, Expect, Grammars, Tokenizer, constraint};
+
+pub use crate::text::Specials;
+
+/// Events that may lie unread before a request is parked.
+const UNREAD_EVENTS: usize = 64;
+const MAX_CHOICES: usize = 128;
+const MAX_LOGPROBS: usize = 20;
+const MAX_STOPS: usize = 16;
+
+#[derive(Debug, Clone, Default)]
+pub struct Limits {
+    /// Longest answer in tokens; `None`: what the context leaves.
+    pub max_tokens: Option<usize>,
+    /// Who may ask; empty: everyone who can open the door.
+    pub allowed_uids: Vec<u32>,
+}
+
+/// The one model that is served.
+#[derive(Debug, Clone)]
+pub struct Card {
+    pub id: String,
+    pub n_vocab: usize,
+    /// Longest sequence in tokens.
+    pub context: usize,
+}
+
+pub struct Service {
+    card: Card,
+    created: u64,
+    limits: Limits,
+    tokenizer: Arc<Tokenizer>,
+    template: ChatTemplate,
+    /// `None` for a vocabulary that cannot end a constrained answer.
+    grammars: Option<Grammars>,
+    scheduler: Scheduler,
+}
+
+/// A request on its way. Dropping it cancels.
+#[derive(Debug)]
+pub struct Generation {
+    pub prompt: Vec<Token>,
+    pub events: mpsc::Receiver<Event>,
+}
+
+fn invalid<T>(param: &str, message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::Invalid {
+        param: param.into(),
+        message: message.into(),
+    })
+}
+
+impl Service {
+    pub fn new(
+        card: Card,
+        limits: Limits,
+        tokenizer: Arc<Tokenizer>,
+        template: ChatTemplate,
+        scheduler: Scheduler,
+    ) -> Service {
+        let grammars = Grammars::new(&tokenizer)
+            .inspect_err(|e| log::warn!("answers cannot be constrained: {e}"))
+            .ok();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Service {
+            created: now.map_or(0, |d| d.as_secs()),
+            card,
+            limits,
+            tokenizer,
+            template,
+            grammars,
+            scheduler,
+        }
+    }
+
+    pub fn card(&self) -> &Card {
+        &self.card
+    }
+
+    /// When the model was loaded, in seconds since 1970.
+    pub fn created(&self) -> u64 {
+        self.created
+    }
+
+    pub fn stats(&self) -> &Stats {
+        self.scheduler.stats()
+    }
+
+    pub fn queued(&self) -> usize {
+        self.scheduler.queued()
+    }
+
+    /// See [`Scheduler::stop`].
+    pub fn stop(&self, deadline: Instant) {
+        self.scheduler.stop(deadline);
+    }
+
+    pub fn permit(&self, caller: &Caller) -> Result<(), Refusal> {
+        let allowed = &self.limits.allowed_uids;
+        match allowed.is_empty() || allowed.contains(&caller.uid) {
+            true => Ok(()),
+            false => Err(Refusal::NotPermitted { uid: caller.uid }),
+        }
+    }
+
+    /// Admits a request or says why not. Takes time in proportion to the prompt's text.
+    pub fn submit(&self, caller: Caller, raw: Request) -> Result<Generation, Refusal> {
+        self.permit(&caller)?;
+        check_sampling(&raw.sampling, self.card.n_vocab)?;
+        check_stop(&raw.stop)?;
+        if !(1..=MAX_CHOICES).contains(&raw.n) {
+            return invalid("n", format!("got {}, want 1 to {MAX_CHOICES}", raw.n));
+        }
+        if let Some(n) = raw.logprobs.filter(|&n| n > MAX_LOGPROBS) {
+            return invalid("logprobs", format!("got {n}, want 0 to {MAX_LOGPROBS}"));
+        }
+        let constraints = (0..raw.n).filter_map(|_| self.constraint(&raw).transpose());
+        let constraints = constraints.collect::<Result<Vec<_>, _>>()?;
+        let (prompt, style) = self.tokens(raw.prompt)?;
+        let limit = self.card.context;
+        let Some(room) = limit.checked_sub(prompt.len()) else {
+            let tokens = prompt.len();
+            return Err(Refusal::TooLong { tokens, limit });
+        };
+        // Scoring a prompt that fills the context needs no room after it.
+        if room == 0 && raw.max_tokens != Some(0) {
+            let tokens = prompt.len();
+            return Err(Refusal::TooLong { tokens, limit });
+        }
+        let asked = raw.max_tokens.unwrap_or(usize::MAX);
+        let allowed = self.limits.max_tokens.unwrap_or(usize::MAX);
+        let (events, receiver) = mpsc::channel(UNREAD_EVENTS);
+        self.scheduler.push(Admitted {
+            caller,
+            prompt: prompt.clone(),
+            style,
+            seed: raw.sampling.seed.unwrap_or_else(fresh_seed),
+            sampling: raw.sampling,
+            stop: raw.stop,
+            max_tokens: room.min(asked).min(allowed),
+            n: raw.n,
+            logprobs: raw.logprobs,
+            scores_prompt: raw.echo && raw.logprobs.is_some(),
+            constraints,
+            events,
+        })?;
+        Ok(Generation {
+            prompt,
+            events: receiver,
+        })
+    }
+
+    fn tokens(&self, prompt: Prompt) -> Result<(Vec<Token>, Style), Refusal> {
+        match prompt {
+            Prompt::Tokens(tokens) => {
+                let n_vocab = self.card.n_vocab;
+                if let Some(token) = tokens.iter().find(|&&t| t as usize >= n_vocab) {
+                    let why = format!("got token {token}, want less than {n_vocab}");
+                    return invalid("prompt", why);
+                }
+                match tokens.is_empty() {
+                    true => invalid("prompt", "got no tokens, want at least one"),
+                    false => Ok((tokens, Style::Raw)),
+                }
+            }
+            Prompt::Text(text) => {
+                let tokens = self.tokenize(&text, true, Specials::Plain);
+                match (tokens.is_empty(), self.tokenizer.bos()) {
+                    (false, _) => Ok((tokens, Style::Raw)),
+                    (true, Some(bos)) => Ok((vec![bos], Style::Raw)),
+                    (true, None) => invalid("prompt", "got an empty text, want at least one token"),
+                }
+            }
+            Prompt::Chat {
+                messages,
+                tools,
+                tool_choice,
+                ..
+            } => {
+                if messages.is_empty() {
+                    return invalid("messages", "got none, want at least one");
+                }
+                let tools = match tool_choice {
+                    ToolChoice::None => Vec::new(),
+                    _ => tools,
+                };
+                let rendered = self
+                    .template
+                    .render(&self.tokenizer, &messages, &tools, true)
+                    .or_else(|e| invalid("messages", e.to_string()))?;
+                let tokens = text::encode_chat(&self.tokenizer, &rendered);
+                if tokens.is_empty() {
+                    return invalid("messages", "the chat template made an empty prompt of them");
+                }
+                let expect = Expect {
+                    tool_calls: !tools.is_empty(),
+                    thinking: rendered.to_text().trim_end().ends_with("<think>"),
+                };
+                Ok((tokens, Style::Chat(expect)))
+            }
+        }
+    }
+
+    /// `add_special` puts the model's beginning-of-text token first, where it expects one.
+    pub fn tokenize(&self, text: &str, add_special: bool, specials: Specials) -> Vec<Token> {
+        let bos = self.tokenizer.bos().filter(|_| add_special);
+        let bos = bos.filter(|_| self.tokenizer.add_bos());
+        let mut tokens = Vec::from_iter(bos);
+        tokens.extend(self.tokenizer.encode(text, specials));
+        tokens
+    }
+
+    /// Special tokens are spelled out; bytes that are no text become U+FFFD.
+    pub fn detokenize(&self, tokens: &[Token]) -> String {
+        String::from_utf8_lossy(&self.tokenizer.decode(tokens)).into_owned()
+    }
+
+    pub fn token_bytes(&self, token: Token) -> &[u8] {
+        self.tokenizer.token_bytes(token)
+    }
+
+    fn constraint(&self, raw: &Request) -> Result<Option<Constraint>, Refusal> {
+        let chat = match &raw.prompt {
+            Prompt::Chat {
+                tools,
+                tool_choice,
+                parallel_tool_calls,
+                ..
+            } => Some((tools.as_slice(), tool_choice, *parallel_tool_calls)),
+            _ => None,
+        };
+        let calls =
+            chat.filter(|(tools, choice, _)| !tools.is_empty() && **choice != ToolChoice::None);
+        let must = matches!(
+            chat,
+            Some((_, ToolChoice::Required | ToolChoice::Named(_), _))
+        );
+        if must && calls.is_none() {
+            return invalid("tool_choice", "asks for a call, but no tools were given");
+        }
+        if must && raw.format != Format::Text {
+            return invalid(
+                "response_format",
+                "cannot be met by an answer that must be a call",
+            );
+        }
+        if calls.is_none() && raw.format == Format::Text {
+            return Ok(None);
+        }
+        let Some(grammars) = &self.grammars else {
+            return invalid(
+                "response_format",
+                "this model's answers cannot be constrained",
+            );
+        };
+        let named = |param: &'static str| {
+            move |e: constraint::ConstraintError| Refusal::Invalid {
+                param: param.into(),
+                message: e.to_string(),
+            }
+        };
+        let made = match (&raw.format, calls) {
+            (Format::JsonObject, _) => grammars.json_object().map_err(named("response_format"))?,
+            (Format::JsonSchema(schema), _) => grammars
+                .json_schema(schema)
+                .map_err(named("response_format"))?,
+            (Format::Text, Some((tools, choice, parallel))) => {
+                let choice = match choice {
+                    ToolChoice::Required => constraint::ToolChoice::Required,
+                    ToolChoice::Named(name) => constraint::ToolChoice::Named(name),
+                    ToolChoice::Auto | ToolChoice::None => constraint::ToolChoice::Auto,
+                };
+                grammars
+                    .tool_calls(tools, choice, parallel)
+                    .map_err(named("tools"))?
+            }
+            (Format::Text, None) => return Ok(None),
+        };
+        Ok(Some(made))
+    }
+}
+
+/// The standard library seeds its hash keys from the system's randomness.
+fn fresh_seed() -> u64 {
+    RandomState::new().hash_one(Instant::now())
+}
+
+fn check_sampling(s: &Sampling, n_vocab: usize) -> Result<(), Refusal> {
+    let ranges = [
+        ("temperature", s.temperature, 0.0, 2.0),
+        ("top_p", s.top_p, 0.0, 1.0),
+        ("min_p", s.min_p, 0.0, 1.0),
+        ("presence_penalty", s.presence_penalty, -2.0, 2.0),
+        ("frequency_penalty", s.frequency_penalty, -2.0, 2.0),
+        ("repetition_penalty", s.repetition_penalty, 0.01, 100.0),
+    ];
+    for (param, got, low, high) in ranges {
+        if !(low..=high).contains(&got) {
+            return invalid(param, format!("got {got}, want {low} to {high}"));
+        }
+    }
+    for &(token, bias) in &s.logit_bias {
+        if token as usize >= n_vocab {
+            let why = format!("got token {token}, want less than {n_vocab}");
+            return invalid("logit_bias", why);
+        }
+        if !(-100.0..=100.0).contains(&bias) {
+            let why = format!("token {token}: got {bias}, want -100 to 100");
+            return invalid("logit_bias", why);
+        }
+    }
+    Ok(())
+}
+
+fn check_stop(stop: &Stop) -> Result<(), Refusal> {
+    let n = stop.strings.len();
+    if n > MAX_STOPS {
+        return invalid("stop", format!("got {n} strings, want at most {MAX_STOPS}"));
+    }
+    match stop.strings.iter().any(String::is_empty) {
+        true => invalid("stop", "got an empty string, which would stop every answer"),
+        false => Ok(()),
+    }
+}

@@ -122,6 +122,7 @@ pub fn admitted(uid: u32, prompt: &[Token]) -> (Admitted, mpsc::Receiver<Event>)
         n: 1,
         logprobs: Some(1),
         scores_prompt: false,
+        constraints: Vec::new(),
         events,
     };
     (request, receiver)

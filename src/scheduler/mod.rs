@@ -19,7 +19,7 @@ pub use model::Model;
 
 use crate::engine::EngineError;
 use crate::request::{Caller, Event, Failure, Refusal, Sampling, Stop, Token};
-use crate::text::{Expect, Tokenizer};
+use crate::text::{Constraint, Expect, Tokenizer};
 use deliver::{Outbox, Reader};
 use plan::{Plan, Standing};
 use prefixes::Prefixes;
@@ -28,7 +28,6 @@ use running::Running;
 
 /// A request that `service` has checked: the prompt is neither empty nor too long, every number is
 /// in range. Only this is queued.
-#[derive(Debug)]
 pub struct Admitted {
     pub caller: Caller,
     /// At least one token, all inside the vocabulary.
@@ -44,6 +43,8 @@ pub struct Admitted {
     pub logprobs: Option<usize>,
     /// Send the prompt's log-probabilities first.
     pub scores_prompt: bool,
+    /// One for each choice, or none at all.
+    pub constraints: Vec<Constraint>,
     pub events: mpsc::Sender<Event>,
 }
 
@@ -101,23 +102,27 @@ impl Scheduler {
         let queue = Arc::new(Queue::new(limits.max_queue));
         let stats = Arc::new(Stats::default());
         let (say_ended, ended) = oneshot::channel();
-        let mut runner = Runner {
-            prefixes: Prefixes::new(limits.prefix_bytes),
-            running: Vec::new(),
-            plan: Plan::default(),
-            next_id: 0,
-            queue: queue.clone(),
-            stats: stats.clone(),
-            model,
-            tokenizer,
-            limits,
-        };
+        let (for_runner, counted) = (queue.clone(), stats.clone());
         let at_the_end = queue.clone();
         std::thread::Builder::new()
             .name("engine".into())
             .spawn(move || {
-                // The runner dies inside: its callers' channels close, which they report.
-                let run = AssertUnwindSafe(move || runner.run());
+                // The runner lives and dies inside: sequences need not move between threads, and
+                // when it panics its callers' channels close, which they report.
+                let run = AssertUnwindSafe(move || {
+                    let mut runner = Runner {
+                        prefixes: Prefixes::new(limits.prefix_bytes),
+                        running: Vec::new(),
+                        plan: Plan::default(),
+                        next_id: 0,
+                        queue: for_runner,
+                        stats: counted,
+                        model,
+                        tokenizer,
+                        limits,
+                    };
+                    runner.run();
+                });
                 let result = std::panic::catch_unwind(run).map_err(|panic| {
                     let text = panic.downcast_ref::<String>().map(String::as_str);
                     let text = text.or(panic.downcast_ref::<&str>().copied());
@@ -267,7 +272,9 @@ impl<M: Model> Runner<M> {
             let cached = usage.cached_tokens as u64;
             self.stats.cached_tokens.fetch_add(cached, Relaxed);
         }
-        self.stats.prefix_bytes.store(self.prefixes.bytes(), Relaxed);
+        self.stats
+            .prefix_bytes
+            .store(self.prefixes.bytes(), Relaxed);
         match result {
             Ok(cost) => self.plan.charge(who, cost),
             Err(e) => {

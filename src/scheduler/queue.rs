@@ -26,7 +26,9 @@ struct State {
 pub enum Mode {
     Running,
     /// Nothing new is taken; what runs may run until then.
-    Stopping { deadline: Instant },
+    Stopping {
+        deadline: Instant,
+    },
     /// The engine's thread is gone.
     Broken,
 }
@@ -55,7 +57,11 @@ impl Queue {
         let uid = request.caller.uid;
         let n = state.len();
         let own = state.waiting.iter_mut().find(|(u, _)| *u == uid);
-        let room = if own.is_some() { self.max } else { 2 * self.max };
+        let room = if own.is_some() {
+            self.max
+        } else {
+            2 * self.max
+        };
         if n >= room {
             return Err(Refusal::QueueFull);
         }
@@ -161,8 +167,7 @@ mod tests {
     fn callers_take_turns() {
         let queue = Queue::new(8);
         let _kept: Vec<_> = [1, 1, 1, 2].map(|uid| push(&queue, uid).unwrap()).into();
-        let order: Vec<u32> =
-            std::iter::from_fn(|| queue.pop().map(|r| r.caller.uid)).collect();
+        let order: Vec<u32> = std::iter::from_fn(|| queue.pop().map(|r| r.caller.uid)).collect();
         assert_eq!(order, [1, 2, 1, 1]);
     }
 

@@ -9,7 +9,7 @@ use super::{Admitted, Style};
 use crate::engine::{EngineError, Want};
 use crate::request::{Event, FinishReason, Part, Token, TokenLogprob, Usage};
 use crate::sampler::{Sampler, logprobs};
-use crate::text::{Delta, ReplyReader, TextStream, Tokenizer};
+use crate::text::{Constraint, ConstraintError, Delta, ReplyReader, TextStream, Tokenizer};
 
 /// Prompt tokens per pass where the logits of all are wanted: they take `n_vocab` floats each.
 const SCORED_CHUNK: usize = 64;
@@ -46,6 +46,7 @@ struct Choice {
     index: usize,
     sampler: Sampler,
     reader: Reader,
+    constraint: Option<Constraint>,
     n_tokens: usize,
 }
 
@@ -55,7 +56,7 @@ enum Reader {
 }
 
 impl Choice {
-    fn new(index: usize, request: &Admitted, tokenizer: &Tokenizer) -> Choice {
+    fn new(index: usize, request: &mut Admitted, tokenizer: &Tokenizer) -> Choice {
         let seed = request.seed.wrapping_add(index as u64);
         let stops = &request.stop.strings;
         Choice {
@@ -67,8 +68,22 @@ impl Choice {
                     Reader::Reply(Box::new(ReplyReader::new(tokenizer, stops, expect)))
                 }
             },
+            constraint: request.constraints.pop(),
             n_tokens: 0,
         }
+    }
+
+    /// The next token; `None` where the constraint allows none or there are no logits.
+    fn choose(&mut self, logits: &[f32]) -> Result<Option<Token>, ConstraintError> {
+        let Some(constraint) = &mut self.constraint else {
+            return Ok(self.sampler.sample(logits, None));
+        };
+        let mask = constraint.mask()?;
+        let token = self.sampler.sample(logits, mask.as_ref());
+        if let Some(token) = token {
+            constraint.accept(token)?;
+        }
+        Ok(token)
     }
 
     /// The parts that `token` made certain, and whether a stop string ended the text.
@@ -119,7 +134,7 @@ impl<M: Model> Running<M> {
     /// Takes up the longest state kept of the prompt's beginning.
     pub fn start(
         id: u64,
-        request: Admitted,
+        mut request: Admitted,
         model: &mut M,
         tokenizer: &Tokenizer,
         prefixes: &mut Prefixes<M::Snapshot>,
@@ -144,7 +159,7 @@ impl<M: Model> Running<M> {
             sequence,
             fed: request.prompt[..cached].to_vec(),
             phase: Phase::Prefilling,
-            choice: Choice::new(0, &request, tokenizer),
+            choice: Choice::new(0, &mut request, tokenizer),
             fork: None,
             usage: Usage {
                 prompt_tokens: request.prompt.len(),
@@ -191,7 +206,11 @@ impl<M: Model> Running<M> {
         let prompt = &self.request.prompt;
         let done = self.fed.len();
         let scores = self.request.scores_prompt;
-        let chunk = if scores { chunk.min(SCORED_CHUNK) } else { chunk };
+        let chunk = if scores {
+            chunk.min(SCORED_CHUNK)
+        } else {
+            chunk
+        };
         let end = prompt.len().min(done + chunk);
         let is_last = end == prompt.len();
         let want = match (scores, is_last) {
@@ -263,19 +282,25 @@ impl<M: Model> Running<M> {
         prefixes: &mut Prefixes<M::Snapshot>,
     ) -> Result<(), EngineError> {
         loop {
-            let Some(token) = self.choice.sampler.sample(&logits, None) else {
-                return Err(EngineError::Backend("a pass gave no logits".into()));
+            let chosen = self.choice.choose(&logits);
+            let chosen = chosen.map_err(|e| EngineError::Backend(e.to_string()))?;
+            let Some(token) = chosen else {
+                let why = "no token can follow: no logits, or the grammar allows none";
+                return Err(EngineError::Backend(why.into()));
             };
             self.choice.n_tokens += 1;
             self.usage.completion_tokens += 1;
             let logprob = self.request.logprobs.map(|n| logprobs(&logits, token, n));
             let ends = tokenizer.is_end(token) && !self.request.stop.ignore_eos;
+            let complete = self.choice.constraint.as_ref();
+            let complete = complete.is_some_and(Constraint::is_complete);
             let (mut parts, stopped) = match ends {
                 true => (Vec::new(), false),
                 false => self.choice.read(tokenizer, token),
             };
             let is_full = self.choice.n_tokens >= self.request.max_tokens;
-            let finished = ends || stopped || is_full;
+            let by_itself = ends || stopped || complete;
+            let finished = by_itself || is_full;
             if finished {
                 parts.extend(self.choice.finish());
             }
@@ -291,7 +316,7 @@ impl<M: Model> Running<M> {
                 self.phase = Phase::Decoding { last: token };
                 return Ok(());
             }
-            let reason = match (ends || stopped, self.choice.calls_tools()) {
+            let reason = match (by_itself, self.choice.calls_tools()) {
                 (true, true) => FinishReason::ToolCalls,
                 (true, false) => FinishReason::Stop,
                 (false, _) => FinishReason::Length,
@@ -304,7 +329,7 @@ impl<M: Model> Running<M> {
                     self.sequence = model.restore(&fork.snapshot)?;
                     logits = fork.logits.clone();
                     self.fed.truncate(self.request.prompt.len());
-                    self.choice = Choice::new(next, &self.request, tokenizer);
+                    self.choice = Choice::new(next, &mut self.request, tokenizer);
                 }
                 _ => {
                     self.end();

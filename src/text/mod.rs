@@ -17,7 +17,7 @@ pub use tool_calls::{Delta, Expect, Markup, ReplyReader, WholeReply};
 pub use utf8_stream::{Piece, TextStream};
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod template_tests;
 #[cfg(test)]

@@ -1,1 +1,13 @@
-//! (in work)
+//! Doors: wire formats and sockets, nothing else. Every request goes through `service`.
+
+pub mod fields;
+pub mod http;
+pub mod openai;
+pub mod peer;
+mod replies;
+mod routes;
+pub mod socket;
+mod stall;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,324 @@
+//! OpenAI's request bodies, read into plain requests. What would change the meaning and is not
+//! done here is refused by name; what is merely unknown is ignored.
+
+use serde_json::Value;
+
+use super::fields::{Fields, kind, refuse, wrong};
+use crate::request::{
+    Format, Message, Prompt, Refusal, Request, Sampling, Stop, Token, ToolCall, ToolChoice,
+};
+
+/// Prompts in one body of `/v1/completions`.
+const MAX_PROMPTS: usize = 64;
+/// What OpenAI's `/v1/completions` takes for `max_tokens` when it is left out.
+const COMPLETION_TOKENS: usize = 16;
+
+/// A body, read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Asked {
+    /// One for each prompt, at least one.
+    pub requests: Vec<Request>,
+    pub stream: bool,
+    pub include_usage: bool,
+    /// Spell tokens `token_id:123` wherever a token is named.
+    pub token_ids: bool,
+}
+
+pub fn completion(body: &Value) -> Result<Asked, Refusal> {
+    let f = Fields::of(body, "")?;
+    if f.get("suffix").is_some_and(|s| s.as_str() != Some("")) {
+        return refuse("suffix", "this model cannot fill in before a suffix");
+    }
+    let n = f.count("n")?.unwrap_or(1);
+    if f.count("best_of")?.is_some_and(|best| best != n) {
+        return refuse(
+            "best_of",
+            "got another number than n; answers are not ranked",
+        );
+    }
+    let sampling = sampling(&f)?;
+    let stop = stop(&f)?;
+    let max_tokens = f.count("max_tokens")?.or(f.count("max_completion_tokens")?);
+    let logprobs = match f.get("logprobs") {
+        Some(Value::Bool(false)) => None,
+        _ => f.count("logprobs")?,
+    };
+    let echo = f.boolean("echo")?.unwrap_or(false);
+    let format = format(&f)?;
+    let requests = prompts(&f)?.into_iter().map(|prompt| Request {
+        prompt,
+        sampling: sampling.clone(),
+        stop: stop.clone(),
+        max_tokens: Some(max_tokens.unwrap_or(COMPLETION_TOKENS)),
+        logprobs,
+        echo,
+        n,
+        format: format.clone(),
+    });
+    let requests = requests.collect();
+    asked(&f, requests)
+}
+
+pub fn chat(body: &Value) -> Result<Asked, Refusal> {
+    let f = Fields::of(body, "")?;
+    for old in ["functions", "function_call"] {
+        if f.get(old).is_some() {
+            return refuse(old, "is the old form; use tools and tool_choice");
+        }
+    }
+    let Some(messages) = f.array("messages")? else {
+        return refuse("messages", "is missing; want an array of messages");
+    };
+    let messages = messages.iter().enumerate().map(|(i, m)| message(i, m));
+    let messages = messages.collect::<Result<_, _>>()?;
+    let tools = f.array("tools")?.cloned().unwrap_or_default();
+    for (i, tool) in tools.iter().enumerate() {
+        let at = format!("tools[{i}]");
+        let function = Fields::of(tool, &at)?.object("function")?;
+        if function
+            .map(|g| g.string("name"))
+            .transpose()?
+            .flatten()
+            .is_none()
+        {
+            return refuse(&format!("{at}.function.name"), "is missing; want a string");
+        }
+    }
+    let shows = f.boolean("logprobs")?.unwrap_or(false);
+    let n_top = f.count("top_logprobs")?;
+    if n_top.is_some_and(|n| n > 20) {
+        return refuse("top_logprobs", "want 0 to 20");
+    }
+    if n_top.is_some_and(|n| n > 0) && !shows {
+        return refuse("top_logprobs", "needs logprobs to be true");
+    }
+    let max_tokens = f.count("max_completion_tokens")?.or(f.count("max_tokens")?);
+    if max_tokens == Some(0) {
+        return refuse("max_tokens", "got 0, want at least 1");
+    }
+    let request = Request {
+        prompt: Prompt::Chat {
+            messages,
+            tools,
+            tool_choice: tool_choice(&f)?,
+            parallel_tool_calls: f.boolean("parallel_tool_calls")?.unwrap_or(true),
+        },
+        sampling: sampling(&f)?,
+        stop: stop(&f)?,
+        max_tokens,
+        logprobs: shows.then(|| n_top.unwrap_or(0)),
+        echo: false,
+        n: f.count("n")?.unwrap_or(1),
+        format: format(&f)?,
+    };
+    asked(&f, vec![request])
+}
+
+fn asked(f: &Fields, requests: Vec<Request>) -> Result<Asked, Refusal> {
+    let options = f.object("stream_options")?;
+    let include_usage = options.map(|o| o.boolean("include_usage")).transpose()?;
+    Ok(Asked {
+        requests,
+        stream: f.boolean("stream")?.unwrap_or(false),
+        include_usage: include_usage.flatten().unwrap_or(false),
+        token_ids: f.boolean("return_tokens_as_token_ids")?.unwrap_or(false),
+    })
+}
+
+fn prompts(f: &Fields) -> Result<Vec<Prompt>, Refusal> {
+    let want = "a string, an array of token ids, or an array of those";
+    let Some(value) = f.get("prompt") else {
+        return refuse("prompt", format!("is missing; want {want}"));
+    };
+    let items = match value {
+        Value::String(text) => return Ok(vec![Prompt::Text(text.clone())]),
+        Value::Array(items) => items,
+        other => return wrong("prompt", other, want),
+    };
+    match items.first() {
+        None => refuse("prompt", format!("got an empty array, want {want}")),
+        Some(Value::Number(_)) => Ok(vec![Prompt::Tokens(tokens(items, "prompt")?)]),
+        Some(_) if items.len() > MAX_PROMPTS => {
+            let n = items.len();
+            refuse(
+                "prompt",
+                format!("got {n} prompts, want at most {MAX_PROMPTS}"),
+            )
+        }
+        Some(_) => {
+            let each = items.iter().enumerate().map(|(i, item)| match item {
+                Value::String(text) => Ok(Prompt::Text(text.clone())),
+                Value::Array(ids) => Ok(Prompt::Tokens(tokens(ids, &format!("prompt[{i}]"))?)),
+                other => wrong(&format!("prompt[{i}]"), other, "a string or token ids"),
+            });
+            each.collect()
+        }
+    }
+}
+
+pub fn tokens(items: &[Value], at: &str) -> Result<Vec<Token>, Refusal> {
+    let each = items.iter().enumerate().map(|(i, item)| {
+        let token = item.as_u64().and_then(|t| Token::try_from(t).ok());
+        token.map_or_else(|| wrong(&format!("{at}[{i}]"), item, "a token id"), Ok)
+    });
+    each.collect()
+}
+
+fn sampling(f: &Fields) -> Result<Sampling, Refusal> {
+    let default = Sampling::default();
+    let mut logit_bias = Vec::new();
+    if let Some(biases) = f.object("logit_bias")? {
+        for (token, _) in biases.entries() {
+            let Ok(id) = token.parse::<Token>() else {
+                return refuse("logit_bias", format!("got key {token:?}, want a token id"));
+            };
+            logit_bias.extend(biases.number(token)?.map(|bias| (id, bias)));
+        }
+    }
+    let or = |name, value| f.number(name).map(|n| n.unwrap_or(value));
+    // Some clients write -1 for "all".
+    let top_k = match f.get("top_k").and_then(Value::as_i64) {
+        Some(-1) => 0,
+        _ => f.count("top_k")?.unwrap_or(default.top_k),
+    };
+    Ok(Sampling {
+        temperature: or("temperature", default.temperature)?,
+        top_k,
+        top_p: or("top_p", default.top_p)?,
+        min_p: or("min_p", default.min_p)?,
+        presence_penalty: or("presence_penalty", default.presence_penalty)?,
+        frequency_penalty: or("frequency_penalty", default.frequency_penalty)?,
+        repetition_penalty: or("repetition_penalty", default.repetition_penalty)?,
+        logit_bias,
+        seed: f.integer("seed")?.map(|seed| seed as u64),
+    })
+}
+
+fn stop(f: &Fields) -> Result<Stop, Refusal> {
+    let strings = match f.get("stop") {
+        None => Vec::new(),
+        Some(Value::String(one)) => vec![one.clone()],
+        Some(Value::Array(items)) => {
+            let text = |v: &Value| match v {
+                Value::String(s) => Ok(s.clone()),
+                other => wrong("stop", other, "strings in the array"),
+            };
+            items.iter().map(text).collect::<Result<_, _>>()?
+        }
+        Some(other) => return wrong("stop", other, "a string or an array of strings"),
+    };
+    Ok(Stop {
+        strings,
+        ignore_eos: f.boolean("ignore_eos")?.unwrap_or(false),
+    })
+}
+
+fn format(f: &Fields) -> Result<Format, Refusal> {
+    let Some(format) = f.object("response_format")? else {
+        return Ok(Format::Text);
+    };
+    match format.string("type")? {
+        Some("text") => Ok(Format::Text),
+        Some("json_object") => Ok(Format::JsonObject),
+        Some("json_schema") => {
+            let schema = format.object("json_schema")?;
+            match schema.as_ref().and_then(|s| s.get("schema")) {
+                Some(schema) => Ok(Format::JsonSchema(schema.clone())),
+                None => refuse(
+                    "response_format.json_schema.schema",
+                    "is missing; want a schema",
+                ),
+            }
+        }
+        other => {
+            let got = other.map_or("nothing".into(), |t| format!("{t:?}"));
+            let why = format!("got {got}, want \"text\", \"json_object\" or \"json_schema\"");
+            refuse("response_format.type", why)
+        }
+    }
+}
+
+fn tool_choice(f: &Fields) -> Result<ToolChoice, Refusal> {
+    let want =
+        "\"auto\", \"none\", \"required\" or {\"type\":\"function\",\"function\":{\"name\":...}}";
+    match f.get("tool_choice") {
+        None => Ok(ToolChoice::Auto),
+        Some(Value::String(s)) => match s.as_str() {
+            "auto" => Ok(ToolChoice::Auto),
+            "none" => Ok(ToolChoice::None),
+            "required" => Ok(ToolChoice::Required),
+            other => refuse("tool_choice", format!("got {other:?}, want {want}")),
+        },
+        Some(value @ Value::Object(_)) => {
+            let function = Fields::of(value, "tool_choice")?.object("function")?;
+            match function.map(|g| g.string("name")).transpose()?.flatten() {
+                Some(name) => Ok(ToolChoice::Named(name.to_owned())),
+                None => refuse("tool_choice", format!("got no function name, want {want}")),
+            }
+        }
+        Some(other) => wrong("tool_choice", other, want),
+    }
+}
+
+fn message(i: usize, value: &Value) -> Result<Message, Refusal> {
+    let at = format!("messages[{i}]");
+    let f = Fields::of(value, &at)?;
+    let Some(role) = f.string("role")? else {
+        return refuse(&f.path("role"), "is missing; want a string");
+    };
+    let content = match f.get("content") {
+        None => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(parts)) => {
+            let each = parts.iter().enumerate().map(|(j, part)| {
+                let p = Fields::of(part, &format!("{at}.content[{j}]"))?;
+                match (p.string("type")?, p.string("text")?) {
+                    (Some("text"), Some(text)) => Ok(text),
+                    (Some("text"), None) => refuse(&p.path("text"), "is missing; want a string"),
+                    (kind, _) => {
+                        let got = kind.unwrap_or("nothing");
+                        refuse(
+                            &p.path("type"),
+                            format!("got {got:?}; this model reads text only"),
+                        )
+                    }
+                }
+            });
+            each.collect::<Result<Vec<_>, _>>()?.concat()
+        }
+        Some(other) => return wrong(&f.path("content"), other, "a string or an array of parts"),
+    };
+    let calls = f.array("tool_calls")?.map_or(&[][..], Vec::as_slice);
+    let calls = calls.iter().enumerate().map(|(j, call)| {
+        let c = Fields::of(call, &format!("{at}.tool_calls[{j}]"))?;
+        let Some(function) = c.object("function")? else {
+            return refuse(&c.path("function"), "is missing; want an object");
+        };
+        let Some(name) = function.string("name")? else {
+            return refuse(&function.path("name"), "is missing; want a string");
+        };
+        Ok(ToolCall {
+            id: c.string("id")?.unwrap_or_default().to_owned(),
+            name: name.to_owned(),
+            arguments: match function.get("arguments") {
+                None => "{}".to_owned(),
+                Some(Value::String(text)) => text.clone(),
+                Some(object @ Value::Object(_)) => object.to_string(),
+                Some(other) => {
+                    let got = kind(other);
+                    return refuse(
+                        &function.path("arguments"),
+                        format!("got {got}, want a string"),
+                    );
+                }
+            },
+        })
+    });
+    Ok(Message {
+        role: role.to_owned(),
+        content,
+        name: f.string("name")?.map(str::to_owned),
+        tool_calls: calls.collect::<Result<_, _>>()?,
+        tool_call_id: f.string("tool_call_id")?.map(str::to_owned),
+    })
+}

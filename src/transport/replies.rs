@@ -1,0 +1,454 @@
+//! OpenAI's answers: whole bodies and stream chunks, made of a request's events.
+
+use serde_json::{Map, Value, json};
+
+use super::openai::Asked;
+use crate::request::{Event, Failure, FinishReason, Part, Token, TokenLogprob, Usage};
+use crate::service::Service;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Chat,
+    Completion,
+}
+
+/// The answers to one body: `n` for each of its prompts, numbered through.
+pub struct Replies {
+    kind: Kind,
+    id: String,
+    token_ids: bool,
+    prompts: Vec<Vec<Token>>,
+    n: usize,
+    echo: bool,
+    shows_logprobs: bool,
+    include_usage: bool,
+    usage: Usage,
+    choices: Vec<Choice>,
+}
+
+#[derive(Default)]
+struct Choice {
+    begun: bool,
+    text: String,
+    reasoning: String,
+    /// Id, name and arguments.
+    calls: Vec<(String, String, String)>,
+    logprobs: Vec<TokenLogprob>,
+    /// Characters of the tokens so far: the next one's `text_offset`.
+    offset: usize,
+    reason: Option<FinishReason>,
+}
+
+impl Replies {
+    pub fn new(kind: Kind, asked: &Asked, prompts: Vec<Vec<Token>>) -> Replies {
+        let first = &asked.requests[0];
+        let id = rand_id();
+        let n_choices = prompts.len() * first.n;
+        Replies {
+            kind,
+            id: match kind {
+                Kind::Chat => format!("chatcmpl-{id}"),
+                Kind::Completion => format!("cmpl-{id}"),
+            },
+            token_ids: asked.token_ids,
+            prompts,
+            n: first.n,
+            echo: first.echo,
+            shows_logprobs: first.logprobs.is_some(),
+            include_usage: asked.include_usage,
+            usage: Usage::default(),
+            choices: (0..n_choices).map(|_| Choice::default()).collect(),
+        }
+    }
+
+    fn count(&mut self, usage: Usage) {
+        self.usage.prompt_tokens += usage.prompt_tokens;
+        self.usage.cached_tokens += usage.cached_tokens;
+        self.usage.completion_tokens += usage.completion_tokens;
+    }
+
+    /// Collects an event for the whole body.
+    pub fn add(&mut self, service: &Service, prompt: usize, event: Event) -> Result<(), Failure> {
+        match event {
+            Event::Prompt(scored) => {
+                for choice in &mut self.choices[prompt * self.n..(prompt + 1) * self.n] {
+                    choice.logprobs.extend_from_slice(&scored);
+                }
+            }
+            Event::Delta {
+                choice,
+                parts,
+                logprob,
+            } => {
+                let index = prompt * self.n + choice;
+                self.begin(service, index);
+                let choice = &mut self.choices[index];
+                choice.logprobs.extend(logprob);
+                parts.into_iter().for_each(|part| choice.take(part));
+            }
+            Event::Finished { choice, reason } => {
+                let index = prompt * self.n + choice;
+                self.begin(service, index);
+                self.choices[index].reason = Some(reason);
+            }
+            Event::Done(usage) => self.count(usage),
+            Event::Failed(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    /// The text that is there before the first token: the prompt, where it is echoed.
+    fn begin(&mut self, service: &Service, index: usize) -> String {
+        let choice = &mut self.choices[index];
+        if std::mem::replace(&mut choice.begun, true) || !self.echo {
+            return String::new();
+        }
+        let text = service.detokenize(&self.prompts[index / self.n]);
+        if !self.shows_logprobs {
+            choice.offset = text.chars().count();
+        }
+        choice.text.push_str(&text);
+        text
+    }
+
+    pub fn whole(mut self, service: &Service) -> Value {
+        let mut choices = Vec::with_capacity(self.choices.len());
+        for (index, mut choice) in std::mem::take(&mut self.choices).into_iter().enumerate() {
+            let scored = std::mem::take(&mut choice.logprobs);
+            let logprobs = self.logprobs(service, &scored, &mut choice.offset);
+            let reason = choice.reason.map(reason);
+            choices.push(match self.kind {
+                Kind::Completion => json!({
+                    "index": index,
+                    "text": choice.text,
+                    "logprobs": logprobs,
+                    "finish_reason": reason,
+                }),
+                Kind::Chat => json!({
+                    "index": index,
+                    "message": choice.message(),
+                    "logprobs": logprobs,
+                    "finish_reason": reason,
+                }),
+            });
+        }
+        let object = match self.kind {
+            Kind::Chat => "chat.completion",
+            Kind::Completion => "text_completion",
+        };
+        let mut body = self.frame(service, object, choices);
+        body["usage"] = usage_json(self.usage);
+        body
+    }
+
+    /// The chunks of a stream that an event makes.
+    pub fn chunks(
+        &mut self,
+        service: &Service,
+        prompt: usize,
+        event: Event,
+    ) -> Result<Vec<Value>, Failure> {
+        match event {
+            // Scores of a prompt go with its text, in the first chunk.
+            Event::Prompt(scored) => {
+                for choice in &mut self.choices[prompt * self.n..(prompt + 1) * self.n] {
+                    choice.logprobs.extend_from_slice(&scored);
+                }
+                Ok(Vec::new())
+            }
+            Event::Delta {
+                choice,
+                parts,
+                logprob,
+            } => {
+                let index = prompt * self.n + choice;
+                let mut chunks = self.opening(service, index);
+                let scored = Vec::from_iter(logprob);
+                let mut offset = self.choices[index].offset;
+                let logprobs = self.logprobs(service, &scored, &mut offset);
+                self.choices[index].offset = offset;
+                let mut logprobs = Some(logprobs).filter(|l| !l.is_null());
+                for part in parts {
+                    let scores = logprobs.take().unwrap_or(Value::Null);
+                    chunks.push(self.chunk(service, index, delta(&part), scores, None));
+                }
+                if let Some(scores) = logprobs {
+                    let nothing = Delta::default();
+                    chunks.push(self.chunk(service, index, nothing, scores, None));
+                }
+                Ok(chunks)
+            }
+            Event::Finished { choice, reason } => {
+                let index = prompt * self.n + choice;
+                let mut chunks = self.opening(service, index);
+                let nothing = Delta::default();
+                chunks.push(self.chunk(service, index, nothing, Value::Null, Some(reason)));
+                Ok(chunks)
+            }
+            Event::Done(usage) => {
+                self.count(usage);
+                Ok(Vec::new())
+            }
+            Event::Failed(failure) => Err(failure),
+        }
+    }
+
+    /// A choice's first chunk: its role, or the echoed prompt.
+    fn opening(&mut self, service: &Service, index: usize) -> Vec<Value> {
+        if self.choices[index].begun {
+            return Vec::new();
+        }
+        let text = self.begin(service, index);
+        match self.kind {
+            Kind::Chat => {
+                let role = Delta {
+                    text: String::new(),
+                    chat: json!({"role": "assistant", "content": ""}),
+                };
+                vec![self.chunk(service, index, role, Value::Null, None)]
+            }
+            Kind::Completion if self.echo => {
+                let scored = std::mem::take(&mut self.choices[index].logprobs);
+                let mut offset = self.choices[index].offset;
+                let logprobs = self.logprobs(service, &scored, &mut offset);
+                self.choices[index].offset = offset;
+                let echoed = Delta {
+                    text,
+                    chat: Value::Null,
+                };
+                vec![self.chunk(service, index, echoed, logprobs, None)]
+            }
+            Kind::Completion => Vec::new(),
+        }
+    }
+
+    fn chunk(
+        &self,
+        service: &Service,
+        index: usize,
+        delta: Delta,
+        logprobs: Value,
+        finish: Option<FinishReason>,
+    ) -> Value {
+        let finish = finish.map(reason);
+        let (object, choice) = match self.kind {
+            Kind::Chat => (
+                "chat.completion.chunk",
+                json!({
+                    "index": index,
+                    "delta": delta.chat,
+                    "logprobs": logprobs,
+                    "finish_reason": finish,
+                }),
+            ),
+            Kind::Completion => (
+                "text_completion",
+                json!({
+                    "index": index,
+                    "text": delta.text,
+                    "logprobs": logprobs,
+                    "finish_reason": finish,
+                }),
+            ),
+        };
+        let mut chunk = self.frame(service, object, vec![choice]);
+        if self.include_usage {
+            chunk["usage"] = Value::Null;
+        }
+        chunk
+    }
+
+    /// The last chunk, where it was asked for: some clients stop at an empty `choices`.
+    pub fn usage_chunk(&self, service: &Service) -> Value {
+        let object = match self.kind {
+            Kind::Chat => "chat.completion.chunk",
+            Kind::Completion => "text_completion",
+        };
+        let mut chunk = self.frame(service, object, Vec::new());
+        chunk["usage"] = usage_json(self.usage);
+        chunk
+    }
+
+    fn frame(&self, service: &Service, object: &str, choices: Vec<Value>) -> Value {
+        json!({
+            "id": self.id,
+            "object": object,
+            "created": now(),
+            "model": service.card().id,
+            "choices": choices,
+        })
+    }
+
+    fn name(&self, service: &Service, token: Token) -> String {
+        match self.token_ids {
+            true => format!("token_id:{token}"),
+            false => String::from_utf8_lossy(service.token_bytes(token)).into_owned(),
+        }
+    }
+
+    fn logprobs(&self, service: &Service, scored: &[TokenLogprob], offset: &mut usize) -> Value {
+        if !self.shows_logprobs || scored.is_empty() && self.kind == Kind::Completion {
+            return Value::Null;
+        }
+        match self.kind {
+            Kind::Chat if scored.is_empty() => Value::Null,
+            Kind::Chat => {
+                let entry = |token: Token, logprob: Option<f32>| {
+                    json!({
+                        "token": self.name(service, token),
+                        "logprob": logprob,
+                        "bytes": service.token_bytes(token),
+                    })
+                };
+                let content: Vec<Value> = scored
+                    .iter()
+                    .map(|s| {
+                        let mut one = entry(s.token, s.logprob);
+                        let top = s.top.iter().map(|&(t, l)| entry(t, Some(l)));
+                        one["top_logprobs"] = top.collect();
+                        one
+                    })
+                    .collect();
+                json!({"content": content, "refusal": null})
+            }
+            Kind::Completion => {
+                let mut tokens = Vec::new();
+                let mut offsets = Vec::new();
+                let mut tops = Vec::new();
+                for s in scored {
+                    tokens.push(self.name(service, s.token));
+                    offsets.push(*offset);
+                    let text = String::from_utf8_lossy(service.token_bytes(s.token));
+                    *offset += text.chars().count();
+                    tops.push(match s.logprob {
+                        None => Value::Null,
+                        // The token itself is named too, wherever it stands.
+                        Some(own) => {
+                            let all = s.top.iter().copied().chain([(s.token, own)]);
+                            let mut named = Map::new();
+                            for (token, logprob) in all {
+                                let name = self.name(service, token);
+                                named.entry(name).or_insert(json!(logprob));
+                            }
+                            Value::Object(named)
+                        }
+                    });
+                }
+                let values: Vec<_> = scored.iter().map(|s| s.logprob).collect();
+                json!({
+                    "tokens": tokens,
+                    "token_logprobs": values,
+                    "top_logprobs": tops,
+                    "text_offset": offsets,
+                })
+            }
+        }
+    }
+}
+
+impl Choice {
+    fn take(&mut self, part: Part) {
+        match part {
+            Part::Text(text) => self.text += &text,
+            Part::Reasoning(text) => self.reasoning += &text,
+            Part::Call { id, name, .. } => self.calls.push((id, name, String::new())),
+            Part::Arguments { text, .. } => {
+                if let Some((_, _, arguments)) = self.calls.last_mut() {
+                    *arguments += &text;
+                }
+            }
+        }
+    }
+
+    fn message(self) -> Value {
+        let content = match self.text.is_empty() && !self.calls.is_empty() {
+            true => Value::Null,
+            false => Value::String(self.text),
+        };
+        let mut message = json!({"role": "assistant", "content": content, "refusal": null});
+        if !self.reasoning.is_empty() {
+            message["reasoning_content"] = Value::String(self.reasoning);
+        }
+        if !self.calls.is_empty() {
+            let calls = self.calls.into_iter().map(|(id, name, arguments)| {
+                json!({
+                    "id": id,
+                    "type": "function",
+                    "function": {"name": name, "arguments": arguments},
+                })
+            });
+            message["tool_calls"] = calls.collect();
+        }
+        message
+    }
+}
+
+/// What a chunk adds, in both spellings.
+struct Delta {
+    text: String,
+    chat: Value,
+}
+
+impl Default for Delta {
+    fn default() -> Delta {
+        Delta {
+            text: String::new(),
+            chat: json!({}),
+        }
+    }
+}
+
+fn delta(part: &Part) -> Delta {
+    match part {
+        Part::Text(text) => Delta {
+            text: text.clone(),
+            chat: json!({"content": text}),
+        },
+        Part::Reasoning(text) => Delta {
+            text: String::new(),
+            chat: json!({"reasoning_content": text}),
+        },
+        Part::Call { index, id, name } => Delta {
+            text: String::new(),
+            chat: json!({"tool_calls": [{
+                "index": index,
+                "id": id,
+                "type": "function",
+                "function": {"name": name, "arguments": ""},
+            }]}),
+        },
+        Part::Arguments { index, text } => Delta {
+            text: String::new(),
+            chat: json!({"tool_calls": [{"index": index, "function": {"arguments": text}}]}),
+        },
+    }
+}
+
+fn reason(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Stop => "stop",
+        FinishReason::Length => "length",
+        FinishReason::ToolCalls => "tool_calls",
+    }
+}
+
+fn usage_json(usage: Usage) -> Value {
+    json!({
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    })
+}
+
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |d| d.as_secs())
+}
+
+/// Not secret, only different each time.
+fn rand_id() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let half = || RandomState::new().hash_one(now());
+    format!("{:016x}{:016x}", half(), half())
+}

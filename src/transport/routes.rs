@@ -1,0 +1,483 @@
+//! The routes: read a body, ask the service, answer whole or as a stream of events.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use futures_util::stream::{self, StreamExt};
+use serde_json::{Value, json};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::fields::{Fields, refuse};
+use super::http::Door;
+use super::openai::{self, Asked};
+use super::replies::{Kind, Replies};
+use crate::request::{Caller, Event, Failure, Refusal};
+use crate::service::{Generation, Service, Specials};
+
+pub fn router(door: Arc<Door>) -> Router {
+    Router::new()
+        .route("/v1/models", get(models))
+        .route("/v1/models/{*id}", get(model))
+        .route("/v1/chat/completions", post(chat))
+        .route("/v1/completions", post(completions))
+        .route("/tokenize", post(tokenize))
+        .route("/detokenize", post(detokenize))
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .with_state(door)
+}
+
+type Answer = Result<Response, Error>;
+
+/// OpenAI's error envelope.
+pub struct Error {
+    status: StatusCode,
+    kind: &'static str,
+    message: String,
+    param: Option<String>,
+    code: Option<&'static str>,
+}
+
+impl Error {
+    fn new(status: StatusCode, code: Option<&'static str>, message: String) -> Error {
+        let kind = match status {
+            StatusCode::FORBIDDEN => "permission_error",
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            s if s.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        };
+        Error {
+            status,
+            kind,
+            message,
+            param: None,
+            code,
+        }
+    }
+
+    pub fn to_json(&self) -> Value {
+        json!({"error": {
+            "message": self.message,
+            "type": self.kind,
+            "param": self.param,
+            "code": self.code,
+        }})
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Error {
+        let (status, code) = match &refusal {
+            Refusal::Invalid { .. } => (StatusCode::BAD_REQUEST, None),
+            Refusal::TooLong { .. } => (StatusCode::BAD_REQUEST, Some("context_length_exceeded")),
+            Refusal::NotPermitted { .. } => (StatusCode::FORBIDDEN, Some("not_permitted")),
+            Refusal::QueueFull => (StatusCode::TOO_MANY_REQUESTS, Some("queue_full")),
+            Refusal::Loading => (StatusCode::SERVICE_UNAVAILABLE, Some("loading")),
+            Refusal::Stopping => (StatusCode::SERVICE_UNAVAILABLE, Some("stopping")),
+            Refusal::Broken => (StatusCode::INTERNAL_SERVER_ERROR, Some("engine_failed")),
+        };
+        let mut error = Error::new(status, code, refusal.to_string());
+        match refusal {
+            Refusal::Invalid { param, .. } => error.param = Some(param),
+            Refusal::TooLong { .. } => error.param = Some("prompt".into()),
+            _ => {}
+        }
+        error
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        let (status, code) = match &failure {
+            Failure::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+            Failure::Engine(_) | Failure::Broken => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "engine_failed")
+            }
+        };
+        Error::new(status, Some(code), failure.to_string())
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.to_json())).into_response();
+        let waits = [
+            StatusCode::TOO_MANY_REQUESTS,
+            StatusCode::SERVICE_UNAVAILABLE,
+        ];
+        if waits.contains(&self.status) {
+            let second = header::HeaderValue::from_static("1");
+            response.headers_mut().insert(header::RETRY_AFTER, second);
+        }
+        response
+    }
+}
+
+fn service<'a>(door: &'a Door, caller: &Caller) -> Result<&'a Service, Refusal> {
+    let service = door.service.get().ok_or(Refusal::Loading)?;
+    service.permit(caller)?;
+    Ok(service)
+}
+
+/// The whole body as JSON, within the limits on size and time.
+async fn body(door: &Door, body: Body) -> Result<Value, Error> {
+    let max = door.limits.request_bytes;
+    let read = axum::body::to_bytes(body, max);
+    let bytes = match tokio::time::timeout(door.limits.body, read).await {
+        Err(_) => {
+            let why = "the request's body did not come in time".to_owned();
+            return Err(Error::new(
+                StatusCode::REQUEST_TIMEOUT,
+                Some("timeout"),
+                why,
+            ));
+        }
+        Ok(Err(e)) if is_too_large(&e) => {
+            let why = format!("the request's body is larger than {max} bytes");
+            return Err(Error::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                Some("too_large"),
+                why,
+            ));
+        }
+        Ok(Err(e)) => {
+            let why = format!("the request's body cannot be read: {e}");
+            return Err(Error::new(StatusCode::BAD_REQUEST, None, why));
+        }
+        Ok(Ok(bytes)) => bytes,
+    };
+    serde_json::from_slice(&bytes).map_err(|e| {
+        Error::new(
+            StatusCode::BAD_REQUEST,
+            None,
+            format!("the body is no JSON: {e}"),
+        )
+    })
+}
+
+fn is_too_large(e: &axum::Error) -> bool {
+    let mut source = std::error::Error::source(e);
+    while let Some(e) = source {
+        if e.is::<http_body_util::LengthLimitError>() {
+            return true;
+        }
+        source = e.source();
+    }
+    false
+}
+
+async fn no_route(uri: axum::http::Uri) -> Error {
+    let why = match uri.path() {
+        path @ ("/v1/responses" | "/v1/messages") => {
+            format!("{path} is not served here; use /v1/chat/completions")
+        }
+        path => format!("nothing is served at {path}"),
+    };
+    Error::new(StatusCode::NOT_FOUND, Some("unknown_url"), why)
+}
+
+async fn no_method(method: axum::http::Method, uri: axum::http::Uri) -> Error {
+    let why = format!("{} does not take {method}", uri.path());
+    Error::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        Some("method_not_allowed"),
+        why,
+    )
+}
+
+fn card(service: &Service) -> Value {
+    let card = service.card();
+    json!({
+        "id": card.id,
+        "object": "model",
+        "created": service.created(),
+        "owned_by": "deltad",
+        "max_model_len": card.context,
+        "meta": {"n_vocab": card.n_vocab, "n_ctx": card.context},
+    })
+}
+
+type Shared = State<Arc<Door>>;
+
+async fn models(State(door): Shared, Extension(caller): Extension<Caller>) -> Answer {
+    let service = service(&door, &caller)?;
+    Ok(Json(json!({"object": "list", "data": [card(service)]})).into_response())
+}
+
+async fn model(
+    State(door): Shared,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Answer {
+    let service = service(&door, &caller)?;
+    match id == service.card().id {
+        true => Ok(Json(card(service)).into_response()),
+        false => {
+            let why = format!(
+                "there is no model {id:?}; this daemon serves {:?}",
+                service.card().id
+            );
+            Err(Error::new(
+                StatusCode::NOT_FOUND,
+                Some("model_not_found"),
+                why,
+            ))
+        }
+    }
+}
+
+async fn health(State(door): Shared) -> Response {
+    match door.service.get() {
+        None => Error::from(Refusal::Loading).into_response(),
+        Some(service) => Json(json!({
+            "status": "ok",
+            "model": service.card().id,
+            "active": service.stats().running.load(Relaxed),
+            "queued": service.queued(),
+        }))
+        .into_response(),
+    }
+}
+
+/// Prometheus' text format.
+async fn metrics(State(door): Shared, Extension(caller): Extension<Caller>) -> Answer {
+    use prometheus_client::encoding::text::encode;
+    use prometheus_client::metrics::counter::ConstCounter;
+    use prometheus_client::metrics::gauge::ConstGauge;
+    use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+
+    #[derive(Debug)]
+    struct Now {
+        counters: [(&'static str, &'static str, u64); 4],
+        gauges: [(&'static str, &'static str, i64); 3],
+    }
+    impl Collector for Now {
+        fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
+            use prometheus_client::encoding::EncodeMetric;
+            for (name, help, value) in self.counters {
+                let metric = ConstCounter::new(value);
+                let encoder = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
+                metric.encode(encoder)?;
+            }
+            for (name, help, value) in self.gauges {
+                let metric = ConstGauge::new(value);
+                let encoder = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
+                metric.encode(encoder)?;
+            }
+            Ok(())
+        }
+    }
+
+    let service = service(&door, &caller)?;
+    let stats = service.stats();
+    let mut registry = prometheus_client::registry::Registry::with_prefix("deltad");
+    registry.register_collector(Box::new(Now {
+        counters: [
+            ("requests", "Requests started", stats.requests.load(Relaxed)),
+            (
+                "prompt_tokens",
+                "Prompt tokens",
+                stats.prompt_tokens.load(Relaxed),
+            ),
+            (
+                "cached_tokens",
+                "Prompt tokens not computed again",
+                stats.cached_tokens.load(Relaxed),
+            ),
+            (
+                "completion_tokens",
+                "Tokens generated",
+                stats.completion_tokens.load(Relaxed),
+            ),
+        ],
+        gauges: [
+            (
+                "running",
+                "Requests running",
+                stats.running.load(Relaxed) as i64,
+            ),
+            ("queued", "Requests waiting", service.queued() as i64),
+            (
+                "prefix_bytes",
+                "Bytes of kept states",
+                stats.prefix_bytes.load(Relaxed) as i64,
+            ),
+        ],
+    }));
+    let mut text = String::new();
+    let written = encode(&mut text, &registry);
+    written.map_err(|_| Error::from(Failure::Broken))?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+async fn tokenize(State(door): Shared, Extension(caller): Extension<Caller>, raw: Body) -> Answer {
+    let value = body(&door, raw).await?;
+    off_thread(move || {
+        let service = service(&door, &caller)?;
+        let f = Fields::of(&value, "")?;
+        let Some(text) = f.string("content")? else {
+            return Err(refuse::<()>("content", "is missing; want a string")
+                .unwrap_err()
+                .into());
+        };
+        let specials = match f.boolean("parse_special")?.unwrap_or(true) {
+            true => Specials::Parse,
+            false => Specials::Plain,
+        };
+        let add_special = f.boolean("add_special")?.unwrap_or(false);
+        let tokens = service.tokenize(text, add_special, specials);
+        Ok(Json(json!({"tokens": tokens})).into_response())
+    })
+    .await
+}
+
+async fn detokenize(
+    State(door): Shared,
+    Extension(caller): Extension<Caller>,
+    raw: Body,
+) -> Answer {
+    let value = body(&door, raw).await?;
+    off_thread(move || {
+        let service = service(&door, &caller)?;
+        let f = Fields::of(&value, "")?;
+        let Some(items) = f.array("tokens")? else {
+            return Err(refuse::<()>("tokens", "is missing; want token ids")
+                .unwrap_err()
+                .into());
+        };
+        let content = service.detokenize(&openai::tokens(items, "tokens")?);
+        Ok(Json(json!({"content": content})).into_response())
+    })
+    .await
+}
+
+/// Long texts take milliseconds to tokenize: the sockets' threads do not wait for that.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(e) => {
+            log::error!("a request's preparation failed: {e}");
+            Err(Failure::Broken.into())
+        }
+    }
+}
+
+async fn chat(State(door): Shared, Extension(caller): Extension<Caller>, raw: Body) -> Answer {
+    generate(door, caller, raw, Kind::Chat).await
+}
+
+async fn completions(
+    State(door): Shared,
+    Extension(caller): Extension<Caller>,
+    raw: Body,
+) -> Answer {
+    generate(door, caller, raw, Kind::Completion).await
+}
+
+async fn generate(door: Arc<Door>, caller: Caller, raw: Body, kind: Kind) -> Answer {
+    service(&door, &caller)?;
+    let value = body(&door, raw).await?;
+    let at = door.clone();
+    let (asked, generations) = off_thread(move || {
+        let asked = match kind {
+            Kind::Chat => openai::chat(&value)?,
+            Kind::Completion => openai::completion(&value)?,
+        };
+        let service = service(&at, &caller)?;
+        // One that is refused drops, and so cancels, those before it.
+        let submit = |r: &_| service.submit(caller.clone(), Clone::clone(r));
+        let generations = asked.requests.iter().map(submit);
+        let generations = generations.collect::<Result<Vec<Generation>, _>>()?;
+        Ok((asked, generations))
+    })
+    .await?;
+    let prompts: Vec<_> = generations.iter().map(|g| g.prompt.clone()).collect();
+    let mut replies = Replies::new(kind, &asked, prompts);
+    let mut events = merged(generations);
+    if asked.stream {
+        return Ok(stream_out(door, asked, replies, events));
+    }
+    let service = service_of(&door)?;
+    while let Some((prompt, event)) = events.next().await {
+        replies.add(service, prompt, event)?;
+    }
+    Ok(Json(replies.whole(service)).into_response())
+}
+
+fn service_of(door: &Door) -> Result<&Service, Refusal> {
+    door.service.get().ok_or(Refusal::Loading)
+}
+
+type Events = std::pin::Pin<Box<dyn stream::Stream<Item = (usize, Event)> + Send>>;
+
+/// The events of all prompts, each with its prompt's number. A channel that closes before its
+/// request was done means that the engine's thread died.
+fn merged(generations: Vec<Generation>) -> Events {
+    let each = generations.into_iter().enumerate().map(|(i, generation)| {
+        let lost = stream::once(async { Event::Failed(Failure::Broken) });
+        let events = ReceiverStream::new(generation.events).chain(lost);
+        let events = events.scan(false, move |ended, event| {
+            let before = std::mem::replace(
+                ended,
+                *ended || matches!(event, Event::Done(_) | Event::Failed(_)),
+            );
+            std::future::ready((!before).then_some((i, event)))
+        });
+        Box::pin(events)
+    });
+    Box::pin(stream::select_all(each))
+}
+
+fn stream_out(door: Arc<Door>, asked: Asked, replies: Replies, events: Events) -> Response {
+    let ping = KeepAlive::new().interval(door.limits.ping).text("ping");
+    let include_usage = asked.include_usage;
+    let chunks = stream::unfold(Some((replies, events)), move |state| {
+        let door = door.clone();
+        async move {
+            let (mut replies, mut events) = state?;
+            let service = door.service.get()?;
+            match events.next().await {
+                Some((prompt, event)) => match replies.chunks(service, prompt, event) {
+                    Ok(chunks) => {
+                        let texts = chunks.iter().map(Value::to_string).collect();
+                        Some((texts, Some((replies, events))))
+                    }
+                    // Said in the stream, which then ends without its `[DONE]`.
+                    Err(failure) => {
+                        let error = Error::from(failure).to_json().to_string();
+                        Some((vec![error], None))
+                    }
+                },
+                None => {
+                    let usage = include_usage.then(|| replies.usage_chunk(service).to_string());
+                    let mut texts = Vec::from_iter(usage);
+                    texts.push("[DONE]".to_owned());
+                    Some((texts, None))
+                }
+            }
+        }
+    });
+    let lines = chunks.flat_map(|texts: Vec<String>| {
+        let events = texts.into_iter().map(|t| SseEvent::default().data(t));
+        stream::iter(events.map(Ok::<_, Infallible>))
+    });
+    let mut response = Sse::new(lines).keep_alive(ping).into_response();
+    let uncached = header::HeaderValue::from_static("no-cache");
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, uncached);
+    response
+}

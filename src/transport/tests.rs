@@ -1,0 +1,587 @@
+//! The doors over a real socket, with a model that has no weights.
+
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use std::io::{Read, Write};
+
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{http, socket};
+use crate::scheduler::fake::{BOMB, Fake, POISON};
+use crate::scheduler::{self, Ended, Scheduler};
+use crate::service::{self, Card, Service};
+use crate::text::{ChatTemplate, fixture};
+
+struct Server {
+    path: PathBuf,
+    stop: CancellationToken,
+    thread: Option<std::thread::JoinHandle<()>>,
+    door: Arc<http::Door>,
+    _ended: Option<Ended>,
+    _file: socket::SocketFile,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking());
+        }
+    }
+}
+
+struct Setup {
+    model: Option<Fake>,
+    allowed_uids: Vec<u32>,
+    max_queue: usize,
+    http: http::Limits,
+}
+
+fn setup() -> Setup {
+    Setup {
+        model: Some(Fake::default()),
+        allowed_uids: Vec::new(),
+        max_queue: 16,
+        http: http::Limits::default(),
+    }
+}
+
+fn serve(setup: Setup) -> Server {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("s");
+    let (listener, file) = socket::bind(&path, 0o600, None).expect("a socket");
+    let door = Arc::new(http::Door {
+        service: OnceLock::new(),
+        limits: setup.http,
+    });
+    let mut kept = None;
+    if let Some(model) = setup.model {
+        let meta = fixture::metadata("tiny");
+        let tokenizer = Arc::new(fixture::tokenizer("tiny"));
+        let template = ChatTemplate::from_metadata(&meta, &tokenizer).expect("a template");
+        let limits = scheduler::Limits {
+            max_concurrent: 2,
+            max_queue: setup.max_queue,
+            chunk: 16,
+            prefix_bytes: 1 << 20,
+            patience: Duration::from_secs(20),
+        };
+        let started = Scheduler::start(model, tokenizer.clone(), limits);
+        let (scheduler, ended) = started.expect("a thread");
+        kept = Some(ended);
+        let card = Card {
+            id: "fake".into(),
+            n_vocab: 256,
+            context: 1000,
+        };
+        let limits = service::Limits {
+            max_tokens: None,
+            allowed_uids: setup.allowed_uids,
+        };
+        let service = Service::new(card, limits, tokenizer, template, scheduler);
+        assert!(door.service.set(service).is_ok());
+    }
+    let stop = CancellationToken::new();
+    let (at, until) = (door.clone(), stop.clone());
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            listener.set_nonblocking(true).expect("a socket");
+            let listener = tokio::net::UnixListener::from_std(listener).expect("a socket");
+            http::serve(listener, at, until).await;
+        });
+    });
+    Server {
+        path,
+        stop,
+        thread: Some(thread),
+        door,
+        _ended: kept,
+        _file: file,
+        _dir: dir,
+    }
+}
+
+impl Server {
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.path).expect("it listens");
+        let limit = Some(Duration::from_secs(60));
+        stream.set_read_timeout(limit).expect("a time limit");
+        stream
+    }
+
+    /// Status, head and body of one exchange.
+    fn exchange(&self, method: &str, path: &str, body: &str) -> (u16, String, String) {
+        let mut stream = self.connect();
+        let n = body.len();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {n}\r\n\r\n{body}"
+        )
+        .expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let status = head[9..12].parse().expect("a status");
+        (status, head.to_owned(), body.to_owned())
+    }
+
+    fn get(&self, path: &str) -> (u16, Value) {
+        let (status, _, body) = self.exchange("GET", path, "");
+        (status, serde_json::from_str(&body).expect("JSON"))
+    }
+
+    fn post(&self, path: &str, body: Value) -> (u16, Value) {
+        let (status, _, body) = self.exchange("POST", path, &body.to_string());
+        (status, serde_json::from_str(&body).expect("JSON"))
+    }
+
+    /// The `data:` lines of a stream.
+    fn stream(&self, path: &str, mut body: Value) -> Vec<String> {
+        body["stream"] = json!(true);
+        let (status, _, text) = self.exchange("POST", path, &body.to_string());
+        assert_eq!(status, 200, "{text}");
+        let data = text.lines().filter_map(|l| l.strip_prefix("data: "));
+        data.map(str::to_owned).collect()
+    }
+}
+
+fn hello() -> Value {
+    json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 6, "temperature": 0})
+}
+
+#[test]
+fn models_are_listed_and_an_unknown_one_is_not_found() {
+    let server = serve(setup());
+    let (status, list) = server.get("/v1/models");
+    assert_eq!((status, &list["data"][0]["id"]), (200, &json!("fake")));
+    assert_eq!(server.get("/v1/models/fake").0, 200);
+    let (status, error) = server.get("/v1/models/other");
+    let code = &error["error"]["code"];
+    assert_eq!((status, code), (404, &json!("model_not_found")));
+}
+
+#[test]
+fn a_streamed_chat_says_what_a_plain_one_says() {
+    let server = serve(setup());
+    let (status, whole) = server.post("/v1/chat/completions", hello());
+    assert_eq!(status, 200, "{whole}");
+    assert_eq!(whole["choices"][0]["finish_reason"], "length");
+    assert_eq!(whole["usage"]["completion_tokens"], 6);
+    let mut body = hello();
+    body["stream_options"] = json!({"include_usage": true});
+    let lines = server.stream("/v1/chat/completions", body);
+    assert_eq!(lines.last().expect("lines"), "[DONE]");
+    let chunks = lines[..lines.len() - 1].iter();
+    let chunks: Vec<Value> = chunks
+        .map(|l| serde_json::from_str(l).expect("JSON"))
+        .collect();
+    assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant");
+    let text: String = chunks
+        .iter()
+        .filter_map(|c| c["choices"][0]["delta"]["content"].as_str())
+        .collect();
+    assert_eq!(whole["choices"][0]["message"]["content"], json!(text));
+    let last = chunks.last().expect("chunks");
+    assert_eq!(last["choices"], json!([]));
+    assert_eq!(last["usage"]["completion_tokens"], 6);
+    assert!(last["usage"]["prompt_tokens_details"]["cached_tokens"].is_u64());
+}
+
+#[test]
+fn an_echoed_prompt_has_a_score_for_each_token_but_the_first() {
+    let server = serve(setup());
+    let prompt: Vec<u32> = (0..150).map(|i| i % 120).collect();
+    let body = json!({"prompt": prompt, "echo": true, "max_tokens": 0, "logprobs": 3,
+        "return_tokens_as_token_ids": true});
+    let (status, whole) = server.post("/v1/completions", body);
+    assert_eq!(status, 200, "{whole}");
+    let scores = &whole["choices"][0]["logprobs"];
+    let names: Vec<String> = prompt.iter().map(|t| format!("token_id:{t}")).collect();
+    assert_eq!(scores["tokens"], json!(names));
+    let values = scores["token_logprobs"].as_array().expect("values");
+    assert!(values[0].is_null() && values[1..].iter().all(Value::is_f64));
+    for (i, top) in scores["top_logprobs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .enumerate()
+        .skip(1)
+    {
+        let top = top.as_object().expect("a table");
+        assert!(top.len() == 3 || top.len() == 4);
+        assert_eq!(top[&names[i]], values[i]);
+    }
+    assert_eq!(whole["usage"]["completion_tokens"], 0);
+}
+
+#[test]
+fn the_token_that_ends_a_turn_has_a_score_and_no_text() {
+    let end = fixture::tokenizer("tiny").end_tokens()[0];
+    // The model's vocabulary here is smaller than the tokenizer's: any token may end by id.
+    assert!(end >= 256);
+    let server = serve(setup());
+    let body = json!({"prompt": [1, 2, 3], "max_tokens": 1, "logprobs": 20, "temperature": 0});
+    let (_, whole) = server.post("/v1/completions", body);
+    let scores = &whole["choices"][0]["logprobs"];
+    assert_eq!(scores["tokens"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        scores["top_logprobs"][0].as_object().map(|t| t.len()),
+        Some(20)
+    );
+}
+
+#[test]
+fn several_prompts_and_choices_are_numbered_through() {
+    let server = serve(setup());
+    let body = json!({"prompt": [[1, 2], [3, 4, 5]], "n": 2, "max_tokens": 2, "seed": 5});
+    let (status, whole) = server.post("/v1/completions", body);
+    assert_eq!(status, 200, "{whole}");
+    let indices = whole["choices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["index"].as_u64());
+    assert_eq!(
+        indices.collect::<Vec<_>>(),
+        [Some(0), Some(1), Some(2), Some(3)]
+    );
+    assert_eq!(whole["usage"]["prompt_tokens"], 5);
+    assert_eq!(whole["usage"]["completion_tokens"], 8);
+}
+
+#[test]
+fn a_stop_string_ends_the_text_and_is_not_in_it() {
+    let server = serve(setup());
+    let body = json!({"prompt": "abc", "max_tokens": 12, "temperature": 0});
+    let (_, whole) = server.post("/v1/completions", body.clone());
+    let text = whole["choices"][0]["text"]
+        .as_str()
+        .expect("text")
+        .to_owned();
+    let stop: String = text.chars().skip(3).take(2).collect();
+    let mut body = body;
+    body["stop"] = json!(stop);
+    let (_, stopped) = server.post("/v1/completions", body);
+    let before = text.split(&stop).next().expect("a beginning");
+    assert_eq!(stopped["choices"][0]["text"], json!(before));
+    assert_eq!(stopped["choices"][0]["finish_reason"], "stop");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_text() {
+    let server = serve(setup());
+    let ask = |seed: u64| {
+        let body = json!({"prompt": "abc", "max_tokens": 24, "temperature": 2, "seed": seed});
+        server.post("/v1/completions", body).1["choices"][0]["text"].clone()
+    };
+    assert_eq!(ask(7), ask(7));
+    assert_ne!(ask(7), ask(8));
+}
+
+#[test]
+fn text_goes_to_tokens_and_back() {
+    let server = serve(setup());
+    let (_, tokens) = server.post("/tokenize", json!({"content": "hello, wörld"}));
+    let (_, text) = server.post("/detokenize", tokens);
+    assert_eq!(text, json!({"content": "hello, wörld"}));
+}
+
+#[test]
+fn a_wrong_field_is_named_with_what_it_is_and_should_be() {
+    let server = serve(setup());
+    let completions = "/v1/completions";
+    let chat = "/v1/chat/completions";
+    let message = json!([{"role": "user", "content": "x"}]);
+    let cases = [
+        (completions, json!({}), "prompt"),
+        (completions, json!({"prompt": {"a": 1}}), "prompt"),
+        (completions, json!({"prompt": []}), "prompt"),
+        (completions, json!({"prompt": [1, "x"]}), "prompt[1]"),
+        (completions, json!({"prompt": [99999]}), "prompt"),
+        (
+            completions,
+            json!({"prompt": "x", "temperature": "hot"}),
+            "temperature",
+        ),
+        (
+            completions,
+            json!({"prompt": "x", "temperature": -1}),
+            "temperature",
+        ),
+        (
+            completions,
+            json!({"prompt": "x", "temperature": 1e300}),
+            "temperature",
+        ),
+        (
+            completions,
+            json!({"prompt": "x", "logprobs": 21}),
+            "logprobs",
+        ),
+        (completions, json!({"prompt": "x", "n": 0}), "n"),
+        (completions, json!({"prompt": "x", "suffix": "y"}), "suffix"),
+        (completions, json!({"prompt": "x", "best_of": 3}), "best_of"),
+        (
+            completions,
+            json!({"prompt": "x", "max_tokens": -1}),
+            "max_tokens",
+        ),
+        (completions, json!({"prompt": "x", "stop": [1]}), "stop"),
+        (
+            completions,
+            json!({"prompt": "x", "logit_bias": {"a": 1}}),
+            "logit_bias",
+        ),
+        (completions, json!({"prompt": vec![1; 1001]}), "prompt"),
+        (completions, json!([1]), "body"),
+        (chat, json!({}), "messages"),
+        (chat, json!({"messages": []}), "messages"),
+        (
+            chat,
+            json!({"messages": [{"content": "x"}]}),
+            "messages[0].role",
+        ),
+        (
+            chat,
+            json!({"messages": message, "functions": []}),
+            "functions",
+        ),
+        (
+            chat,
+            json!({"messages": message, "top_logprobs": 2}),
+            "top_logprobs",
+        ),
+        (
+            chat,
+            json!({"messages": message, "response_format": {"type": "xml"}}),
+            "response_format.type",
+        ),
+        (
+            chat,
+            json!({"messages": message, "tool_choice": "required"}),
+            "tool_choice",
+        ),
+        (
+            chat,
+            json!({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+            "messages[0].content[0].type",
+        ),
+    ];
+    for (path, body, param) in cases {
+        let (status, answer) = server.post(path, body.clone());
+        let error = &answer["error"];
+        assert_eq!(
+            (status, &error["param"]),
+            (400, &json!(param)),
+            "{body}: {answer}"
+        );
+        assert_eq!(error["type"], "invalid_request_error");
+        assert!(error["message"].as_str().is_some_and(|m| !m.is_empty()));
+    }
+}
+
+#[test]
+fn unknown_routes_methods_and_bodies_get_an_envelope_too() {
+    let server = serve(setup());
+    assert_eq!(server.get("/nothing").0, 404);
+    assert_eq!(server.get("/v1/completions").0, 405);
+    let (status, _, body) = server.exchange("POST", "/v1/completions", "{not json");
+    assert_eq!(status, 400);
+    assert!(body.starts_with("{\"error\":"), "{body}");
+    let deep = "[".repeat(100_000);
+    assert_eq!(server.exchange("POST", "/v1/completions", &deep).0, 400);
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused() {
+    let mut setup = setup();
+    setup.http.request_bytes = 100;
+    let server = serve(setup);
+    let (status, _) = server.post("/v1/completions", json!({"prompt": "x".repeat(200)}));
+    assert_eq!(status, 413);
+}
+
+#[test]
+fn a_head_or_a_body_that_never_ends_is_given_up() {
+    let mut setup = setup();
+    setup.http.head = Duration::from_millis(200);
+    setup.http.body = Duration::from_millis(200);
+    let server = serve(setup);
+    let mut slow = server.connect();
+    slow.write_all(b"GET /health HTTP/1.1\r\nX-Slow: ").unwrap();
+    let mut rest = Vec::new();
+    slow.read_to_end(&mut rest)
+        .expect("the connection is ended");
+    let mut slow = server.connect();
+    slow.write_all(b"POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        .unwrap();
+    let mut rest = [0; 12];
+    slow.read_exact(&mut rest).expect("an answer");
+    assert_eq!(&rest, b"HTTP/1.1 408");
+}
+
+#[test]
+fn before_the_model_is_loaded_the_answer_is_503() {
+    let mut setup = setup();
+    setup.model = None;
+    let server = serve(setup);
+    assert_eq!(server.get("/health").0, 503);
+    let (status, head, _) = server.exchange("POST", "/v1/chat/completions", &hello().to_string());
+    assert_eq!(status, 503);
+    assert!(head.to_lowercase().contains("retry-after: 1"), "{head}");
+}
+
+#[test]
+fn a_user_who_is_not_on_the_list_is_refused() {
+    let mut setup = setup();
+    setup.allowed_uids = vec![u32::MAX - 5];
+    let server = serve(setup);
+    assert_eq!(server.post("/v1/chat/completions", hello()).0, 403);
+    assert_eq!(server.get("/v1/models").0, 403);
+}
+
+#[test]
+fn a_full_queue_is_429_with_a_time_to_come_back() {
+    let mut setup = setup();
+    setup.max_queue = 1;
+    let server = serve(setup);
+    // Of nine prompts two run at once and two wait at most, whatever the timing.
+    let prompts: Vec<_> = (0..40).map(|i| vec![i; 900]).collect();
+    let body = json!({"prompt": prompts, "max_tokens": 90}).to_string();
+    let (status, head, _) = server.exchange("POST", "/v1/completions", &body);
+    assert_eq!(status, 429);
+    assert!(head.to_lowercase().contains("retry-after: 1"), "{head}");
+}
+
+#[test]
+fn a_failure_in_a_stream_is_told_in_the_stream() {
+    let server = serve(setup());
+    let lines = server.stream("/v1/completions", json!({"prompt": [1, POISON]}));
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].contains("poisoned"), "{lines:?}");
+    let (status, _) = server.post("/v1/completions", json!({"prompt": [1, POISON]}));
+    assert_eq!(status, 500);
+    assert_eq!(
+        server.post("/v1/completions", json!({"prompt": [1, 2]})).0,
+        200
+    );
+}
+
+#[test]
+fn a_dead_engine_is_an_error_and_not_a_silence() {
+    let server = serve(setup());
+    let (status, error) = server.post("/v1/completions", json!({"prompt": [1, BOMB]}));
+    assert_eq!(
+        (status, &error["error"]["code"]),
+        (500, &json!("engine_failed"))
+    );
+    assert_eq!(
+        server.post("/v1/completions", json!({"prompt": [1]})).0,
+        500
+    );
+}
+
+#[test]
+fn a_long_prefill_is_not_silent() {
+    let mut setup = setup();
+    setup.http.ping = Duration::from_millis(5);
+    setup.model = Some(Fake {
+        pause: Duration::from_millis(30),
+        ..Fake::default()
+    });
+    let server = serve(setup);
+    let body = json!({"prompt": vec![1; 160], "max_tokens": 1, "stream": true});
+    let (_, _, text) = server.exchange("POST", "/v1/completions", &body.to_string());
+    let ping = text.find(": ping").expect("a ping");
+    assert!(ping < text.find("data: ").expect("data"));
+}
+
+#[test]
+fn a_client_that_hangs_up_frees_its_sequence() {
+    for stream in [true, false] {
+        let mut setup = setup();
+        let model = Fake {
+            pause: Duration::from_millis(2),
+            ..Fake::default()
+        };
+        let alive = model.alive.clone();
+        setup.model = Some(model);
+        let server = serve(setup);
+        let mut client = server.connect();
+        let body = json!({"prompt": "x", "max_tokens": 900, "ignore_eos": true, "stream": stream});
+        let (n, body) = (body.to_string().len(), body);
+        write!(
+            client,
+            "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {n}\r\n\r\n{body}"
+        )
+        .unwrap();
+        let alive = || alive.load(std::sync::atomic::Ordering::Relaxed);
+        while alive() == 0 {
+            std::thread::yield_now();
+        }
+        let before = std::time::Instant::now();
+        drop(client);
+        while alive() > 0 {
+            std::thread::yield_now();
+        }
+        // 900 tokens take 1.8 s at least; leaving is noticed long before.
+        assert!(
+            before.elapsed() < Duration::from_millis(1500),
+            "stream: {stream}"
+        );
+    }
+}
+
+#[test]
+fn a_thousand_idle_connections_leave_room_for_one_that_asks() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("more descriptors");
+    let server = serve(setup());
+    let idle: Vec<UnixStream> = (0..1000).map(|_| server.connect()).collect();
+    assert_eq!(server.post("/v1/chat/completions", hello()).0, 200);
+    drop(idle);
+}
+
+#[test]
+fn counters_are_told_to_prometheus() {
+    let server = serve(setup());
+    server.post("/v1/chat/completions", hello());
+    let (status, _, text) = server.exchange("GET", "/metrics", "");
+    assert_eq!(status, 200);
+    assert!(text.contains("deltad_completion_tokens_total 6"), "{text}");
+}
+
+#[test]
+fn constrained_answers_and_forced_calls_are_what_was_asked_for() {
+    let server = serve(Setup {
+        model: Some(Fake::default()),
+        ..setup()
+    });
+    assert!(server.door.service.get().is_some());
+    let mut body = hello();
+    body["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "a",
+        "schema": {"type": "object", "properties": {"a": {"type": "boolean"}},
+            "required": ["a"], "additionalProperties": false}}});
+    body["max_tokens"] = json!(200);
+    let (status, whole) = server.post("/v1/chat/completions", body);
+    assert_eq!(status, 200, "{whole}");
+    let text = whole["choices"][0]["message"]["content"]
+        .as_str()
+        .expect("text");
+    let value: Value = serde_json::from_str(text).expect("JSON");
+    assert!(value["a"].is_boolean(), "{text}");
+    assert_eq!(whole["choices"][0]["finish_reason"], "stop");
+}

@@ -1,0 +1,144 @@
+//! Holds every `crate::room` in `src/` against the table in `src/lib.rs`: arrows point one way.
+
+use std::path::Path;
+
+/// A room and the rooms that it may name.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("request", &[]),
+    ("text", &["request"]),
+    ("sampler", &["request"]),
+    ("engine", &["request"]),
+    ("sessions", &["engine", "request"]),
+    (
+        "scheduler",
+        &["engine", "sampler", "sessions", "text", "request"],
+    ),
+    ("service", &["scheduler", "text", "request"]),
+    ("transport", &["service", "request"]),
+];
+
+/// Wiring and commands: may name everything, and nothing above may name them.
+const WIRING: &[&str] = &[
+    "config", "daemon", "client", "cli", "systemd", "main", "lib", "bin",
+];
+
+/// The rooms that a line of code names.
+fn named(line: &str) -> Vec<String> {
+    let code = line.split("//").next().unwrap_or("");
+    let ident = |s: &str| -> String {
+        let s = s.trim_start();
+        s.chars()
+            .take_while(|c| c.is_alphanumeric() || *c == '_')
+            .collect()
+    };
+    let mut rooms = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        let own = !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
+        let rest = &code[at + "crate::".len()..];
+        if !own {
+            continue;
+        }
+        match rest.strip_prefix('{') {
+            None => rooms.push(ident(rest)),
+            Some(list) => {
+                let mut depth = 0;
+                let mut start = 0;
+                for (i, c) in list.char_indices() {
+                    match c {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => {
+                            rooms.push(ident(&list[start..i]));
+                            break;
+                        }
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => {
+                            rooms.push(ident(&list[start..i]));
+                            start = i + 1;
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+    rooms.retain(|r| !r.is_empty());
+    rooms
+}
+
+/// What is wrong with a source text that lies in `room`.
+fn breaches(room: &str, source: &str) -> Vec<String> {
+    if WIRING.contains(&room) {
+        return Vec::new();
+    }
+    let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == room) else {
+        return vec![format!("{room}: a room that the table does not know")];
+    };
+    // Lists may go over several lines.
+    let joined = source.replace("crate::{\n", "crate::{");
+    let mut wrong = Vec::new();
+    let is_test = |line: &str| line.starts_with("#[cfg(test)]");
+    for line in joined
+        .lines()
+        .take_while(|l| !is_test(l) || !joined.contains("mod tests {"))
+    {
+        for used in named(line) {
+            if used != room && !allowed.contains(&used.as_str()) {
+                wrong.push(format!("{room} names {used}: {}", line.trim()));
+            }
+        }
+    }
+    wrong
+}
+
+fn walk(dir: &Path, room: Option<&str>, wrong: &mut Vec<String>) {
+    for entry in std::fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let stem = path.file_stem().expect("a name").to_str().expect("UTF-8");
+        // Test files stand in for whoever is above.
+        let is_test = stem == "tests" || stem == "fake" || stem.ends_with("_tests");
+        if path.is_dir() {
+            walk(&path, Some(room.unwrap_or(stem)), wrong);
+        } else if path.extension().is_some_and(|e| e == "rs") && !is_test {
+            let source = std::fs::read_to_string(&path).expect("text");
+            let found = breaches(room.unwrap_or(stem), &source);
+            wrong.extend(
+                found
+                    .into_iter()
+                    .map(|w| format!("{}: {w}", path.display())),
+            );
+        }
+    }
+}
+
+#[test]
+fn arrows_between_rooms_point_one_way() {
+    let mut wrong = Vec::new();
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    walk(&src, None, &mut wrong);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_wrong_arrow_is_found_however_it_is_spelled() {
+    for line in [
+        "use crate::service::Service;",
+        "use crate::{request::Token, service};",
+        "use crate::{\n    request::{Token, Usage}, transport::http};",
+        "let x = crate::daemon::run();",
+    ] {
+        assert_eq!(breaches("scheduler", line).len(), 1, "{line}");
+    }
+    assert_eq!(breaches("cellar", "").len(), 1, "an unknown room");
+}
+
+#[test]
+fn right_arrows_and_mere_talk_of_wrong_ones_pass() {
+    for line in [
+        "use crate::request::Token;",
+        "use crate::{engine, text::Tokenizer};",
+        "//! Never a `crate::service`.",
+        "use other_crate::service;",
+    ] {
+        assert_eq!(breaches("scheduler", line), Vec::<String>::new(), "{line}");
+    }
+}
