@@ -180,11 +180,15 @@ fn set_threads(backend: NonNull<sys::ggml_backend>, threads: usize) {
 }
 
 /// ggml's messages go where ours go.
-fn route_logs() {
+pub(crate) fn route_logs() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
-        // SAFETY: the callback is a static function and takes no user data.
-        unsafe { sys::ggml_log_set(Some(log_line), ptr::null_mut()) };
+        // SAFETY: the callback is a static function and takes no user data. The library holds
+        // llama.cpp too, with a log of its own.
+        unsafe {
+            sys::ggml_log_set(Some(log_line), ptr::null_mut());
+            sys::llama_log_set(Some(log_line), ptr::null_mut());
+        }
     });
 }
 

@@ -11,5 +11,6 @@ pub mod map;
 pub mod ops;
 pub mod quant;
 pub mod reference;
+pub mod rival;
 pub mod storage;
 pub mod tensor;

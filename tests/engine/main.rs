@@ -3,4 +3,5 @@
 
 mod checkpoint;
 mod exactness;
+mod rival;
 mod state;

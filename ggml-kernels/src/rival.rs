@@ -1,0 +1,122 @@
+//! llama.cpp, as it comes in the same library: an honest side for benchmarks and cross-checks on
+//! the same file in the same process. The daemon never calls it.
+
+use std::ffi::CString;
+use std::path::Path;
+use std::ptr::NonNull;
+
+use ggml_sys as sys;
+
+/// A model of llama.cpp with one context, on the CPU, weights mapped and not repacked.
+pub struct Llama {
+    model: NonNull<sys::llama_model>,
+    context: NonNull<sys::llama_context>,
+    n_vocab: usize,
+    n_batch: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("llama.cpp: {0}")]
+pub struct RivalError(String);
+
+/// Which cache rows llama.cpp keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RivalCache {
+    F32,
+    F16,
+}
+
+impl Llama {
+    /// Opens `path` with room for `context` tokens, fed at most `batch` at a time.
+    pub fn open(
+        path: &Path,
+        threads: usize,
+        context: usize,
+        batch: usize,
+        cache: RivalCache,
+    ) -> Result<Self, RivalError> {
+        let fail = |what: &str| RivalError(format!("{}: {what}", path.display()));
+        let name = CString::new(path.as_os_str().as_encoded_bytes());
+        let name = name.map_err(|_| fail("the path holds a zero byte"))?;
+        crate::backend::route_logs();
+        let ty = match cache {
+            RivalCache::F32 => sys::GGML_TYPE_F32,
+            RivalCache::F16 => sys::GGML_TYPE_F16,
+        };
+        // SAFETY: default parameters with plain fields changed; the path is a terminated string;
+        // null results are checked.
+        unsafe {
+            sys::llama_backend_init();
+            let mut params = sys::llama_model_default_params();
+            params.n_gpu_layers = 0;
+            params.use_extra_bufts = false;
+            let model = sys::llama_model_load_from_file(name.as_ptr(), params);
+            let model = NonNull::new(model).ok_or_else(|| fail("the model does not load"))?;
+            let mut params = sys::llama_context_default_params();
+            params.n_ctx = context as u32;
+            params.n_batch = batch as u32;
+            params.n_ubatch = batch as u32;
+            params.n_threads = threads as i32;
+            params.n_threads_batch = threads as i32;
+            params.type_k = ty;
+            params.type_v = ty;
+            params.no_perf = true;
+            let Some(context) = NonNull::new(sys::llama_init_from_model(model.as_ptr(), params))
+            else {
+                sys::llama_model_free(model.as_ptr());
+                return Err(fail("no context"));
+            };
+            let vocab = sys::llama_model_get_vocab(model.as_ptr());
+            Ok(Self {
+                model,
+                context,
+                n_vocab: sys::llama_vocab_n_tokens(vocab).max(0) as usize,
+                n_batch: batch,
+            })
+        }
+    }
+
+    /// Feeds `tokens` and returns the logits of the last one, `[n_vocab]`.
+    pub fn feed(&mut self, tokens: &[u32]) -> Result<Vec<f32>, RivalError> {
+        let n_vocab = self.n_vocab;
+        if tokens.is_empty() || tokens.iter().any(|&t| t as usize >= n_vocab) {
+            return Err(RivalError(
+                "no tokens, or one outside the vocabulary".into(),
+            ));
+        }
+        for chunk in tokens.chunks(self.n_batch) {
+            let mut chunk: Vec<i32> = chunk.iter().map(|&t| t as i32).collect();
+            // SAFETY: the batch points to `chunk`, which outlives the call; every token is in
+            // the vocabulary.
+            let status = unsafe {
+                let batch = sys::llama_batch_get_one(chunk.as_mut_ptr(), chunk.len() as i32);
+                sys::llama_decode(self.context.as_ptr(), batch)
+            };
+            if status != 0 {
+                return Err(RivalError(format!("decode failed with {status}")));
+            }
+        }
+        // SAFETY: a batch was decoded, so its last position has logits of the vocabulary's size.
+        unsafe {
+            let row = sys::llama_get_logits_ith(self.context.as_ptr(), -1);
+            let row = NonNull::new(row).ok_or_else(|| RivalError("no logits".into()))?;
+            Ok(std::slice::from_raw_parts(row.as_ptr(), n_vocab).to_vec())
+        }
+    }
+
+    /// Forgets every token fed.
+    pub fn clear(&mut self) {
+        // SAFETY: the context is alive and owns its memory.
+        unsafe { sys::llama_memory_clear(sys::llama_get_memory(self.context.as_ptr()), true) };
+    }
+}
+
+impl Drop for Llama {
+    fn drop(&mut self) {
+        // SAFETY: both made by `open`, freed once, the context before its model.
+        unsafe {
+            sys::llama_free(self.context.as_ptr());
+            sys::llama_model_free(self.model.as_ptr());
+        }
+    }
+}
