@@ -258,3 +258,106 @@ fn fit(asked: TensorType, row: usize) -> Choice {
     ));
     Choice { ty, note }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::tensors;
+    use crate::synth::Shape;
+    use std::collections::BTreeMap;
+
+    /// Bits per weight of a type, to compare them by.
+    fn bits(ty: TensorType) -> f64 {
+        8.0 * ty.type_size() as f64 / ty.block_size() as f64
+    }
+
+    fn real() -> Hparams {
+        Shape::Full48b.hparams(27, false)
+    }
+
+    #[test]
+    fn what_steers_the_state_and_the_latent_stays_at_eight_bits_or_better() {
+        let h = real();
+        for to in FileType::ALL {
+            for spec in tensors(&h) {
+                let ty = choose(&h, &spec, to, &[]).ty;
+                let floor = match spec.role {
+                    role if role.is_always_f32() => 32.0,
+                    Role::Router => 32.0,
+                    Role::KdaFA | Role::KdaFB | Role::KdaGA | Role::KdaGB | Role::KdaBeta => 8.0,
+                    Role::MlaKvA | Role::MlaKB | Role::MlaVB => 8.0,
+                    _ => bits(to.base()),
+                };
+                assert!(bits(ty) >= floor, "{to}: {} is {ty}", spec.name);
+            }
+        }
+    }
+
+    #[test]
+    fn medium_mixes_give_attention_most_and_expert_down_more_than_gate_and_up() {
+        let h = real();
+        for to in [FileType::Q5KM, FileType::Q4KM, FileType::Q3KM] {
+            let mut total: BTreeMap<Role, f64> = BTreeMap::new();
+            for spec in tensors(&h) {
+                *total.entry(spec.role).or_default() += bits(choose(&h, &spec, to, &[]).ty);
+            }
+            let mean = |role| {
+                let n = tensors(&h).iter().filter(|s| s.role == role).count();
+                total[&role] / n as f64
+            };
+            assert!(mean(Role::KdaOutput) >= mean(Role::KdaQ), "{to}");
+            assert!(mean(Role::KdaQ) > mean(Role::GateExps), "{to}");
+            assert!(mean(Role::DownExps) > mean(Role::GateExps), "{to}");
+            assert!(mean(Role::UpExps) == mean(Role::GateExps), "{to}");
+        }
+    }
+
+    #[test]
+    fn a_finer_mix_is_never_smaller() {
+        let h = real();
+        let size = |to| {
+            let size = |spec: TensorSpec| {
+                let values = spec.shape.iter().product::<u64>() as f64;
+                values * bits(choose(&h, &spec, to, &[]).ty)
+            };
+            tensors(&h).into_iter().map(size).sum::<f64>()
+        };
+        let order = [
+            FileType::Q3KM,
+            FileType::Iq4Xs,
+            FileType::Q4KS,
+            FileType::Q4KM,
+            FileType::Q5KS,
+            FileType::Q5KM,
+            FileType::Q6K,
+            FileType::Q8_0,
+            FileType::F16,
+            FileType::F32,
+        ];
+        assert!(order.windows(2).all(|pair| size(pair[0]) < size(pair[1])));
+    }
+
+    #[test]
+    fn file_types_are_found_by_name_alias_and_case() {
+        for to in FileType::ALL {
+            assert_eq!(to.name().parse(), Ok(to));
+        }
+        assert_eq!("Q4_K".parse(), Ok(FileType::Q4KM));
+        let refused = "q2_k".parse::<FileType>().unwrap_err();
+        assert!(
+            refused.contains("q2_k") && refused.contains("q4_k_m"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn rows_fall_back_in_two_steps() {
+        let fallen = |ty, row| fit(ty, row).ty;
+        assert_eq!(fallen(TensorType::Q4K, 512), TensorType::Q4K);
+        assert_eq!(fallen(TensorType::Q4K, 96), TensorType::Q5_0);
+        assert_eq!(fallen(TensorType::Iq4Xs, 96), TensorType::Iq4Nl);
+        assert_eq!(fallen(TensorType::Q6K, 96), TensorType::Q8_0);
+        assert_eq!(fallen(TensorType::Q3K, 40), TensorType::F16);
+        assert_eq!(fallen(TensorType::Q8_0, 40), TensorType::F16);
+    }
+}

@@ -448,3 +448,32 @@ fn a_synthetic_model_is_whole_and_always_the_same() {
     let (read, _) = schema::check(&GgufFile::open(&one).unwrap()).unwrap();
     assert_eq!(read, h);
 }
+
+#[test]
+fn a_hub_tokenizer_gives_the_same_vocabulary_as_tiktokens() {
+    let copy = Copy::of("tiny");
+    let first = copy.convert(FileType::F16).unwrap();
+    let metadata = first.metadata();
+    let tokens = metadata.strs("tokenizer.ggml.tokens").unwrap();
+    let types = metadata.u64s("tokenizer.ggml.token_type").unwrap();
+    let mut vocab = serde_json::Map::new();
+    let mut added = Vec::new();
+    for (id, (token, ty)) in tokens.iter().zip(types).enumerate() {
+        match ty {
+            1 => drop(vocab.insert(token.clone(), id.into())),
+            _ => added.push(serde_json::json!({ "id": id, "content": token, "special": true })),
+        }
+    }
+    let merges = metadata.strs("tokenizer.ggml.merges").unwrap();
+    let merges: Vec<Vec<&str>> = merges.iter().map(|m| m.split(' ').collect()).collect();
+    let json = serde_json::json!({
+        "model": { "type": "BPE", "vocab": vocab, "merges": merges },
+        "pre_tokenizer": { "type": "Split", "pattern": { "Regex": r"[\p{Han}]+" } },
+        "added_tokens": added,
+    });
+    fs::write(copy.path("tokenizer.json"), json.to_string()).unwrap();
+    fs::remove_file(copy.path("tiktoken.model")).unwrap();
+    fs::remove_file(copy.target()).unwrap();
+    let second = copy.convert(FileType::F16).unwrap();
+    assert_eq!(first.metadata(), second.metadata());
+}

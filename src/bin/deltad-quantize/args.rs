@@ -23,6 +23,10 @@ pub enum Command {
     Inspect(Inspect),
     Verify(Verify),
     Synth(Synth),
+    /// Prints a completion script for a shell.
+    Completions {
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Converts a checkpoint directory, or another GGUF, to a GGUF.

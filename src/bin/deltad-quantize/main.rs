@@ -17,7 +17,7 @@ mod synth;
 mod table;
 mod verify;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -28,6 +28,16 @@ fn main() -> ExitCode {
         args::Command::Inspect(args) => inspect::run(args),
         args::Command::Synth(args) => synth::run(args),
         args::Command::Verify(args) => verify::run(args),
+        args::Command::Completions { shell } => {
+            let mut command = args::Args::command();
+            clap_complete::generate(
+                *shell,
+                &mut command,
+                "deltad-quantize",
+                &mut std::io::stdout(),
+            );
+            Ok(())
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

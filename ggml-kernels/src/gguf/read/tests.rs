@@ -119,6 +119,17 @@ fn foreign_and_contradictory_files_are_refused_by_name() {
         refuse(b"two.weight", b"one.weight"),
         GgufError::DuplicateTensor { .. }
     ));
+    assert!(matches!(
+        refuse(b"a.strings", b"a.numbers"),
+        GgufError::DuplicateKey { .. }
+    ));
+    assert!(matches!(
+        refuse(
+            &[b"general.alignment", &[4, 0, 0, 0, 32][..]].concat(),
+            &[b"general.alignment", &[4, 0, 0, 0, 33][..]].concat()
+        ),
+        GgufError::Alignment { .. }
+    ));
     let mut entry = b"two.weight".to_vec();
     entry.extend(4u32.to_le_bytes());
     let with = |dims: [u64; 4], ty: u32, offset: u64| {
