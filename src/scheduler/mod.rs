@@ -218,7 +218,8 @@ impl<M: Model> Runner<M> {
         );
         match begun {
             Ok(running) => self.running.push(running),
-            Err((request, e)) => {
+            Err(refused) => {
+                let (request, e) = *refused;
                 log::warn!("a request could not start: {e}");
                 let mut outbox = Outbox::new(request.events);
                 outbox.push(failed(&e));
@@ -241,7 +242,7 @@ impl<M: Model> Runner<M> {
                 Reader::Parked => {}
                 Reader::Gone => left.push(r.standing),
             }
-            !left.last().is_some_and(|l| l.id == r.standing.id)
+            left.last().is_none_or(|l| l.id != r.standing.id)
         });
         for who in left {
             let last = self.running.iter().all(|r| r.standing.uid != who.uid);

@@ -138,7 +138,7 @@ impl<M: Model> Running<M> {
         model: &mut M,
         tokenizer: &Tokenizer,
         prefixes: &mut Prefixes<M::Snapshot>,
-    ) -> Result<Running<M>, (Admitted, EngineError)> {
+    ) -> Result<Running<M>, Box<(Admitted, EngineError)>> {
         let uid = request.caller.uid;
         // Scores of the prompt need all of its logits.
         let found = match request.scores_prompt {
@@ -151,7 +151,7 @@ impl<M: Model> Running<M> {
         };
         let (sequence, cached) = match begun {
             Ok(begun) => begun,
-            Err(e) => return Err((request, e)),
+            Err(e) => return Err(Box::new((request, e))),
         };
         Ok(Running {
             standing: Standing { id, uid },

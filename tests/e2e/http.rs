@@ -1,0 +1,65 @@
+use std::io::{BufRead, BufReader};
+
+use serde_json::{Value, json};
+
+use super::daemon::{send, start, until};
+
+#[test]
+fn a_second_turn_reads_only_what_is_new_and_says_what_a_cold_daemon_says() {
+    let ask = |daemon: &super::daemon::Daemon, messages: &Value| {
+        let body = json!({"messages": messages, "max_tokens": 12, "temperature": 0});
+        let (status, answer) = daemon.post("/v1/chat/completions", &body);
+        assert_eq!(status, 200, "{answer}");
+        answer
+    };
+    let said = |answer: &Value| answer["choices"][0]["message"]["content"].clone();
+    let cached =
+        |answer: &Value| answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64();
+    let first = json!([{"role": "user", "content": "tell me of the sea"}]);
+    let warm = start("");
+    let answer = ask(&warm, &first);
+    let next = json!([first[0], {"role": "assistant", "content": said(&answer)},
+        {"role": "user", "content": "and of the land"}]);
+    let warm_answer = ask(&warm, &next);
+    let cold_answer = ask(&start(""), &next);
+    assert!(cached(&warm_answer) > Some(5), "{warm_answer}");
+    assert_eq!(cached(&cold_answer), Some(0));
+    assert_eq!(said(&warm_answer), said(&cold_answer));
+}
+
+#[test]
+fn closing_mid_stream_frees_the_engine() {
+    let daemon = start("");
+    let mut client = daemon.connect();
+    let body = json!({"prompt": "x", "max_tokens": 1_000_000, "ignore_eos": true, "stream": true});
+    send(&mut client, "POST", "/v1/completions", &body.to_string());
+    let lines = BufReader::new(client).lines().map_while(Result::ok);
+    let seen = lines.filter(|l| l.starts_with("data:")).take(2).count();
+    assert_eq!(seen, 2);
+    until("idle", || {
+        (daemon.get("/health").1["active"] == 0).then_some(())
+    });
+}
+
+#[test]
+fn several_clients_are_served_side_by_side_and_unharmed_by_each_other() {
+    let daemon = start("");
+    let body = |i: usize| {
+        json!({"prompt": format!("client {i} says"), "max_tokens": 16, "temperature": 0,
+            "ignore_eos": true})
+    };
+    let text = |i: usize| {
+        let (status, answer) = daemon.post("/v1/completions", &body(i));
+        assert_eq!(status, 200, "{answer}");
+        answer["choices"][0]["text"].clone()
+    };
+    let alone: Vec<Value> = (0..6).map(text).collect();
+    let together: Vec<Value> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..6).map(|i| scope.spawn(move || text(i))).collect();
+        threads
+            .into_iter()
+            .map(|t| t.join().expect("an answer"))
+            .collect()
+    });
+    assert_eq!(together, alone);
+}

@@ -1,0 +1,8 @@
+//! The real daemon, as programs on the same machine see it: the built binary, a converted
+//! checkpoint, a Unix socket.
+
+mod daemon;
+mod golden;
+mod http;
+mod lifecycle;
+mod openai_client;
