@@ -39,7 +39,7 @@ fn a_socket_left_by_a_killed_daemon_is_replaced_and_one_that_answers_is_not() {
 
 #[test]
 fn a_second_signal_cuts_a_running_answer_and_says_so() {
-    let mut daemon = start("[service]\ndrain = \"10m\"\n");
+    let mut daemon = start("[service]\ndrain = \"600s\"\n");
     let mut client = daemon.connect();
     let body = json!({"prompt": "x", "max_tokens": 1_000_000, "ignore_eos": true, "stream": true});
     send(&mut client, "POST", "/v1/completions", &body.to_string());

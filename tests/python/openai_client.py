@@ -2,8 +2,12 @@
 
 import sys
 
-import httpx
 import openai
+
+try:  # The client moved to httpx2 in its third version.
+    import httpx2 as httpx
+except ImportError:
+    import httpx
 
 http = httpx.Client(transport=httpx.HTTPTransport(uds=sys.argv[1]), timeout=120)
 client = openai.OpenAI(base_url="http://deltad/v1", api_key="none", http_client=http, max_retries=0)
