@@ -25,7 +25,7 @@ trap 'exit 143' TERM
 
 echo "== $source -> q4_k_m"
 "$bin/deltad-quantize" convert "$source" "$dir/model.gguf" --type q4_k_m
-ls -l "$dir/model.gguf" | awk '{printf "   %.1f MiB\n", $5 / 1048576}'
+wc -c <"$dir/model.gguf" | awk '{printf "   %.1f MiB\n", $1 / 1048576}'
 
 echo "== deltad serve"
 socket="$dir/deltad.sock"

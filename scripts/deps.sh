@@ -34,7 +34,7 @@ need=$(missing | tr '\n' ' ')
 
 root=
 if [ "$(id -u)" = 0 ]; then
-  root=env
+  root='env'
 elif command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
   root='sudo -n env'
 fi

@@ -25,6 +25,8 @@
 //! bounded both ways.
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod engine;
@@ -32,5 +34,6 @@ pub mod request;
 pub mod sampler;
 pub mod scheduler;
 pub mod service;
+pub mod systemd;
 pub mod text;
 pub mod transport;

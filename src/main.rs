@@ -1,64 +1,112 @@
-//! `deltad serve`: reads the configuration, then the flags over it, and runs the daemon.
+//! `deltad`: reads the command line, sets up logging, hands over, and turns the end into an exit code.
+#![forbid(unsafe_code)]
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser};
+use deltad::cli::{Cli, Command, Serve, exit};
+use deltad::client::{self, ClientError, Ended};
 use deltad::config::Config;
 use deltad::daemon::{self, Settings};
-
-/// A local inference daemon for KDA/MLA language models.
-#[derive(Parser)]
-#[command(version)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Load a model and answer on a Unix socket until told to stop
-    Serve {
-        /// The GGUF file
-        #[arg(long)]
-        model: Option<PathBuf>,
-        /// Configuration, instead of the user's or the machine's
-        #[arg(long)]
-        config: Option<PathBuf>,
-        /// Where to listen
-        #[arg(long)]
-        socket: Option<PathBuf>,
-    },
-}
+use deltad::systemd;
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    let Command::Serve {
-        model,
-        config,
-        socket,
-    } = Cli::parse().command;
-    let mut config = match Config::load(config.as_deref()) {
-        Ok((config, _)) => config,
-        Err(e) => return fail(2, &e),
-    };
-    if model.is_some() {
-        config.model.path = model;
-    }
-    if let Some(socket) = socket {
-        config.service.socket = socket;
-    }
-    let Some(settings) = Settings::of(&config) else {
-        return fail(2, &"no model: name one with --model or as [model] path");
-    };
-    let socket = config.service.socket.display().to_string();
-    match daemon::run(settings, None, || log::info!("ready at {socket}")) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => fail(1, &e),
+    let cli = Cli::parse();
+    start_logging(
+        cli.log_level.as_deref(),
+        matches!(cli.command, Command::Serve(_)),
+    );
+    let socket = cli.socket;
+    match cli.command {
+        Command::Serve(flags) => serve(&flags, socket),
+        Command::Ask(flags) => finish(on_one_thread(client::ask(socket, &flags))),
+        Command::Chat(flags) => finish(on_one_thread(client::chat(socket, &flags))),
+        Command::Status(flags) => finish(on_one_thread(client::status(socket, &flags))),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "deltad", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
     }
 }
 
-fn fail(code: u8, why: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("deltad: {why}");
-    ExitCode::from(code)
+fn serve(flags: &Serve, socket: Option<std::path::PathBuf>) -> ExitCode {
+    let mut config = match Config::load(flags.config.as_deref()) {
+        Ok((config, file)) => {
+            if let Some(file) = file {
+                log::info!("configuration: {}", file.display());
+            }
+            config
+        }
+        Err(e) => {
+            eprintln!("deltad: {e}");
+            return ExitCode::from(exit::USAGE);
+        }
+    };
+    flags.apply(socket.as_ref(), &mut config);
+    if flags.check_config {
+        print!("{}", config.to_toml());
+        return ExitCode::SUCCESS;
+    }
+    let Some(settings) = Settings::of(&config) else {
+        eprintln!(
+            "deltad: no model: give --model FILE.gguf or set model.path in the configuration"
+        );
+        return ExitCode::from(exit::USAGE);
+    };
+    run(settings)
+}
+
+/// Runs the daemon; tells systemd, where there is one, when the first question can be answered.
+fn run(settings: Settings) -> ExitCode {
+    let socket = settings.socket.display().to_string();
+    let model = settings.model.display().to_string();
+    let ended = daemon::run(settings, systemd::inherited_listener(), || {
+        log::info!("ready at {socket}");
+        systemd::ready(&model);
+    });
+    systemd::stopping();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("deltad: {e}");
+            ExitCode::from(exit::FAILED)
+        }
+    }
+}
+
+fn on_one_thread<T>(work: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime
+        .map_err(|e| ClientError::Input(e.to_string()))?
+        .block_on(work)
+}
+
+fn finish(result: Result<Ended, ClientError>) -> ExitCode {
+    match result {
+        Ok(Ended::Done) => ExitCode::SUCCESS,
+        Ok(Ended::Interrupted) => ExitCode::from(exit::INTERRUPTED),
+        Err(e) => {
+            eprintln!("deltad: {e}");
+            if let Some(advice) = e.advice() {
+                eprintln!("{advice}");
+            }
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+/// To the journal when standard error is the journal, else to standard error.
+fn start_logging(level: Option<&str>, daemon: bool) {
+    let filter = level.unwrap_or(if daemon { "info" } else { "warn" });
+    if systemd_journal_logger::connected_to_journal()
+        && let Ok(level) = filter.parse()
+        && let Ok(journal) = systemd_journal_logger::JournalLog::new()
+        && journal.install().is_ok()
+    {
+        log::set_max_level(level);
+        return;
+    }
+    env_logger::Builder::new().parse_filters(filter).init();
 }

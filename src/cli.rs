@@ -1,0 +1,189 @@
+//! The command line of `deltad`, and what each exit code means. Parses; does nothing.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Bus, Config};
+
+/// Exit codes, as the help and the README promise them.
+pub mod exit {
+    pub const FAILED: u8 = 1;
+    pub const USAGE: u8 = 2;
+    pub const NO_DAEMON: u8 = 3;
+    pub const INTERRUPTED: u8 = 130;
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "deltad",
+    version,
+    about = "Keeps one language model warm and answers local programs",
+    after_help = "Exit codes: 0 done, 1 failed or refused, 2 wrong command line or configuration,\n\
+                  3 no daemon answers, 130 interrupted.\n\n\
+                  Start with:\n  deltad-quantize convert CHECKPOINT model.gguf --type q4_k_m\n  \
+                  deltad serve --model model.gguf\n  deltad ask 'What is a delta rule?'"
+)]
+pub struct Cli {
+    /// The daemon's socket [default: the user's, then the machine's].
+    #[arg(long, global = true, env = "DELTAD_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// What to log: error, warn, info, debug or trace. Prompts are never logged.
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon in the foreground.
+    Serve(Serve),
+    /// Ask one question; the answer streams to standard output.
+    #[command(after_help = "Examples:\n  deltad ask 'Name three rivers'\n  \
+                            git diff | deltad ask 'Write a commit message for this'\n  \
+                            deltad ask --json --temperature 0 'What is 2 plus 2?'")]
+    Ask(Ask),
+    /// Hold a conversation. Ctrl-C stops an answer, Ctrl-D ends; /help lists commands.
+    Chat(Talk),
+    /// Say whether a daemon answers, and with which model.
+    Status(Status),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  deltad completions bash > \
+                            ~/.local/share/bash-completion/completions/deltad")]
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// The GGUF file to serve.
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Read this file and no other [default: the user's deltad.toml, then /etc/deltad/].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The D-Bus on which to offer the service.
+    #[arg(long)]
+    pub bus: Option<BusName>,
+    /// Threads on the CPU [default: every core].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Print the configuration in force, as TOML, and end.
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum BusName {
+    User,
+    System,
+    None,
+}
+
+impl Serve {
+    /// The flags over what the file said.
+    pub fn apply(&self, socket: Option<&PathBuf>, config: &mut Config) {
+        if let Some(path) = &self.model {
+            config.model.path = Some(path.clone());
+        }
+        if let Some(threads) = self.threads {
+            config.model.threads = Some(threads.into());
+        }
+        if let Some(path) = socket {
+            config.service.socket = path.clone();
+        }
+        if let Some(bus) = self.bus {
+            config.service.bus = match bus {
+                BusName::User => Bus::User,
+                BusName::System => Bus::System,
+                BusName::None => Bus::None,
+            };
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Ask {
+    /// The question. Without it, standard input is the question; with it, standard input that is
+    /// piped goes before it as context.
+    pub text: Option<String>,
+    /// Print the daemon's whole answer as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// Send this JSON list of messages before the question.
+    #[arg(long, value_name = "FILE")]
+    pub messages: Option<PathBuf>,
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+/// How to answer; what is left out is the daemon's choice.
+#[derive(Debug, Args)]
+pub struct Talk {
+    /// The system message.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// 0 always takes the likeliest token.
+    #[arg(long)]
+    pub temperature: Option<f64>,
+    #[arg(long)]
+    pub top_p: Option<f64>,
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Longest answer, in tokens.
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<u32>,
+    /// Print speed figures on standard error after an answer.
+    #[arg(long)]
+    pub speed: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    #[arg(long)]
+    pub json: bool,
+    /// Wait this long for a daemon to answer.
+    #[arg(long, value_name = "SECONDS")]
+    pub wait: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let cli = Cli::try_parse_from([
+            "deltad",
+            "serve",
+            "--model",
+            "b.gguf",
+            "--socket",
+            "/s",
+            "--threads",
+            "3",
+            "--bus",
+            "user",
+        ]);
+        let Ok(Cli {
+            socket,
+            command: Command::Serve(serve),
+            ..
+        }) = cli
+        else {
+            panic!("{cli:?}");
+        };
+        let mut config = Config::from_toml("[model]\npath = \"a.gguf\"\nthreads = 9\n").unwrap();
+        serve.apply(socket.as_ref(), &mut config);
+        assert_eq!(config.model.path, Some("b.gguf".into()));
+        assert_eq!(config.model.threads, Some(3));
+        assert_eq!(config.service.socket, PathBuf::from("/s"));
+        assert_eq!(config.service.bus, Bus::User);
+    }
+}

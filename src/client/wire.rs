@@ -1,0 +1,272 @@
+//! One HTTP exchange with the daemon over its Unix socket. Knows JSON and server-sent events; no
+//! terminal, no command line.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("no daemon answers on {}", .0.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" or "))]
+    NoDaemon(Vec<PathBuf>),
+    #[error("the daemon refused ({status}): {message}")]
+    Refused { status: u16, message: String },
+    #[error("the daemon broke off: {0}")]
+    Broken(String),
+    #[error("{0}")]
+    Input(String),
+}
+
+/// What came back from one streamed chat completion.
+#[derive(Debug, Default)]
+pub struct Answer {
+    pub text: String,
+    /// OpenAI's `tool_calls` deltas, put together by index.
+    pub tool_calls: Vec<Value>,
+    pub usage: Option<Value>,
+    /// From the request to the first piece of text.
+    pub first: Option<Duration>,
+    pub total: Duration,
+}
+
+/// A daemon that accepted a connection at this socket a moment ago.
+#[derive(Debug, Clone)]
+pub struct Daemon {
+    pub socket: PathBuf,
+}
+
+impl Daemon {
+    /// The first of `candidates` on which something answers.
+    pub async fn find(candidates: &[PathBuf]) -> Result<Daemon, ClientError> {
+        for socket in candidates {
+            if tokio::net::UnixStream::connect(socket).await.is_ok() {
+                return Ok(Daemon {
+                    socket: socket.clone(),
+                });
+            }
+        }
+        Err(ClientError::NoDaemon(candidates.to_vec()))
+    }
+
+    /// `GET path` as JSON.
+    pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
+        let request = Request::get(path).body(Full::default());
+        whole(send(&self.socket, request).await?).await
+    }
+
+    /// `POST path` as JSON, the answer in one piece.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        whole(self.send_json(path, body).await?).await
+    }
+
+    /// A streamed chat completion; `on_text` sees each piece of text as it comes. Dropping the
+    /// future closes the connection, which cancels the generation.
+    pub async fn chat(
+        &self,
+        body: &Value,
+        mut on_text: impl FnMut(&str),
+    ) -> Result<Answer, ClientError> {
+        let started = Instant::now();
+        let mut body = body.clone();
+        body["stream"] = json!(true);
+        body["stream_options"] = json!({"include_usage": true});
+        let mut response = self
+            .send_json("/v1/chat/completions", &body)
+            .await?
+            .into_body();
+        let mut answer = Answer::default();
+        let mut pending = Vec::new();
+        while let Some(frame) = response.frame().await {
+            let frame = frame.map_err(broken)?;
+            pending.extend_from_slice(frame.data_ref().map_or(&[][..], |d| d));
+            while let Some(end) = pending.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = pending.drain(..=end).collect();
+                let Some(data) = event_data(&line) else {
+                    continue;
+                };
+                if data == "[DONE]" {
+                    answer.total = started.elapsed();
+                    return Ok(answer);
+                }
+                let chunk: Value = serde_json::from_str(data).map_err(broken)?;
+                if let Some(text) = take_chunk(&chunk, &mut answer)? {
+                    answer.first.get_or_insert_with(|| started.elapsed());
+                    on_text(text);
+                }
+            }
+        }
+        Err(ClientError::Broken(
+            "the stream ended without [DONE]".into(),
+        ))
+    }
+
+    async fn send_json(&self, path: &str, body: &Value) -> Result<Response<Incoming>, ClientError> {
+        let request = Request::post(path)
+            .header("content-type", "application/json")
+            .body(Full::from(body.to_string()));
+        let response = send(&self.socket, request).await?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        Err(whole(response)
+            .await
+            .err()
+            .unwrap_or(ClientError::Broken("no reason".into())))
+    }
+}
+
+async fn send(
+    socket: &Path,
+    request: hyper::http::Result<Request<Full<Bytes>>>,
+) -> Result<Response<Incoming>, ClientError> {
+    let mut request = request.map_err(broken)?;
+    let host = hyper::header::HeaderValue::from_static("deltad");
+    request.headers_mut().insert(hyper::header::HOST, host);
+    let stream = tokio::net::UnixStream::connect(socket)
+        .await
+        .map_err(|_| ClientError::NoDaemon(vec![socket.to_owned()]))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(broken)?;
+    tokio::spawn(connection);
+    sender.send_request(request).await.map_err(broken)
+}
+
+async fn whole(response: Response<Incoming>) -> Result<Value, ClientError> {
+    let status = response.status();
+    let bytes = response
+        .into_body()
+        .collect()
+        .await
+        .map_err(broken)?
+        .to_bytes();
+    let value: Option<Value> = serde_json::from_slice(&bytes).ok();
+    if status.is_success() {
+        return value.ok_or_else(|| ClientError::Broken("the answer is not JSON".into()));
+    }
+    let message = value.as_ref().and_then(|v| v["error"]["message"].as_str());
+    Err(ClientError::Refused {
+        status: status.as_u16(),
+        message: message.map_or_else(
+            || String::from_utf8_lossy(&bytes).into_owned(),
+            str::to_owned,
+        ),
+    })
+}
+
+fn event_data(line: &[u8]) -> Option<&str> {
+    let line = std::str::from_utf8(line).ok()?.trim_end();
+    Some(line.strip_prefix("data:")?.trim_start())
+}
+
+/// Adds one chunk to the answer; returns its piece of text.
+fn take_chunk<'a>(chunk: &'a Value, answer: &mut Answer) -> Result<Option<&'a str>, ClientError> {
+    if let Some(message) = chunk["error"]["message"].as_str() {
+        return Err(ClientError::Broken(message.to_owned()));
+    }
+    if chunk["usage"].is_object() {
+        answer.usage = Some(chunk["usage"].clone());
+    }
+    let delta = &chunk["choices"][0]["delta"];
+    for call in delta["tool_calls"].as_array().into_iter().flatten() {
+        join_call(&mut answer.tool_calls, call);
+    }
+    let text = delta["content"].as_str().filter(|t| !t.is_empty());
+    answer.text.push_str(text.unwrap_or_default());
+    Ok(text)
+}
+
+/// A call's first delta brings its id and name, the later ones more of its arguments.
+fn join_call(calls: &mut Vec<Value>, delta: &Value) {
+    match calls.iter_mut().find(|c| c["index"] == delta["index"]) {
+        None => calls.push(delta.clone()),
+        Some(call) => {
+            let had = call["function"]["arguments"].as_str().unwrap_or_default();
+            let more = delta["function"]["arguments"].as_str().unwrap_or_default();
+            call["function"]["arguments"] = json!(format!("{had}{more}"));
+        }
+    }
+}
+
+fn broken(e: impl std::fmt::Display) -> ClientError {
+    ClientError::Broken(e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// A daemon that reads one request and writes `reply`, a few bytes at a time.
+    async fn answers(reply: &'static str) -> (tempfile::TempDir, Daemon) {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = [0; 4096];
+            let _ = stream.read(&mut buffer).await.unwrap();
+            for piece in reply.as_bytes().chunks(5) {
+                stream.write_all(piece).await.unwrap();
+            }
+        });
+        (dir, Daemon { socket })
+    }
+
+    #[tokio::test]
+    async fn an_answer_comes_in_pieces_with_usage_and_tool_calls() {
+        let (_dir, daemon) = answers(concat!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n",
+            ": ping\n\n",
+            "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n",
+            "data: {\"choices\":[{\"delta\":{\"content\":\"gr\u{fc}\"}}]}\n\n",
+            "data: {\"choices\":[{\"delta\":{\"content\":\"n\",\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"function\":{\"name\":\"f\",\"arguments\":\"{\"}}]}}]}\n\n",
+            "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"}\"}}]}}]}\n\n",
+            "data: {\"choices\":[],\"usage\":{\"completion_tokens\":2}}\n\ndata: [DONE]\n\n",
+        ))
+        .await;
+        let mut pieces = Vec::new();
+        let answer = daemon
+            .chat(&json!({}), |t| pieces.push(t.to_owned()))
+            .await
+            .unwrap();
+        assert_eq!(pieces, ["gr\u{fc}", "n"]);
+        assert_eq!(answer.text, "gr\u{fc}n");
+        assert_eq!(answer.tool_calls[0]["function"]["arguments"], "{}");
+        assert_eq!(answer.usage.unwrap()["completion_tokens"], 2);
+        assert!(answer.first.unwrap() <= answer.total);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_early_is_not_an_answer() {
+        let (_dir, daemon) = answers(
+            "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\ndata: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n",
+        )
+        .await;
+        let e = daemon.chat(&json!({}), |_| ()).await.unwrap_err();
+        assert!(matches!(e, ClientError::Broken(_)), "{e}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_carries_the_daemons_reason() {
+        let (_dir, daemon) = answers(
+            "HTTP/1.1 400 Bad Request\r\ncontent-length: 33\r\n\r\n{\"error\":{\"message\":\"too much\"}} ",
+        )
+        .await;
+        let e = daemon.chat(&json!({}), |_| ()).await.unwrap_err();
+        assert_eq!(e.to_string(), "the daemon refused (400): too much");
+    }
+
+    #[tokio::test]
+    async fn a_socket_nobody_serves_is_no_daemon() {
+        let dir = tempfile::tempdir().unwrap();
+        let e = Daemon::find(&[dir.path().join("none")]).await.unwrap_err();
+        assert!(matches!(e, ClientError::NoDaemon(_)), "{e}");
+    }
+}
