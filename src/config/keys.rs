@@ -1,7 +1,7 @@
 //! Every key of the file in one table: its section, what it takes, how it is read and shown. The
 //! parser, `--check-config` and the documentation's test all walk this table.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
@@ -350,8 +350,8 @@ fn quoted(text: impl AsRef<str>) -> Option<String> {
     Some(toml::Value::from(text.as_ref()).to_string())
 }
 
-fn show_path(path: &PathBuf) -> Option<String> {
-    quoted(path.to_string_lossy())
+fn show_path(path: impl AsRef<Path>) -> Option<String> {
+    quoted(path.as_ref().to_string_lossy())
 }
 
 fn show_or(n: &Option<usize>, word: &str) -> Option<String> {
