@@ -24,7 +24,7 @@ pub use sequence::{Sequence, Snapshot};
 #[derive(Debug, Clone)]
 pub struct Options {
     pub device: Device,
-    /// CPU threads; `None` takes every core the process may use.
+    /// CPU threads; `None` takes every core the process may use, or one for a very small model.
     pub threads: Option<usize>,
     /// Layers whose weights go to the device; `None` takes all. Nothing to a CPU.
     pub gpu_layers: Option<usize>,

@@ -127,7 +127,8 @@ impl Model {
             Device::Metal => DeviceKind::Gpu("M"),
             Device::Vulkan => DeviceKind::Gpu("Vulkan"),
         };
-        let threads = options.threads.unwrap_or_else(available_threads);
+        let bytes = std::fs::metadata(path).map_err(|e| fail(&e))?.len();
+        let threads = options.threads.unwrap_or_else(|| default_threads(bytes));
         let backend = Backend::open(kind, threads).map_err(|e| fail(&e))?;
         let bound =
             Binder::place(&file, &hparams, &specs, &backend, options).map_err(|e| fail(&e))?;
@@ -182,8 +183,16 @@ pub(super) fn cache_tensor_type(ty: CacheType) -> TensorType {
     }
 }
 
-fn available_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+/// Below this, threads wait for each other about as long as they work. Measured on 2 cores with a
+/// 21 MB file: alone, the second thread makes decoding 1.3 times as fast; beside a compiler that
+/// keeps both cores busy, ggml's spinning barrier makes it 1000 times as slow (1 s per token).
+const WORTH_THREADS: u64 = 64 << 20;
+
+fn default_threads(file_bytes: u64) -> usize {
+    match file_bytes < WORTH_THREADS {
+        true => 1,
+        false => std::thread::available_parallelism().map_or(1, usize::from),
+    }
 }
 
 /// Where each (layer, role) went.

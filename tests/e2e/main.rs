@@ -3,6 +3,7 @@
 
 mod daemon;
 mod golden;
+mod hostile;
 mod http;
 mod lifecycle;
 mod openai_client;
