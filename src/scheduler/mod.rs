@@ -57,6 +57,9 @@ pub enum Style {
     Chat(Expect),
 }
 
+/// How long a full channel is waited for when everything ends.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Requests that run side by side. As many again may be parked, their callers not reading.
@@ -280,21 +283,27 @@ impl<M: Model> Runner<M> {
             Ok(cost) => self.plan.charge(who, cost),
             Err(e) => {
                 log::error!("a request of user {} failed: {e}", who.uid);
-                let mut running = self.running.swap_remove(at);
-                running.outbox.push(failed(&e));
-                running.outbox.flush(Instant::now(), self.limits.patience);
-                let last = self.running.iter().all(|r| r.standing.uid != who.uid);
-                self.plan.leave(who, last);
+                // It stays until its caller has room to hear this.
+                running.fail(&e);
             }
         }
     }
 
+    /// The last word to everyone, with a moment for those whose channel is full.
     fn cut(&mut self) {
         for running in &mut self.running {
             running.outbox.push(Event::Failed(Failure::Stopped));
-            running.outbox.flush(Instant::now(), self.limits.patience);
         }
-        self.running.clear();
+        let deadline = Instant::now() + LAST_WORDS;
+        loop {
+            let now = Instant::now();
+            let unheard = |r: &mut Running<M>| r.outbox.flush(now, LAST_WORDS) == Reader::Parked;
+            self.running.retain_mut(unheard);
+            if self.running.is_empty() || now >= deadline {
+                return self.running.clear();
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::deliver::Outbox;
 use super::model::Model;
 use super::plan::{Cost, DECODE_COST, Standing, prefill_cost};
 use super::prefixes::Prefixes;
-use super::{Admitted, Style};
+use super::{Admitted, Style, failed};
 use crate::engine::{EngineError, Want};
 use crate::request::{Event, FinishReason, Part, Token, TokenLogprob, Usage};
 use crate::sampler::{Sampler, logprobs};
@@ -337,6 +337,12 @@ impl<M: Model> Running<M> {
                 }
             }
         }
+    }
+
+    /// Nothing more will run; the caller is told why.
+    pub fn fail(&mut self, e: &EngineError) {
+        self.phase = Phase::Finished;
+        self.outbox.push(failed(e));
     }
 
     fn end(&mut self) {

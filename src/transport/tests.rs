@@ -512,10 +512,10 @@ fn a_client_that_hangs_up_frees_its_sequence() {
     for stream in [true, false] {
         let mut setup = setup();
         let model = Fake {
-            pause: Duration::from_millis(2),
+            pause: Duration::from_millis(5),
             ..Fake::default()
         };
-        let alive = model.alive.clone();
+        let (alive, fed) = (model.alive.clone(), model.fed.clone());
         setup.model = Some(model);
         let server = serve(setup);
         let mut client = server.connect();
@@ -530,16 +530,12 @@ fn a_client_that_hangs_up_frees_its_sequence() {
         while alive() == 0 {
             std::thread::yield_now();
         }
-        let before = std::time::Instant::now();
         drop(client);
         while alive() > 0 {
             std::thread::yield_now();
         }
-        // 900 tokens take 1.8 s at least; leaving is noticed long before.
-        assert!(
-            before.elapsed() < Duration::from_millis(1500),
-            "stream: {stream}"
-        );
+        let fed = fed.load(std::sync::atomic::Ordering::Relaxed);
+        assert!(fed < 900, "it ran to its end, stream: {stream}");
     }
 }
 
