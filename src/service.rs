@@ -119,6 +119,7 @@ impl Service {
 
     /// Admits a request or says why not. Takes time in proportion to the prompt's text.
     pub fn submit(&self, caller: Caller, raw: Request) -> Result<Generation, Refusal> {
+        let arrived = Instant::now();
         self.permit(&caller)?;
         check_sampling(&raw.sampling, self.card.n_vocab)?;
         check_stop(&raw.stop)?;
@@ -146,6 +147,7 @@ impl Service {
         let (events, receiver) = mpsc::channel(UNREAD_EVENTS);
         self.scheduler.push(Admitted {
             caller,
+            arrived,
             prompt: prompt.clone(),
             style,
             seed: raw.sampling.seed.unwrap_or_else(fresh_seed),

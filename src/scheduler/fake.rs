@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -110,6 +110,7 @@ pub fn admitted(uid: u32, prompt: &[Token]) -> (Admitted, mpsc::Receiver<Event>)
             pid: None,
             unit: None,
         },
+        arrived: Instant::now(),
         prompt: prompt.to_vec(),
         style: Style::Raw,
         sampling: Sampling {

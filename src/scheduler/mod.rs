@@ -7,15 +7,17 @@ pub mod plan;
 mod prefixes;
 mod queue;
 mod running;
+mod stats;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
 pub use model::Model;
+pub use stats::Stats;
 
 use crate::engine::EngineError;
 use crate::request::{Caller, Event, Failure, Refusal, Sampling, Stop, Token};
@@ -30,6 +32,7 @@ use running::Running;
 /// in range. Only this is queued.
 pub struct Admitted {
     pub caller: Caller,
+    pub arrived: Instant,
     /// At least one token, all inside the vocabulary.
     pub prompt: Vec<Token>,
     pub style: Style,
@@ -74,19 +77,6 @@ pub struct Limits {
     pub patience: Duration,
 }
 
-/// Counters that only grow, and gauges; read without a lock, so each is right but not all at once.
-#[derive(Debug, Default)]
-pub struct Stats {
-    pub running: AtomicUsize,
-    pub prompt_tokens: AtomicU64,
-    pub cached_tokens: AtomicU64,
-    pub completion_tokens: AtomicU64,
-    pub requests: AtomicU64,
-    pub prefix_bytes: AtomicUsize,
-    /// Moves at least every second while the engine's thread lives and its passes end.
-    pub heartbeat: AtomicU64,
-}
-
 /// The scheduler as the other threads see it.
 pub struct Scheduler {
     queue: Arc<Queue>,
@@ -103,7 +93,7 @@ impl Scheduler {
         limits: Limits,
     ) -> std::io::Result<(Scheduler, Ended)> {
         let queue = Arc::new(Queue::new(limits.max_queue));
-        let stats = Arc::new(Stats::default());
+        let stats = Arc::new(Stats::new());
         let (say_ended, ended) = oneshot::channel();
         let (for_runner, counted) = (queue.clone(), stats.clone());
         let at_the_end = queue.clone();
@@ -211,7 +201,7 @@ impl<M: Model> Runner<M> {
             return false;
         };
         self.next_id += 1;
-        self.stats.requests.fetch_add(1, Relaxed);
+        self.stats.started(request.caller.uid);
         let begun = Running::start(
             self.next_id,
             request,
@@ -269,7 +259,11 @@ impl<M: Model> Runner<M> {
         );
         let usage = running.usage;
         let new = usage.completion_tokens - before.completion_tokens;
-        self.stats.completion_tokens.fetch_add(new as u64, Relaxed);
+        for i in 0..new {
+            let is_first = before.completion_tokens + i == 0;
+            let waited = running.since_last_token();
+            self.stats.token(who.uid, waited, is_first);
+        }
         if before.completion_tokens == 0 && (new > 0 || running.is_finished()) {
             let prompt = usage.prompt_tokens as u64;
             self.stats.prompt_tokens.fetch_add(prompt, Relaxed);

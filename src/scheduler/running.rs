@@ -1,6 +1,8 @@
 //! One admitted request on its way: prefill, then each choice to its end. Owns its sequence, so
 //! dropping it frees the state.
 
+use std::time::{Duration, Instant};
+
 use super::deliver::Outbox;
 use super::model::Model;
 use super::plan::{Cost, DECODE_COST, Standing, prefill_cost};
@@ -26,6 +28,8 @@ pub struct Running<M: Model> {
     /// Where further choices start from.
     fork: Option<Fork<M::Snapshot>>,
     pub usage: Usage,
+    /// When the last token came; before the first, when the request did.
+    last_token: Instant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,8 +170,15 @@ impl<M: Model> Running<M> {
                 cached_tokens: cached,
                 completion_tokens: 0,
             },
+            last_token: request.arrived,
             request,
         })
+    }
+
+    /// Time since the token before, which this call makes now.
+    pub fn since_last_token(&mut self) -> Duration {
+        let now = Instant::now();
+        now.duration_since(std::mem::replace(&mut self.last_token, now))
     }
 
     pub fn is_finished(&self) -> bool {

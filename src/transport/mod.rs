@@ -2,6 +2,7 @@
 
 pub mod fields;
 pub mod http;
+mod metrics;
 pub mod openai;
 pub mod peer;
 mod replies;

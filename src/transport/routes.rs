@@ -249,74 +249,9 @@ async fn health(State(door): Shared) -> Response {
     }
 }
 
-/// Prometheus' text format.
 async fn metrics(State(door): Shared, Extension(caller): Extension<Caller>) -> Answer {
-    use prometheus_client::encoding::text::encode;
-    use prometheus_client::metrics::counter::ConstCounter;
-    use prometheus_client::metrics::gauge::ConstGauge;
-    use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
-
-    #[derive(Debug)]
-    struct Now {
-        counters: [(&'static str, &'static str, u64); 4],
-        gauges: [(&'static str, &'static str, i64); 3],
-    }
-    impl Collector for Now {
-        fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
-            use prometheus_client::encoding::EncodeMetric;
-            for (name, help, value) in self.counters {
-                let metric = ConstCounter::new(value);
-                let encoder = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
-                metric.encode(encoder)?;
-            }
-            for (name, help, value) in self.gauges {
-                let metric = ConstGauge::new(value);
-                let encoder = encoder.encode_descriptor(name, help, None, metric.metric_type())?;
-                metric.encode(encoder)?;
-            }
-            Ok(())
-        }
-    }
-
-    let service = service(&door, &caller)?;
-    let stats = service.stats();
-    let mut registry = prometheus_client::registry::Registry::with_prefix("deltad");
-    registry.register_collector(Box::new(Now {
-        counters: [
-            ("requests", "Requests started", stats.requests.load(Relaxed)),
-            (
-                "prompt_tokens",
-                "Prompt tokens",
-                stats.prompt_tokens.load(Relaxed),
-            ),
-            (
-                "cached_tokens",
-                "Prompt tokens not computed again",
-                stats.cached_tokens.load(Relaxed),
-            ),
-            (
-                "completion_tokens",
-                "Tokens generated",
-                stats.completion_tokens.load(Relaxed),
-            ),
-        ],
-        gauges: [
-            (
-                "running",
-                "Requests running",
-                stats.running.load(Relaxed) as i64,
-            ),
-            ("queued", "Requests waiting", service.queued() as i64),
-            (
-                "prefix_bytes",
-                "Bytes of kept states",
-                stats.prefix_bytes.load(Relaxed) as i64,
-            ),
-        ],
-    }));
-    let mut text = String::new();
-    let written = encode(&mut text, &registry);
-    written.map_err(|_| Error::from(Failure::Broken))?;
+    let text = super::metrics::text(service(&door, &caller)?);
+    let text = text.map_err(|_| Error::from(Failure::Broken))?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
@@ -388,8 +323,10 @@ async fn completions(
 }
 
 async fn generate(door: Arc<Door>, caller: Caller, raw: Body, kind: Kind) -> Answer {
+    // Read before anything is refused: a client that is still sending would not see the answer.
+    let value = body(&door, raw).await;
     service(&door, &caller)?;
-    let value = body(&door, raw).await?;
+    let value = value?;
     let at = door.clone();
     let (asked, generations) = off_thread(move || {
         let asked = match kind {

@@ -1,0 +1,71 @@
+//! What the scheduler counts. Read without a lock: each figure is right, all together are not one
+//! moment's.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+/// Labels of one user's figures.
+pub type ByUid = Family<[(&'static str, String); 1], Counter>;
+
+/// Counters that only grow, and gauges.
+#[derive(Debug)]
+pub struct Stats {
+    pub running: AtomicUsize,
+    pub prompt_tokens: AtomicU64,
+    pub cached_tokens: AtomicU64,
+    pub completion_tokens: AtomicU64,
+    pub requests: AtomicU64,
+    pub prefix_bytes: AtomicUsize,
+    /// Moves at least every second while the engine's thread lives and its passes end.
+    pub heartbeat: AtomicU64,
+    /// Seconds from admission to the first token, waiting included.
+    pub first_token: Histogram,
+    /// Seconds from one token of an answer to the next, other requests' turns included.
+    pub between_tokens: Histogram,
+    pub caller_requests: ByUid,
+    pub caller_tokens: ByUid,
+}
+
+impl Stats {
+    pub(super) fn new() -> Stats {
+        Stats {
+            running: AtomicUsize::new(0),
+            prompt_tokens: AtomicU64::new(0),
+            cached_tokens: AtomicU64::new(0),
+            completion_tokens: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            prefix_bytes: AtomicUsize::new(0),
+            heartbeat: AtomicU64::new(0),
+            // 1 ms to 65 s.
+            first_token: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
+            // 0.1 ms to 3.3 s.
+            between_tokens: Histogram::new(exponential_buckets(0.0001, 2.0, 16)),
+            caller_requests: ByUid::default(),
+            caller_tokens: ByUid::default(),
+        }
+    }
+
+    pub(super) fn started(&self, uid: u32) {
+        self.requests.fetch_add(1, Relaxed);
+        self.caller_requests.get_or_create(&label(uid)).inc();
+    }
+
+    /// `waited`: since the token before, or since the request's admission.
+    pub(super) fn token(&self, uid: u32, waited: Duration, is_first: bool) {
+        self.completion_tokens.fetch_add(1, Relaxed);
+        self.caller_tokens.get_or_create(&label(uid)).inc();
+        let times = match is_first {
+            true => &self.first_token,
+            false => &self.between_tokens,
+        };
+        times.observe(waited.as_secs_f64());
+    }
+}
+
+fn label(uid: u32) -> [(&'static str, String); 1] {
+    [("uid", uid.to_string())]
+}
