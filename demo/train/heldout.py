@@ -77,7 +77,7 @@ CATEGORIES = {
     "corrected sum": (20, several(tasks.arithmetic, 2)), "corrected word": (20, several(tasks.spelling, 2)), "corrected fact": (25, lambda w: remembered(w, changed=True)),
     "json by fields": (40, lambda w: record(w, False)), "json by schema": (20, lambda w: record(w, True)), "tool call": (40, lambda w: called(w, False)), "tool result": (25, lambda w: called(w, True)),
     "fact never told": (25, untold), "fact in a text": (25, read),
-    "recall near": (40, lambda w: remembered(w)), "recall 500": (30, lambda w: remembered(w, 500)), "recall 2k": (30, lambda w: remembered(w, 2000)), "recall 7k": (15, lambda w: remembered(w, 7300)),
+    "recall near": (40, lambda w: remembered(w)), "recall 500": (30, lambda w: remembered(w, 500)), "recall 2k": (30, lambda w: remembered(w, 2000)), "recall 8k": (15, lambda w: remembered(w, 8600)),
 }
 
 
