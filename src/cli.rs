@@ -42,10 +42,18 @@ pub enum Command {
     /// Ask one question; the answer streams to standard output.
     #[command(after_help = "Examples:\n  deltad ask 'Name three rivers'\n  \
                             git diff | deltad ask 'Write a commit message for this'\n  \
-                            deltad ask --json --temperature 0 'What is 2 plus 2?'")]
+                            deltad ask --json --temperature 0 'What is 2 plus 2?'\n  \
+                            deltad ask --schema order.json 'Tessa ordered 12 kettles' | jq .quantity\n\n\
+                            A conversation, kept in a file between commands:\n  \
+                            deltad ask --conversation talk.json 'My name is Clara'\n  \
+                            deltad ask --conversation talk.json 'What is my name?'\n\n\
+                            A tool: the model calls it, you run it, the model uses its result:\n  \
+                            deltad ask --conversation talk.json --tools tools.json 'Is it raining in Lyon?'\n  \
+                            => get_weather {\"city\": \"Lyon\"}\n  \
+                            deltad ask --conversation talk.json --tools tools.json --tool-result rain")]
     Ask(Ask),
     /// Hold a conversation. Ctrl-C stops an answer, Ctrl-D ends; /help lists commands.
-    Chat(Talk),
+    Chat(Chat),
     /// Say whether a daemon answers, and with which model.
     Status(Status),
     /// Print a completion script for a shell.
@@ -111,8 +119,31 @@ pub struct Ask {
     #[arg(long)]
     pub json: bool,
     /// Send this JSON list of messages before the question.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "conversation")]
     pub messages: Option<PathBuf>,
+    /// Go on with the conversation in FILE, and keep the question and its answer there. Made if
+    /// there is none; the same JSON list of messages.
+    #[arg(long, value_name = "FILE")]
+    pub conversation: Option<PathBuf>,
+    /// Answer with JSON that keeps to the JSON schema in FILE.
+    #[arg(long, value_name = "FILE")]
+    pub schema: Option<PathBuf>,
+    /// Let the model call the tools in FILE, a JSON list in OpenAI's form. Each call is printed on
+    /// a line: its name, a space, its arguments as JSON. Nothing is run.
+    #[arg(long, value_name = "FILE")]
+    pub tools: Option<PathBuf>,
+    /// What a tool gave that the conversation's last answer called; once for each call, in order.
+    #[arg(long, value_name = "TEXT")]
+    pub tool_result: Vec<String>,
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+#[derive(Debug, Args)]
+pub struct Chat {
+    /// Go on with the conversation in FILE, and keep each turn there; made if there is none.
+    #[arg(long, value_name = "FILE")]
+    pub conversation: Option<PathBuf>,
     #[command(flatten)]
     pub talk: Talk,
 }

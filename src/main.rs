@@ -87,6 +87,7 @@ fn finish(result: Result<Ended, ClientError>) -> ExitCode {
     match result {
         Ok(Ended::Done) => ExitCode::SUCCESS,
         Ok(Ended::Interrupted) => ExitCode::from(exit::INTERRUPTED),
+        Err(e) if e.is_closed_pipe() => ExitCode::from(exit::FAILED),
         Err(e) => {
             eprintln!("deltad: {e}");
             if let Some(advice) = e.advice() {

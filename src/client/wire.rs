@@ -1,6 +1,7 @@
 //! One HTTP exchange with the daemon over its Unix socket. Knows JSON and server-sent events; no
 //! terminal, no command line.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,12 +16,18 @@ use serde_json::{Value, json};
 pub enum ClientError {
     #[error("no daemon answers on {}", .0.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" or "))]
     NoDaemon(Vec<PathBuf>),
+    #[error("{}: this user may not connect", .0.display())]
+    NotPermitted(PathBuf),
+    #[error("the daemon is still loading its model")]
+    Loading,
     #[error("the daemon refused ({status}): {message}")]
     Refused { status: u16, message: String },
     #[error("the daemon broke off: {0}")]
     Broken(String),
     #[error("{0}")]
     Input(String),
+    #[error("standard output: {0}")]
+    Output(std::io::Error),
 }
 
 /// What came back from one streamed chat completion.
@@ -30,9 +37,30 @@ pub struct Answer {
     /// OpenAI's `tool_calls` deltas, put together by index.
     pub tool_calls: Vec<Value>,
     pub usage: Option<Value>,
-    /// From the request to the first piece of text.
+    /// OpenAI's `finish_reason`.
+    pub finish: Option<String>,
+    /// From the request to the first piece of text or of a tool call.
     pub first: Option<Duration>,
     pub total: Duration,
+}
+
+impl Answer {
+    /// As a whole answer would have held it.
+    pub fn message(&self) -> Value {
+        let mut message = json!({"role": "assistant", "content": self.text});
+        if !self.tool_calls.is_empty() {
+            if self.text.is_empty() {
+                message["content"] = Value::Null;
+            }
+            let mut calls = self.tool_calls.clone();
+            for call in calls.iter_mut().filter_map(Value::as_object_mut) {
+                // A number for joining deltas, of no use in a history.
+                call.shift_remove("index");
+            }
+            message["tool_calls"] = Value::Array(calls);
+        }
+        message
+    }
 }
 
 /// A daemon that accepted a connection at this socket a moment ago.
@@ -44,14 +72,37 @@ pub struct Daemon {
 impl Daemon {
     /// The first of `candidates` on which something answers.
     pub async fn find(candidates: &[PathBuf]) -> Result<Daemon, ClientError> {
+        let mut closed = None;
         for socket in candidates {
-            if tokio::net::UnixStream::connect(socket).await.is_ok() {
-                return Ok(Daemon {
-                    socket: socket.clone(),
-                });
+            match tokio::net::UnixStream::connect(socket).await {
+                Ok(_) => {
+                    let socket = socket.clone();
+                    return Ok(Daemon { socket });
+                }
+                Err(e) if e.kind() == ErrorKind::PermissionDenied => closed = Some(socket),
+                Err(_) => {}
             }
         }
-        Err(ClientError::NoDaemon(candidates.to_vec()))
+        Err(match closed {
+            Some(socket) => ClientError::NotPermitted(socket.clone()),
+            None => ClientError::NoDaemon(candidates.to_vec()),
+        })
+    }
+
+    /// Waits while the daemon loads its model, which takes as long as it takes; says so once.
+    pub async fn wait_loaded(&self, say: impl Fn(&str)) -> Result<(), ClientError> {
+        let mut said = false;
+        loop {
+            match self.get("/health").await {
+                Err(ClientError::Loading) => {
+                    if !std::mem::replace(&mut said, true) {
+                        say("the model is still loading; waiting for it");
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                other => return other.map(drop),
+            }
+        }
     }
 
     /// `GET path` as JSON.
@@ -70,7 +121,7 @@ impl Daemon {
     pub async fn chat(
         &self,
         body: &Value,
-        mut on_text: impl FnMut(&str),
+        mut on_text: impl FnMut(&str) -> Result<(), ClientError>,
     ) -> Result<Answer, ClientError> {
         let started = Instant::now();
         let mut body = body.clone();
@@ -95,9 +146,12 @@ impl Daemon {
                     return Ok(answer);
                 }
                 let chunk: Value = serde_json::from_str(data).map_err(broken)?;
-                if let Some(text) = take_chunk(&chunk, &mut answer)? {
+                let text = take_chunk(&chunk, &mut answer)?;
+                if text.is_some() || !answer.tool_calls.is_empty() {
                     answer.first.get_or_insert_with(|| started.elapsed());
-                    on_text(text);
+                }
+                if let Some(text) = text {
+                    on_text(text)?;
                 }
             }
         }
@@ -150,7 +204,11 @@ async fn whole(response: Response<Incoming>) -> Result<Value, ClientError> {
     if status.is_success() {
         return value.ok_or_else(|| ClientError::Broken("the answer is not JSON".into()));
     }
-    let message = value.as_ref().and_then(|v| v["error"]["message"].as_str());
+    let said = |name| value.as_ref().and_then(|v| v["error"][name].as_str());
+    if said("code") == Some("loading") {
+        return Err(ClientError::Loading);
+    }
+    let message = said("message");
     Err(ClientError::Refused {
         status: status.as_u16(),
         message: message.map_or_else(
@@ -172,6 +230,9 @@ fn take_chunk<'a>(chunk: &'a Value, answer: &mut Answer) -> Result<Option<&'a st
     }
     if chunk["usage"].is_object() {
         answer.usage = Some(chunk["usage"].clone());
+    }
+    if let Some(reason) = chunk["choices"][0]["finish_reason"].as_str() {
+        answer.finish = Some(reason.to_owned());
     }
     let delta = &chunk["choices"][0]["delta"];
     for call in delta["tool_calls"].as_array().into_iter().flatten() {
@@ -228,17 +289,24 @@ mod tests {
             "data: {\"choices\":[{\"delta\":{\"content\":\"gr\u{fc}\"}}]}\n\n",
             "data: {\"choices\":[{\"delta\":{\"content\":\"n\",\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"function\":{\"name\":\"f\",\"arguments\":\"{\"}}]}}]}\n\n",
             "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"}\"}}]}}]}\n\n",
+            "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tool_calls\"}]}\n\n",
             "data: {\"choices\":[],\"usage\":{\"completion_tokens\":2}}\n\ndata: [DONE]\n\n",
         ))
         .await;
         let mut pieces = Vec::new();
         let answer = daemon
-            .chat(&json!({}), |t| pieces.push(t.to_owned()))
+            .chat(&json!({}), |t| {
+                pieces.push(t.to_owned());
+                Ok(())
+            })
             .await
             .unwrap();
         assert_eq!(pieces, ["gr\u{fc}", "n"]);
         assert_eq!(answer.text, "gr\u{fc}n");
         assert_eq!(answer.tool_calls[0]["function"]["arguments"], "{}");
+        assert_eq!(answer.finish.as_deref(), Some("tool_calls"));
+        let kept = &answer.message()["tool_calls"][0];
+        assert_eq!((&kept["id"], kept.get("index")), (&json!("a"), None));
         assert_eq!(answer.usage.unwrap()["completion_tokens"], 2);
         assert!(answer.first.unwrap() <= answer.total);
     }
@@ -249,7 +317,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\ndata: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n",
         )
         .await;
-        let e = daemon.chat(&json!({}), |_| ()).await.unwrap_err();
+        let e = daemon.chat(&json!({}), |_| Ok(())).await.unwrap_err();
         assert!(matches!(e, ClientError::Broken(_)), "{e}");
     }
 
@@ -259,8 +327,18 @@ mod tests {
             "HTTP/1.1 400 Bad Request\r\ncontent-length: 33\r\n\r\n{\"error\":{\"message\":\"too much\"}} ",
         )
         .await;
-        let e = daemon.chat(&json!({}), |_| ()).await.unwrap_err();
+        let e = daemon.chat(&json!({}), |_| Ok(())).await.unwrap_err();
         assert_eq!(e.to_string(), "the daemon refused (400): too much");
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_loads_is_told_from_one_that_refuses() {
+        let (_dir, daemon) = answers(
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 28\r\n\r\n{\"error\":{\"code\":\"loading\"}}",
+        )
+        .await;
+        let e = daemon.get("/health").await.unwrap_err();
+        assert!(matches!(e, ClientError::Loading), "{e}");
     }
 
     #[tokio::test]

@@ -27,14 +27,26 @@ pub fn fixture(name: &str) -> PathBuf {
     root.join("tests/fixtures").join(name)
 }
 
+/// A file or directory of the demo model.
+pub fn demo(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("demo")
+        .join(name)
+}
+
 /// A home with the tiny checkpoint, converted exactly, and a configuration.
 pub fn home(extra: &str) -> tempfile::TempDir {
+    home_with(&fixture("tiny"), "f32", extra)
+}
+
+/// A home with a checkpoint, converted, and a configuration. The file is `model.gguf`.
+pub fn home_with(checkpoint: &Path, file_type: &str, extra: &str) -> tempfile::TempDir {
     let home = tempfile::tempdir().expect("a directory");
     let converted = Command::new(env!("CARGO_BIN_EXE_deltad-quantize"))
         .arg("convert")
-        .arg(fixture("tiny"))
-        .arg(home.path().join("tiny.gguf"))
-        .args(["--type", "f32", "--quiet"])
+        .arg(checkpoint)
+        .arg(home.path().join("model.gguf"))
+        .args(["--type", file_type, "--quiet"])
         .status()
         .expect("the converter");
     assert!(converted.success());
@@ -51,7 +63,7 @@ pub fn command(home: &Path, socket: &Path) -> Command {
         .arg("--config")
         .arg(home.join("deltad.toml"))
         .arg("--model")
-        .arg(home.join("tiny.gguf"))
+        .arg(home.join("model.gguf"))
         .arg("--socket")
         .arg(socket)
         .stdout(Stdio::null())
@@ -72,7 +84,14 @@ pub fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 }
 
 pub fn start(extra: &str) -> Daemon {
-    let home = home(extra);
+    run(home(extra))
+}
+
+pub fn start_with(checkpoint: &Path, file_type: &str, extra: &str) -> Daemon {
+    run(home_with(checkpoint, file_type, extra))
+}
+
+fn run(home: tempfile::TempDir) -> Daemon {
     let socket = home.path().join("run/deltad.sock");
     let child = command(home.path(), &socket).spawn().expect("the daemon");
     let mut daemon = Daemon {

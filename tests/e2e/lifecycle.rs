@@ -64,7 +64,11 @@ fn a_second_signal_cuts_a_running_answer_and_says_so() {
 #[test]
 fn a_model_that_is_none_is_an_exit_code_and_no_crash() {
     let home = home("");
-    std::fs::write(home.path().join("tiny.gguf"), b"GGUF\x03\0\0\0 and no more").expect("a file");
+    std::fs::write(
+        home.path().join("model.gguf"),
+        b"GGUF\x03\0\0\0 and no more",
+    )
+    .expect("a file");
     let socket = home.path().join("s");
     let status = command(home.path(), &socket).status().expect("a run");
     assert_eq!(status.code(), Some(1));

@@ -1,0 +1,110 @@
+//! What the commands print: answers on standard output, remarks on standard error.
+
+use std::io::{IsTerminal, Write};
+
+use super::{Answer, ClientError};
+
+/// A piece of an answer, at once.
+pub fn piece(text: &str) -> Result<(), ClientError> {
+    let mut out = std::io::stdout().lock();
+    let text = match out.is_terminal() {
+        true => harmless(text),
+        false => text.to_owned(),
+    };
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(ClientError::Output)
+}
+
+pub fn line(text: &str) -> Result<(), ClientError> {
+    piece(&format!("{text}\n"))
+}
+
+/// Ends the text's line; then each tool call on a line of its own, as `name arguments`, which a
+/// shell's `read -r name arguments` takes apart.
+pub fn end_of_answer(answer: &Answer) -> Result<(), ClientError> {
+    if !answer.text.is_empty() || answer.tool_calls.is_empty() {
+        line("")?;
+    }
+    for call in &answer.tool_calls {
+        let said = |value: &serde_json::Value| value.as_str().unwrap_or("?").replace('\n', " ");
+        let function = &call["function"];
+        line(&format!(
+            "{} {}",
+            said(&function["name"]),
+            said(&function["arguments"])
+        ))?;
+    }
+    if answer.finish.as_deref() == Some("length") {
+        note("the answer was cut: it reached the limit on tokens");
+    }
+    Ok(())
+}
+
+/// A remark to the person; grey where that can be seen.
+pub fn note(text: &str) {
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    match colour {
+        true => eprintln!("\x1b[90m[{text}]\x1b[0m"),
+        false => eprintln!("[{text}]"),
+    }
+}
+
+/// What a model says must not move the cursor or colour the screen.
+fn harmless(text: &str) -> String {
+    let shown = |c: char| match c.is_control() && c != '\n' && c != '\t' {
+        true => char::REPLACEMENT_CHARACTER,
+        false => c,
+    };
+    text.chars().map(shown).collect()
+}
+
+/// Reading speed needs the time to the first piece, and counts what was not kept from before;
+/// writing speed counts the tokens after the first, over the time after the first.
+pub fn speed(answer: &Answer) -> String {
+    let usage = answer.usage.as_ref();
+    let count = |path: &str| usage.and_then(|u| u.pointer(path)?.as_u64()).unwrap_or(0);
+    let (prompt, written) = (count("/prompt_tokens"), count("/completion_tokens"));
+    let kept = count("/prompt_tokens_details/cached_tokens");
+    let kept = match kept {
+        0 => String::new(),
+        n => format!(" ({n} of them known from before)"),
+    };
+    let first = answer.first.unwrap_or(answer.total);
+    let rest = (answer.total - first).as_secs_f64();
+    let rate = match written {
+        0 | 1 => String::new(),
+        n => format!(", {:.0} a second", (n - 1) as f64 / rest.max(1e-9)),
+    };
+    format!(
+        "{prompt} tokens in{kept}, first word after {:.0} ms, {written} tokens out{rate}",
+        first.as_secs_f64() * 1e3
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::time::Duration;
+
+    #[test]
+    fn writing_speed_leaves_out_the_first_token() {
+        let answer = Answer {
+            usage: Some(json!({"prompt_tokens": 5, "completion_tokens": 11,
+                "prompt_tokens_details": {"cached_tokens": 3}})),
+            first: Some(Duration::from_secs(1)),
+            total: Duration::from_secs(3),
+            ..Answer::default()
+        };
+        assert_eq!(
+            speed(&answer),
+            "5 tokens in (3 of them known from before), first word after 1000 ms, \
+             11 tokens out, 5 a second"
+        );
+    }
+
+    #[test]
+    fn escape_sequences_of_a_model_do_not_reach_a_terminal() {
+        assert_eq!(harmless("a\x1b[2Jb\r\n\tc"), "a\u{fffd}[2Jb\u{fffd}\n\tc");
+    }
+}
