@@ -2,6 +2,7 @@
 //! checkpoint, a Unix socket.
 
 mod cli;
+mod conversation;
 mod daemon;
 mod golden;
 mod hostile;
