@@ -90,6 +90,35 @@ impl Node<'_> {
             sys::GGML_TYPE_F32,
         )
     }
+    /// Shows each row of source `at` with its place `[i1, i2, i3]`, whatever the strides between
+    /// rows. False, and nothing shown, if it is not F32 or the values of a row are apart.
+    pub fn each_source_row(&self, at: usize, show: &mut dyn FnMut([usize; 3], &[f32])) -> bool {
+        // SAFETY: as above.
+        let source = self.raw.src.get(at).and_then(|raw| unsafe { raw.as_ref() });
+        let Some(raw) = source.filter(|raw| raw.type_ == sys::GGML_TYPE_F32 && raw.nb[0] == 4)
+        else {
+            return false;
+        };
+        if raw.data.is_null() {
+            return false;
+        }
+        // SAFETY: `raw` is a live tensor.
+        let bytes = unsafe { sys::ggml_nbytes(raw) };
+        let mut all = vec![0f32; bytes / 4];
+        // SAFETY: a computed tensor that spans `bytes` bytes, and as many in `all`.
+        unsafe { sys::ggml_backend_tensor_get(raw, all.as_mut_ptr().cast(), 0, bytes) };
+        let [width, n1, n2, n3] = raw.ne.map(|n| n as usize);
+        let [_, s1, s2, s3] = raw.nb.map(|n| n / 4);
+        for i3 in 0..n3 {
+            for i2 in 0..n2 {
+                for i1 in 0..n1 {
+                    let start = i1 * s1 + i2 * s2 + i3 * s3;
+                    show([i1, i2, i3], &all[start..start + width]);
+                }
+            }
+        }
+        true
+    }
     /// The rows of source `at`, if it holds indices: `[ne1][ne0]`, whatever its stride.
     pub fn source_indices(&self, at: usize) -> Option<Vec<Vec<i32>>> {
         // SAFETY: as above.

@@ -19,6 +19,61 @@ pub struct Llama {
 #[error("llama.cpp: {0}")]
 pub struct RivalError(String);
 
+fn c_path(path: &Path) -> Result<CString, RivalError> {
+    let name = CString::new(path.as_os_str().as_encoded_bytes());
+    name.map_err(|_| RivalError(format!("{}: the path holds a zero byte", path.display())))
+}
+
+/// A weight's name and its importance, `[matrices, row]`, as llama.cpp's quantizer takes them.
+pub type RivalImportance = (String, Vec<f32>);
+
+/// llama.cpp's quantizer, as `llama-quantize` calls it: `source` to `target` at the mix of number
+/// `general.file_type`. Overwrites `target`.
+pub fn quantize(
+    source: &Path,
+    target: &Path,
+    file_type: u32,
+    importance: &[RivalImportance],
+    threads: usize,
+) -> Result<(), RivalError> {
+    let (from, to) = (c_path(source)?, c_path(target)?);
+    let name = |(name, _): &RivalImportance| CString::new(name.as_bytes());
+    let names = importance.iter().map(name).collect::<Result<Vec<_>, _>>();
+    let names = names.map_err(|_| RivalError("a tensor's name holds a zero byte".into()))?;
+    let entry = |(name, (_, values)): (&CString, &RivalImportance)| sys::llama_model_imatrix_data {
+        name: name.as_ptr(),
+        data: values.as_ptr(),
+        size: values.len(),
+    };
+    let mut list: Vec<_> = names.iter().zip(importance).map(entry).collect();
+    list.push(sys::llama_model_imatrix_data {
+        name: std::ptr::null(),
+        data: std::ptr::null(),
+        size: 0,
+    });
+    crate::backend::route_logs();
+    // SAFETY: default parameters with plain fields changed; paths and names are terminated strings
+    // and the list ends in an entry without a name; all of them outlive the call. It checks sizes
+    // and types itself, and returns a status where it throws.
+    let status = unsafe {
+        sys::llama_backend_init();
+        let mut params = sys::llama_model_quantize_default_params();
+        params.nthread = threads as i32;
+        params.ftype = file_type as _;
+        if !importance.is_empty() {
+            params.imatrix = list.as_ptr();
+        }
+        sys::llama_model_quantize(from.as_ptr(), to.as_ptr(), &params)
+    };
+    match status {
+        0 => Ok(()),
+        status => Err(RivalError(format!(
+            "{}: quantizing to file type {file_type} failed with {status}",
+            source.display()
+        ))),
+    }
+}
+
 /// Which cache rows llama.cpp keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RivalCache {
@@ -36,8 +91,7 @@ impl Llama {
         cache: RivalCache,
     ) -> Result<Self, RivalError> {
         let fail = |what: &str| RivalError(format!("{}: {what}", path.display()));
-        let name = CString::new(path.as_os_str().as_encoded_bytes());
-        let name = name.map_err(|_| fail("the path holds a zero byte"))?;
+        let name = c_path(path)?;
         crate::backend::route_logs();
         let ty = match cache {
             RivalCache::F32 => sys::GGML_TYPE_F32,

@@ -188,17 +188,19 @@ impl<'a> Conversion<'a> {
         interrupted: &AtomicBool,
         observer: &mut dyn Observer,
     ) -> Result<(), Error> {
-        // An importance of the wrong shape is found before the first byte.
-        let importances = self.steps.iter().map(|step| match imatrix {
+        let importance = |step: &Step<'_>| match imatrix {
             Some(imatrix) => imatrix.of(&step.spec),
             None => Ok(None),
-        });
-        let importances = importances.collect::<Result<Vec<_>, _>>()?;
+        };
+        // An importance of the wrong shape is found before the first byte.
+        for step in &self.steps {
+            importance(step)?;
+        }
         let output = Output::create(target, self.file_size(), overwrite)?;
         let output = stream::write(output, target, self.layout.clone(), |sink| {
-            for (step, importance) in self.steps.iter().zip(importances) {
+            for step in &self.steps {
                 observer.tensor(&step.spec.name);
-                sink.tensor(step, importance, &mut |values| {
+                sink.tensor(step, importance(step)?.as_ref(), &mut |values| {
                     observer.advance(values);
                     match interrupted.load(Ordering::Relaxed) {
                         true => Err(Error::Interrupted),

@@ -124,7 +124,7 @@ impl Sink {
             parts
                 .into_par_iter()
                 .try_for_each_init(Vec::new, |values, (block, part)| {
-                    let weights = importance.and_then(|i| i.of_matrix(block.matrix));
+                    let weights = importance.map(|i| i.of_matrix(block.matrix));
                     convert_block(step, block, row, weights, values, part)
                 })?;
             let lost = || Error::io(Path::new(&step.spec.name), io::ErrorKind::BrokenPipe.into());
