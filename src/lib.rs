@@ -15,6 +15,7 @@
 //! | [`text`] | tokens, templates, whole characters, tool calls | `request` |
 //! | [`sampler`] | logits, parameters and a random stream to one token | `request` |
 //! | [`engine`] | the model, its sequences, one forward pass | `request` |
+//! | [`measure`] | what a model does with a text, and how far another is from it | `engine text request` |
 //! | [`scheduler`] | what runs next; the only thread that owns the engine | `engine sampler text request` |
 //! | [`service`] | the single door: validate, render, tokenize, admit | `scheduler text request` |
 //! | [`transport`] | wire formats, nothing else | `service request` |
@@ -30,6 +31,7 @@ pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod engine;
+pub mod measure;
 pub mod request;
 pub mod sampler;
 pub mod scheduler;

@@ -9,6 +9,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sampler", &["request"]),
     ("engine", &["request"]),
     ("sessions", &["engine", "request"]),
+    ("measure", &["engine", "text", "request"]),
     (
         "scheduler",
         &["engine", "sampler", "sessions", "text", "request"],

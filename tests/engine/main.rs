@@ -3,5 +3,6 @@
 
 mod checkpoint;
 mod exactness;
+mod measure;
 mod rival;
 mod state;

@@ -20,6 +20,8 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Convert(Convert),
+    Imatrix(Imatrix),
+    Quality(Quality),
     Inspect(Inspect),
     Verify(Verify),
     Synth(Synth),
@@ -57,6 +59,79 @@ pub struct Convert {
     /// No progress, no remarks.
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// How a text is read by `imatrix` and `quality`.
+#[derive(Debug, clap::Args)]
+pub struct Reading {
+    /// Tokens per chunk, each read afresh; what is left over at the end is not read.
+    #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..))]
+    pub chunk: u32,
+    /// Reads the first N chunks only.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub chunks: Option<u32>,
+    /// Threads; all cores if not given, one for a very small model.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+    /// No progress, no remarks.
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Finds out which weights matter: runs a model over a text and writes an importance matrix.
+///
+/// The matrix holds, for every weight, the squares of what met each of its columns. `convert
+/// --imatrix` then spends its precision where it counts. Use the F16 (or F32, BF16) file and a text
+/// like what the model will be asked: its own chat markup, its languages, its tasks. Special tokens
+/// spelled in the text are those tokens. llama.cpp's tools read the file, and we read theirs.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  deltad-quantize convert CHECKPOINT f16.gguf --type f16
+  deltad-quantize imatrix f16.gguf calibration.txt -o importance.gguf
+  deltad-quantize convert f16.gguf q4.gguf --type q4_k_m --imatrix importance.gguf
+
+The more experts a model has, the longer a text it needs: experts that saw few tokens are named at
+the end, and `convert` treats their columns more alike.")]
+pub struct Imatrix {
+    /// The model, GGUF.
+    pub model: PathBuf,
+    /// The text, UTF-8.
+    pub text: PathBuf,
+    /// The file to write.
+    #[arg(long, short, value_name = "FILE")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub reading: Reading,
+    /// Replaces an existing file.
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+/// Measures what quantization lost: how far model B is from model A on a text.
+///
+/// Both models read the text in step. Positions of each chunk's second half are scored: perplexity
+/// of both, KL divergence of B from A (mean, median, and the worst in a hundred and a thousand) and
+/// how often both put the same token first. Take as A the F16 file that B was made from, and a text
+/// that was not used for the importance matrix. The cache is f32 on both sides.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  deltad-quantize quality f16.gguf q4.gguf heldout.txt
+
+Reading the figures: KL is in nats; 0 means that B says exactly what A says. The mean tells how much
+is lost, the 99.9 % quantile how badly it goes when it goes wrong. Perplexity alone can hide a loss:
+errors that favour the text cancel those that do not.")]
+pub struct Quality {
+    /// The model to compare with, GGUF.
+    pub a: PathBuf,
+    /// The model to judge, GGUF, with the same vocabulary.
+    pub b: PathBuf,
+    /// The text, UTF-8.
+    pub text: PathBuf,
+    #[command(flatten)]
+    pub reading: Reading,
+    /// One JSON object; no progress.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Shows a file's keys and tensors.

@@ -1,11 +1,12 @@
 //! `convert`: plan, show or write.
 
 use crate::args::Convert;
-use crate::progress::Progress;
+use crate::progress::{Progress, Unit};
 use crate::{interrupt, table};
 use quantize::convert::{Conversion, Input, Options, Step};
 use quantize::error::Error;
-use quantize::imatrix::Imatrix;
+use quantize::imatrix::{FEW, Imatrix, Importance};
+use quantize::schema::Role;
 use std::path::Path;
 
 pub fn run(args: &Convert) -> Result<(), Error> {
@@ -32,7 +33,7 @@ pub fn run(args: &Convert) -> Result<(), Error> {
         .num_threads(args.threads.map_or(0, usize::from))
         .build()
         .map_err(|e| here(std::io::Error::other(e)))?;
-    let mut progress = Progress::new(conversion.values(), args.quiet);
+    let mut progress = Progress::new(conversion.values(), Unit::Values, args.quiet);
     let written = pool.install(|| {
         conversion.write(
             &args.target,
@@ -75,11 +76,22 @@ fn remarks(conversion: &Conversion<'_>, imatrix: Option<&Imatrix>) -> Result<(),
 
 /// Why the type is not the one asked for, and what the importance matrix does not know.
 fn note(step: &Step<'_>, imatrix: Option<&Imatrix>) -> Result<Option<String>, Error> {
-    let importance = imatrix.map(|imatrix| imatrix.of(&step.spec)).transpose()?;
-    let unseen = importance.flatten().map_or(0, |i| i.unseen());
-    let unseen = (unseen > 0).then(|| format!("{unseen} experts saw no token"));
-    let parts: Vec<String> = step.note.clone().into_iter().chain(unseen).collect();
+    let unknown = match imatrix {
+        Some(imatrix) if step.ty.is_quantized() => unknown(imatrix.of(&step.spec)?, step),
+        _ => None,
+    };
+    let parts: Vec<String> = step.note.clone().into_iter().chain(unknown).collect();
     Ok((!parts.is_empty()).then(|| parts.join("; ")))
+}
+
+fn unknown(importance: Option<Importance>, step: &Step<'_>) -> Option<String> {
+    let Some(importance) = importance else {
+        // Rows of the embedding are looked up, not multiplied.
+        let met = step.spec.role != Role::TokenEmbd;
+        return met.then(|| "not in the importance matrix".to_owned());
+    };
+    let (few, none) = importance.scarce();
+    (few > 0).then(|| format!("{few} experts saw fewer than {FEW} tokens, {none} of them none"))
 }
 
 fn show(conversion: &Conversion<'_>, imatrix: Option<&Imatrix>) -> Result<(), Error> {

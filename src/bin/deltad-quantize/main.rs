@@ -10,24 +10,31 @@
 
 mod args;
 mod convert;
+mod failure;
+mod imatrix;
 mod inspect;
 mod interrupt;
 mod progress;
+mod quality;
+mod reading;
 mod synth;
 mod table;
 mod verify;
 
 use clap::{CommandFactory, Parser};
+use failure::Failure;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let args = args::Args::parse();
-    let result = match &args.command {
-        args::Command::Convert(args) => convert::run(args),
-        args::Command::Inspect(args) => inspect::run(args),
-        args::Command::Synth(args) => synth::run(args),
-        args::Command::Verify(args) => verify::run(args),
+    let result: Result<(), Failure> = match &args.command {
+        args::Command::Convert(args) => convert::run(args).map_err(Failure::from),
+        args::Command::Imatrix(args) => imatrix::run(args),
+        args::Command::Inspect(args) => inspect::run(args).map_err(Failure::from),
+        args::Command::Quality(args) => quality::run(args),
+        args::Command::Synth(args) => synth::run(args).map_err(Failure::from),
+        args::Command::Verify(args) => verify::run(args).map_err(Failure::from),
         args::Command::Completions { shell } => {
             let mut command = args::Args::command();
             clap_complete::generate(
@@ -41,9 +48,9 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("deltad-quantize: {error}");
-            ExitCode::from(error.exit_code())
+        Err(failure) => {
+            eprintln!("deltad-quantize: {failure}");
+            ExitCode::from(failure.exit_code())
         }
     }
 }

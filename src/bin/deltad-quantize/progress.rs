@@ -6,8 +6,26 @@ use quantize::convert::Observer;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+/// What is counted, and how its rate is shown.
+#[derive(Clone, Copy)]
+pub enum Unit {
+    /// Values or bytes, in millions.
+    Values,
+    Tokens,
+}
+
+impl Unit {
+    fn rate(self, per_second: f64) -> String {
+        match self {
+            Unit::Values => format!("{:.0} M/s", per_second / 1e6),
+            Unit::Tokens => format!("{per_second:.0} tokens/s"),
+        }
+    }
+}
+
 pub struct Progress {
     style: Style,
+    unit: Unit,
     what: String,
     total: u64,
     done: u64,
@@ -24,8 +42,7 @@ enum Style {
 const BETWEEN_LINES: Duration = Duration::from_secs(10);
 
 impl Progress {
-    /// `total` values (or bytes); rates are shown in millions.
-    pub fn new(total: u64, quiet: bool) -> Self {
+    pub fn new(total: u64, unit: Unit, quiet: bool) -> Self {
         let style = if quiet {
             Style::Quiet
         } else if std::io::stderr().is_terminal() {
@@ -34,9 +51,9 @@ impl Progress {
             let style = ProgressStyle::with_template(
                 "{wide_bar} {percent:>3}%  {rate}  {eta_precise} left  {msg}",
             );
-            let rate = |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
+            let rate = move |state: &indicatif::ProgressState, out: &mut dyn std::fmt::Write| {
                 // Nothing can be done about a terminal that refuses text.
-                let _ = write!(out, "{:.0} M/s", state.per_sec() / 1e6);
+                let _ = out.write_str(&unit.rate(state.per_sec()));
             };
             match style {
                 Ok(style) => bar.set_style(style.with_key("rate", rate)),
@@ -49,6 +66,7 @@ impl Progress {
         let now = Instant::now();
         Self {
             style,
+            unit,
             what: String::new(),
             total,
             done: 0,
@@ -85,11 +103,8 @@ impl Observer for Progress {
                 let rate = self.done as f64 / seconds;
                 let left = self.total.saturating_sub(self.done) as f64 / rate;
                 let percent = 100.0 * self.done as f64 / self.total.max(1) as f64;
-                let rate = rate / 1e6;
-                eprintln!(
-                    "{percent:3.0}%  {rate:.0} M/s  {left:.0} s left  {}",
-                    self.what
-                );
+                let rate = self.unit.rate(rate);
+                eprintln!("{percent:3.0}%  {rate}  {left:.0} s left  {}", self.what);
             }
             _ => {}
         }

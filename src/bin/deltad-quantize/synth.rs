@@ -2,7 +2,7 @@
 
 use crate::args::Synth;
 use crate::interrupt;
-use crate::progress::Progress;
+use crate::progress::{Progress, Unit};
 use quantize::error::Error;
 use quantize::{schema, source, synth};
 
@@ -13,7 +13,7 @@ pub fn run(args: &Synth) -> Result<(), Error> {
         path: args.target.clone(),
         source,
     })?;
-    let mut progress = Progress::new(values, args.quiet);
+    let mut progress = Progress::new(values, Unit::Values, args.quiet);
     let written = synth::write(
         &h,
         args.to,

@@ -2,7 +2,7 @@
 
 use crate::args::Verify;
 use crate::interrupt;
-use crate::progress::Progress;
+use crate::progress::{Progress, Unit};
 use quantize::convert::Observer;
 use quantize::error::Error;
 use quantize::verify::{Report, verify};
@@ -15,7 +15,7 @@ pub fn run(args: &Verify) -> Result<(), Error> {
     };
     let bytes = std::fs::metadata(&args.file).map_err(io)?.len();
     let interrupted = interrupt::flag().map_err(io)?;
-    let mut progress = Progress::new(2 * bytes, args.quiet || args.json);
+    let mut progress = Progress::new(2 * bytes, Unit::Values, args.quiet || args.json);
     let report = verify(&args.file, &interrupted, &mut |what, n| {
         progress.tensor(what);
         progress.advance(n);
