@@ -13,7 +13,8 @@ def batch(w, encode, length, tokens, row):
 
 
 def work(seed, path, tokens, longest, late, out):
-    import random
+    import random, signal
+    signal.signal(signal.SIGINT, signal.SIG_IGN)            # Ctrl-C reaches every process: the trainer decides when to end
     from conversation import row
     from tokenizer import Tokenizer
     from world import World

@@ -83,8 +83,14 @@ def write(ranks, out):
     with open(os.path.join(out, "tokenizer_config.json"), "w") as f: f.write(json.dumps(what, indent=1, ensure_ascii=False) + "\n")
 
 
+def ensure(out):
+    """Trains one into `out` where there is none."""
+    if os.path.exists(os.path.join(out, "tiktoken.model")): return
+    from conversation import example
+    os.makedirs(out, exist_ok=True)
+    write(train("".join(example(10_000_000 + i, "train") for i in range(4000)), N_BASE), out)
+
+
 if __name__ == "__main__":
     import sys
-    from conversation import example
-    os.makedirs(sys.argv[1], exist_ok=True)
-    write(train("".join(example(10_000_000 + i, "train") for i in range(4000)), N_BASE), sys.argv[1])
+    ensure(sys.argv[1])

@@ -1,8 +1,9 @@
-"""Owns the training run. `python train.py --out ../model` trains for --seconds and writes the hub's layout; run again
-with --resume it goes on from its own state. On a CPU use a smaller batch: --tokens 4096 --longest 1024 --seconds 10000."""
-import argparse, json, math, os, time
+"""Owns the training run. `python train.py --out ../out` makes a tokenizer where there is none, trains for --seconds and
+writes the hub's layout. Ctrl-C (or SIGTERM) writes both too, and the state: run again with --resume it goes on where it
+was, optimizer and clock included. --resume after a run that had ended begins a new one from its weights. On a CPU use a smaller batch: --tokens 4096 --longest 1024 --seconds 10000."""
+import argparse, json, os, signal, time
 import numpy as np, torch
-import hub
+import hub, tokenizer
 from conversation import row
 from data import Batches, batch
 from model import KimiLinear
@@ -35,7 +36,7 @@ def probe(net, tok, dtype, device, length, tokens):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__)
-    ap.add_argument("--out", required=True, help="checkpoint directory; holds the tokenizer already")
+    ap.add_argument("--out", required=True, help="checkpoint directory; a tokenizer in it is used as it is")
     ap.add_argument("--state", help="directory of the resumable state (default: OUT)")
     ap.add_argument("--resume", action="store_true")
     ap.add_argument("--seconds", type=float, default=900)
@@ -49,22 +50,29 @@ def main():
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     torch._dynamo.config.recompile_limit = 64
     torch.manual_seed(a.seed); torch.set_float32_matmul_precision("high")
+    tokenizer.ensure(a.out)
     tok = Tokenizer(a.out)
-    batches = Batches(a.out, a.tokens, a.longest, a.seed, a.workers)
     net = KimiLinear(tok.enc.n_vocab)
-    state, history, seen = os.path.join(a.state or a.out, "state.pt"), [], 0
+    state, history, seen, runs, spent, kept = os.path.join(a.state or a.out, "state.pt"), [], 0, 0, 0.0, {}
     if a.resume:
         kept = torch.load(state, weights_only=True, map_location="cpu")
-        net.load_state_dict(kept["net"]); history, seen = kept["history"], kept["tokens"]
-        batches.late.value = True
+        net.load_state_dict(kept["net"]); history, seen, runs, spent = kept["history"], kept["tokens"], kept.get("runs", 1), kept.get("spent", 0.0)
+    # Each leg draws conversations of its own: the first ones again would be learnt by heart.
+    batches = Batches(a.out, a.tokens, a.longest, a.seed + runs, a.workers)
+    batches.late.value = bool(kept) and not spent
+    stopped = []
+    for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, lambda *_: stopped.append(1))
     net.to(device)
     if device == "cuda": net.compile_pieces()
     matrices, decayed, plain = split(net)
     muon = Muon(matrices, a.lr)
     adam = torch.optim.AdamW([dict(params=decayed, weight_decay=0.01), dict(params=plain, weight_decay=0.0)], lr=0.15 * a.lr,
                              betas=(0.9, 0.95), eps=1e-10, fused=device == "cuda")
+    if spent:
+        for p, m in zip(muon.state, kept["muon"]): muon.state[p].copy_(m)
+        adam.load_state_dict(kept["adam"])
     sparse = [b.ff for b in net.blocks if hasattr(b.ff, "bias")]
-    step, began, marks, waited = 0, None, [], 0.0
+    step, began, marks, waited = kept["step"] if spent else 0, None, [], 0.0
     while True:
         t = time.time(); ids, weights = batches.next(); waited += time.time() - t
         ids = torch.from_numpy(ids).to(device, non_blocking=True).long(); weights = torch.from_numpy(weights).to(device, non_blocking=True)
@@ -73,9 +81,9 @@ def main():
         targets, weights = torch.roll(ids.flatten(), -1), torch.nn.functional.pad(weights[:, 1:], (0, 1)).flatten()
         loss, said = net.loss(x, targets, weights, dtype)
         loss.backward()
-        if began is None: torch.cuda.synchronize() if device == "cuda" else None; began = time.time()     # compilation is not training
+        if began is None: torch.cuda.synchronize() if device == "cuda" else None; began = time.time() - spent     # compilation is not training
         done = (time.time() - began) / a.seconds
-        if done >= 1: break
+        if done >= 1 or stopped: break
         scale = schedule(step, done)
         muon.step(scale)
         for g in adam.param_groups: g["lr"] = 0.15 * a.lr * scale
@@ -94,9 +102,13 @@ def main():
     batches.close()
     net.zero_grad(set_to_none=True)
     hub.save(net, a.out)
-    torch.save(dict(net=net.state_dict(), history=history, tokens=seen), state)
+    # Beside it first: an interrupt must not cost the state that there was.
+    torch.save(dict(net=net.state_dict(), history=history, tokens=seen, runs=runs + 1, step=step, spent=0.0 if done >= 1 else done * a.seconds,
+                    muon=list(muon.state.values()), adam=adam.state_dict()), state + ".part")
+    os.replace(state + ".part", state)
     with open(os.path.join(a.state or a.out, "log.json"), "w") as f:
-        json.dump(dict(tokens=seen, steps=step, seconds=a.seconds, tokens_per_second=step * a.tokens / a.seconds, history=history), f)
+        json.dump(dict(tokens=seen, steps=step, seconds=min(done, 1) * a.seconds, history=history), f)
+    if stopped and done < 1: return print(f"stopped at {100 * done:.0f} % of {a.seconds:.0f} s; --resume goes on", flush=True)
     for n in (512, 2048, 8192):
         if n <= a.longest: print(n, *probe(net, tok, dtype, device, n, a.tokens), flush=True)
 
