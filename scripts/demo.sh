@@ -34,10 +34,14 @@ finish() {
     wait "$daemon" 2>/dev/null || true
     kill "$watch" 2>/dev/null || true
   fi
-  if [ "$status" != 0 ] && [ -s "$dir/log" ]; then
-    echo "demo: stopped early; the daemon's last words:" >&2
-    tail -n 20 "$dir/log" | sed 's/^/  /' >&2
-  fi
+  case $status in
+    0) ;;
+    129 | 130 | 143) printf '\ndemo: interrupted; the daemon is stopped\n' >&2 ;;
+    *)
+      [ ! -s "$dir/log" ] || echo "demo: the daemon's last words:" >&2
+      tail -n 20 "$dir/log" 2>/dev/null | sed 's/^/  /' >&2
+      ;;
+  esac
   rm -rf "$dir"
   exit "$status"
 }
