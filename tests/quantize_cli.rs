@@ -301,3 +301,64 @@ fn without_tokenizer(path: &str) -> Vec<u8> {
     }
     out.finish().unwrap()
 }
+
+/// The whole is 21 MiB: `ulimit -f` lets it become one, as a disk would that others fill meanwhile.
+#[test]
+fn a_disk_that_fills_midway_costs_neither_the_old_file_nor_leaves_half_a_new_one() {
+    let home = tempfile::tempdir().unwrap();
+    let target = home.path().join("out.gguf");
+    fs::write(&target, "precious").unwrap();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/model");
+    // In units of 512 bytes. The signal that comes with the limit is ignored, and stays so over
+    // `exec`: what is left is a write that fails.
+    let limited = "trap '' XFSZ; ulimit -f 2048; exec \"$@\"";
+    let output = Command::new("sh")
+        .args(["-c", limited, "sh", env!("CARGO_BIN_EXE_deltad-quantize")])
+        .args(["convert", demo.to_str().unwrap(), target.to_str().unwrap()])
+        .args(["--type", "f16", "--overwrite", "--quiet"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5), "{}", text(&output.stderr));
+    let words = text(&output.stderr);
+    assert!(
+        words.contains("out.gguf") && words.contains("too large"),
+        "{words}"
+    );
+    assert_eq!(fs::read(&target).unwrap(), b"precious");
+    assert_eq!(entries(home.path()), [target]);
+}
+
+#[test]
+fn an_interrupted_conversion_leaves_the_old_file_as_it_was() {
+    let home = tempfile::tempdir().unwrap();
+    let source = home.path().join("random.gguf");
+    let source = source.to_str().unwrap();
+    let synth = [
+        "synth", source, "--layers", "4", "--shape", "edge", "--type", "bf16",
+    ];
+    assert!(run(&[&synth[..], &["--quiet"]].concat()).status.success());
+    let place = home.path().join("place");
+    fs::create_dir(&place).unwrap();
+    let target = place.join("out.gguf");
+    fs::write(&target, "precious").unwrap();
+    // A type that takes its time.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_deltad-quantize"))
+        .args(["convert", source, target.to_str().unwrap()])
+        .args(["--type", "q3_k_m", "--overwrite", "--quiet"])
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    while entries(&place).len() < 2 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "nothing was begun"
+        );
+        assert!(child.try_wait().unwrap().is_none(), "ended by itself");
+        std::thread::yield_now();
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(fs::read(&target).unwrap(), b"precious");
+    assert_eq!(entries(&place), [target]);
+}

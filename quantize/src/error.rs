@@ -56,7 +56,7 @@ impl Error {
     /// (0 is success and 2 a wrong command line.)
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => 5,
+            Error::Io { source, .. } if no_room(source) => 5,
             Error::Io { .. } => 1,
             Error::Input { .. }
             | Error::Gguf { .. }
@@ -82,4 +82,10 @@ impl Error {
             source,
         }
     }
+}
+
+/// A full disk, a used-up quota, or a limit on the size of files.
+fn no_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }

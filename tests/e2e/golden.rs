@@ -66,3 +66,21 @@ fn scores_and_greedy_tokens_over_the_socket_are_the_references() {
     let got: Vec<i32> = names.iter().map(|name| id(name) as i32).collect();
     assert_eq!(got, i32s(&file, "greedy.tokens"));
 }
+
+#[test]
+fn texts_become_the_reference_tokens_and_come_back_over_the_socket() {
+    let golden = std::fs::read_to_string(fixture("tiny").join("golden_tokenizer.json"));
+    let golden: serde_json::Value = serde_json::from_str(&golden.expect("goldens")).expect("JSON");
+    let daemon = start("");
+    let rows = golden.as_array().expect("rows");
+    assert!(rows.len() > 10, "{}", rows.len());
+    for row in rows {
+        for (special, ids) in [(true, &row["ids_special"]), (false, &row["ids_plain"])] {
+            let body = json!({"content": row["text"], "parse_special": special});
+            let (_, answer) = daemon.post("/tokenize", &body);
+            assert_eq!(answer["tokens"], *ids, "{}", row["text"]);
+        }
+        let (_, answer) = daemon.post("/detokenize", &json!({"tokens": row["ids_special"]}));
+        assert_eq!(answer["content"], row["text"]);
+    }
+}
