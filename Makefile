@@ -6,7 +6,7 @@ BINDIR = $(DESTDIR)$(PREFIX)/bin
 SHAREDIR = $(DESTDIR)$(PREFIX)/share
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench install clean deps
+.PHONY: help build demo table test bench install clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ build: deps ## build both programs
 
 demo: build ## quantize the shipped model, serve it, talk to it, stop it
 	@scripts/demo.sh
+
+table: build ## quantize the shipped model to every type, score and measure each
+	@demo/table.py
 
 test: deps ## formatting, lints without warnings, every test
 	$(CARGO) fmt --all -- --check

@@ -63,9 +63,6 @@ fn main() {
     println!("type    importance  by         bytes     bits  mean KL            99.9 % KL  top-1");
     for to in types {
         for imatrix in [None, imatrix.as_ref()] {
-            if imatrix.is_none() && args.iter().any(|a| a == "--only-imatrix") {
-                continue;
-            }
             let (ours, theirs) = (home.path().join("ours"), home.path().join("theirs"));
             convert(&f16, &ours, to, imatrix);
             let importance = imatrix.map_or(Vec::new(), |i| all_of(i, &f16));
