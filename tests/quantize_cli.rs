@@ -268,6 +268,18 @@ fn measuring_refuses_what_cannot_be_measured_and_says_why() {
     );
     refused(&["imatrix", &text, &text, "-o", out], 3, "words.txt");
     refused(&["imatrix", &tiny, &text], 2, "--output");
+    // Found before the model is: hours may lie between.
+    refused(
+        &[
+            "imatrix",
+            "/nonexistent.gguf",
+            &text,
+            "-o",
+            "/nowhere/out.gguf",
+        ],
+        1,
+        "/nowhere/out.gguf",
+    );
     refused(
         &["quality", &tiny, &tiny, &text, "--chunk", "100000000"],
         3,

@@ -17,6 +17,10 @@ pub fn run(args: &Imatrix) -> Result<(), Failure> {
         let path = args.output.clone();
         return Err(Error::Exists { path }.into());
     }
+    let dir = args.output.parent().filter(|d| !d.as_os_str().is_empty());
+    if let Some(Err(e)) = dir.map(std::fs::metadata) {
+        return Err(Failure::io(&args.output, e));
+    }
     let mut engine = reading::engine(&args.model, &args.reading)?;
     let text = reading::text(&args.text, &args.model, &engine, &args.reading)?;
     let interrupted = interrupt::flag().map_err(|e| Failure::io(&args.output, e))?;
