@@ -30,9 +30,19 @@ pub struct Converted {
 }
 
 pub fn convert(name: &str, to: &str) -> Converted {
+    convert_directory(&fixture(name), name, to)
+}
+
+/// The trained model that `make demo` talks to.
+pub fn convert_trained(to: &str) -> Converted {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/model");
+    convert_directory(&demo, "trained", to)
+}
+
+fn convert_directory(from: &Path, name: &str, to: &str) -> Converted {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(format!("{name}-{to}.gguf"));
-    let input = Input::open(&fixture(name)).unwrap();
+    let input = Input::open(from).unwrap();
     let options = quantize::convert::Options {
         to: to.parse().unwrap(),
         overrides: Vec::new(),
@@ -65,6 +75,10 @@ pub struct Golden(Vec<u8>);
 impl Golden {
     pub fn of(name: &str) -> Self {
         Self(std::fs::read(fixture(name).join("golden.safetensors")).unwrap())
+    }
+    /// The trained model's, over a text longer than a chunk.
+    pub fn trained() -> Self {
+        Self(std::fs::read(fixture("trained.safetensors")).unwrap())
     }
     fn tensors(&self) -> SafeTensors<'_> {
         SafeTensors::deserialize(&self.0).unwrap()
