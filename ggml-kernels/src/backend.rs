@@ -5,7 +5,9 @@ use std::ptr::{self, NonNull};
 
 use ggml_sys as sys;
 
-use crate::graph::MAX_NODES;
+/// Tensors that one graph may name. 48B's 27 layers take about 2,500; models of more than 90 layers
+/// are refused by `GraphError::TooLarge`.
+pub const MAX_NODES: usize = 16_384;
 
 /// What to run on. The registry knows what this build and this machine have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,14 +9,10 @@ use std::ptr::{self, NonNull};
 
 use ggml_sys as sys;
 
-use crate::backend::{Backend, BackendError};
+use crate::backend::{Backend, BackendError, MAX_NODES};
 use crate::quant::TensorType;
 use crate::storage::Storage;
 use crate::tensor::{Tensor, next_owner};
-
-/// Tensors that one graph may name. 48B's 27 layers take about 2,500; models of more than 90 layers
-/// are refused by [`GraphError::TooLarge`].
-pub const MAX_NODES: usize = 16_384;
 
 #[derive(Debug, thiserror::Error)]
 pub enum GraphError {

@@ -1,6 +1,8 @@
 //! Exactness: log-probabilities, greedy tokens and hidden states of the reference.
 
-use crate::checkpoint::{Converted, FIXTURES, Golden, argmax, convert, convert_trained, engine, log_softmax};
+use crate::checkpoint::{
+    Converted, FIXTURES, Golden, argmax, convert, convert_trained, engine, log_softmax,
+};
 use deltad::engine::{CacheType, Want};
 use ggml_kernels::graph::{Node, Observer};
 use std::collections::HashMap;
