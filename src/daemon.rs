@@ -23,6 +23,8 @@ pub struct Settings {
     pub engine: Options,
     pub scheduler: scheduler::Limits,
     pub service: service::Limits,
+    /// Names or ids; looked up when the daemon starts.
+    pub allowed_groups: Vec<String>,
     pub http: http::Limits,
     pub socket: PathBuf,
     pub socket_mode: u32,
@@ -51,7 +53,9 @@ impl Settings {
             service: service::Limits {
                 max_tokens: config.limits.max_tokens,
                 allowed_uids: config.service.allowed_uids.clone(),
+                allowed_groups: Vec::new(),
             },
+            allowed_groups: config.service.allowed_groups.clone(),
             http,
             socket: config.service.socket.clone(),
             socket_mode: config.service.socket_mode,
@@ -67,6 +71,8 @@ pub enum DaemonError {
     Socket(std::io::Error),
     #[error("model {}: {why}", path.display())]
     Model { path: PathBuf, why: String },
+    #[error("allowed_groups: {0}")]
+    Group(std::io::Error),
     #[error("the runtime cannot start: {0}")]
     Runtime(std::io::Error),
     #[error("the engine has failed: {0}")]
@@ -174,6 +180,14 @@ fn failed(
 }
 
 fn load(settings: &Settings) -> Result<(Service, Ended), DaemonError> {
+    let groups = settings.allowed_groups.iter();
+    let groups = groups
+        .map(|g| service::groups::id(g))
+        .collect::<Result<_, _>>();
+    let limits = service::Limits {
+        allowed_groups: groups.map_err(DaemonError::Group)?,
+        ..settings.service.clone()
+    };
     let path = &settings.model;
     let bad = |why: String| DaemonError::Model {
         path: path.clone(),
@@ -191,10 +205,9 @@ fn load(settings: &Settings) -> Result<(Service, Ended), DaemonError> {
     };
     let engine = Engine::new(model, &settings.engine).map_err(|e| bad(e.to_string()))?;
     let tokenizer = Arc::new(tokenizer);
-    let limits = settings.scheduler.clone();
     let (scheduler, ended) =
-        Scheduler::start(engine, tokenizer.clone(), limits).map_err(DaemonError::Runtime)?;
-    let limits = settings.service.clone();
+        Scheduler::start(engine, tokenizer.clone(), settings.scheduler.clone())
+            .map_err(DaemonError::Runtime)?;
     Ok((
         Service::new(card, limits, tokenizer, template, scheduler),
         ended,

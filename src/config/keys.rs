@@ -156,6 +156,12 @@ pub const KEYS: &[Key] = &[
         |u: &Vec<u32>| Some(format!("{u:?}"))
     ),
     key!(
+        service.allowed_groups,
+        "a list of groups, by name or id; empty for everyone",
+        groups,
+        |g: &Vec<String>| show_groups(g)
+    ),
+    key!(
         service.drain,
         "a time from \"0s\" to \"1h\"",
         |v| span(v).filter(|d| *d <= Duration::from_secs(3600)),
@@ -333,6 +339,23 @@ fn uids(value: &DeValue) -> Option<Vec<u32>> {
     items.iter().map(|v| Some(one(v)? as u32)).collect()
 }
 
+/// Names and ids; that the names exist is seen when the daemon starts.
+fn groups(value: &DeValue) -> Option<Vec<String>> {
+    let DeValue::Array(items) = value else {
+        return None;
+    };
+    let one = |v: &toml::Spanned<DeValue>| match v.get_ref() {
+        DeValue::String(name) => Some(name.to_string()).filter(|n| !n.is_empty()),
+        other => integer(other, 0, u64::from(u32::MAX) - 1).map(|id| id.to_string()),
+    };
+    items.iter().map(one).collect()
+}
+
+fn show_groups(groups: &[String]) -> Option<String> {
+    let each: Option<Vec<String>> = groups.iter().map(quoted).collect();
+    Some(format!("[{}]", each?.join(", ")))
+}
+
 fn word<T: Copy>(value: &DeValue, words: &[(&str, T)]) -> Option<T> {
     let text = text(value)?;
     words.iter().find(|(w, _)| *w == text).map(|(_, t)| *t)
@@ -398,6 +421,7 @@ mod tests {
             socket_group = "users"
             bus = "system"
             allowed_uids = [0, 1000]
+            allowed_groups = ["wheel", 27]
             drain = "250ms"
         "#;
         let config = parse(text, Config::default()).unwrap();
@@ -454,6 +478,8 @@ mod tests {
             "[service]\nidle_exit = \"0s\"",
             "[service]\nallowed_uids = [4294967295]",
             "[service]\nallowed_uids = [\"root\"]",
+            "[service]\nallowed_groups = [\"\"]",
+            "[service]\nallowed_groups = [-1]",
             "[service]\ndrain = \"2h\"",
         ] {
             let (line, what) = refusal(wrong);

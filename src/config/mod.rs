@@ -88,8 +88,10 @@ pub struct Service {
     /// Group that owns the socket file.
     pub socket_group: Option<String>,
     pub bus: Bus,
-    /// Who may ask; empty: everyone who can open the socket.
+    /// Who may ask; with `allowed_groups` empty too: everyone who can open the socket.
     pub allowed_uids: Vec<u32>,
+    /// Groups whose members may ask, by name or id.
+    pub allowed_groups: Vec<String>,
     /// How long running answers may take to finish once the daemon was told to stop.
     pub drain: Duration,
 }
@@ -223,6 +225,7 @@ impl Places {
                 socket_group: None,
                 bus: Bus::None,
                 allowed_uids: Vec::new(),
+                allowed_groups: Vec::new(),
                 drain: Duration::from_secs(20),
             },
         }

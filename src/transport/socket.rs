@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
+use crate::service::groups;
+
 /// The file of a listening socket. Dropping it removes the file, unless another took its place.
 #[derive(Debug)]
 pub struct SocketFile {
@@ -70,7 +72,7 @@ pub fn bind(path: &Path, mode: u32, group: Option<&str>) -> Result<(UnixListener
     let made = private.path().join("s");
     let listener = UnixListener::bind(&made).map_err(named)?;
     if let Some(group) = group {
-        chown(&made, None, Some(group_id(group)?)).map_err(named)?;
+        chown(&made, None, Some(groups::id(group)?)).map_err(named)?;
     }
     std::fs::set_permissions(&made, std::fs::Permissions::from_mode(mode)).map_err(named)?;
     let metadata = std::fs::symlink_metadata(&made)?;
@@ -80,20 +82,6 @@ pub fn bind(path: &Path, mode: u32, group: Option<&str>) -> Result<(UnixListener
         identity: (metadata.dev(), metadata.ino()),
     };
     Ok((listener, file))
-}
-
-/// A number, or a name in `/etc/group`.
-fn group_id(group: &str) -> Result<u32> {
-    if let Ok(id) = group.parse() {
-        return Ok(id);
-    }
-    let groups = std::fs::read_to_string("/etc/group")?;
-    let id = groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let named = fields.next() == Some(group);
-        named.then(|| fields.nth(1)?.parse().ok()).flatten()
-    });
-    id.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("no group is named {group:?}")))
 }
 
 #[cfg(test)]
@@ -147,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_group_that_does_not_exist_is_named() {
-        let refused = group_id("no-such-group").unwrap_err();
+        let refused = groups::id("no-such-group").unwrap_err();
         assert!(refused.to_string().contains("no-such-group"));
     }
 }

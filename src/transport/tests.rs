@@ -39,6 +39,7 @@ impl Drop for Server {
 struct Setup {
     model: Option<Fake>,
     allowed_uids: Vec<u32>,
+    allowed_groups: Vec<u32>,
     max_queue: usize,
     http: http::Limits,
 }
@@ -47,6 +48,7 @@ fn setup() -> Setup {
     Setup {
         model: Some(Fake::default()),
         allowed_uids: Vec::new(),
+        allowed_groups: Vec::new(),
         max_queue: 16,
         http: http::Limits::default(),
     }
@@ -83,6 +85,7 @@ fn serve(setup: Setup) -> Server {
         let limits = service::Limits {
             max_tokens: None,
             allowed_uids: setup.allowed_uids,
+            allowed_groups: setup.allowed_groups,
         };
         let service = Service::new(card, limits, tokenizer, template, scheduler);
         assert!(door.service.set(service).is_ok());
@@ -450,6 +453,17 @@ fn a_user_who_is_not_on_the_list_is_refused() {
     let server = serve(setup);
     assert_eq!(server.post("/v1/chat/completions", hello()).0, 403);
     assert_eq!(server.get("/v1/models").0, 403);
+}
+
+#[test]
+fn a_user_is_let_in_by_a_group_and_only_by_one_of_its_own() {
+    let own = rustix::process::getgid().as_raw();
+    for (group, status) in [(own, 200), (u32::MAX - 5, 403)] {
+        let mut setup = setup();
+        setup.allowed_uids = vec![u32::MAX - 5];
+        setup.allowed_groups = vec![group];
+        assert_eq!(serve(setup).get("/v1/models").0, status);
+    }
 }
 
 #[test]

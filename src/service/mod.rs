@@ -2,6 +2,8 @@
 //! request came by. What it lets through needs no second check. Writes no wire format and runs
 //! nothing itself.
 
+pub mod groups;
+
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -26,8 +28,10 @@ const MAX_STOPS: usize = 16;
 pub struct Limits {
     /// Longest answer in tokens; `None`: what the context leaves.
     pub max_tokens: Option<usize>,
-    /// Who may ask; empty: everyone who can open the door.
+    /// Who may ask; with no groups either: everyone who can open the door.
     pub allowed_uids: Vec<u32>,
+    /// Group ids whose members may ask, too.
+    pub allowed_groups: Vec<u32>,
 }
 
 /// The one model that is served.
@@ -110,8 +114,13 @@ impl Service {
     }
 
     pub fn permit(&self, caller: &Caller) -> Result<(), Refusal> {
-        let allowed = &self.limits.allowed_uids;
-        match allowed.is_empty() || allowed.contains(&caller.uid) {
+        let Limits {
+            allowed_uids: uids,
+            allowed_groups: groups,
+            ..
+        } = &self.limits;
+        let open = uids.is_empty() && groups.is_empty();
+        match open || uids.contains(&caller.uid) || groups::is_in_any(caller.uid, groups) {
             true => Ok(()),
             false => Err(Refusal::NotPermitted { uid: caller.uid }),
         }
