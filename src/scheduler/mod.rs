@@ -1,6 +1,7 @@
 //! What runs next. One thread of its own owns the model and every sequence; callers hear through
 //! the channel that came with their request. Knows no socket, no wire format and no caller's text.
 
+pub mod beside;
 mod deliver;
 mod model;
 pub mod plan;
@@ -22,6 +23,7 @@ pub use stats::Stats;
 use crate::engine::EngineError;
 use crate::request::{Caller, Event, Failure, Refusal, Sampling, Stop, Token};
 use crate::text::{Constraint, Expect, Tokenizer};
+use beside::Beside;
 use deliver::{Outbox, Reader};
 use plan::{Plan, Standing};
 use prefixes::Prefixes;
@@ -107,6 +109,7 @@ impl Scheduler {
                         prefixes: Prefixes::new(limits.prefix_bytes),
                         running: Vec::new(),
                         plan: Plan::default(),
+                        beside: Beside::default(),
                         next_id: 0,
                         queue: for_runner,
                         stats: counted,
@@ -155,6 +158,7 @@ struct Runner<M: Model> {
     stats: Arc<Stats>,
     running: Vec<Running<M>>,
     plan: Plan,
+    beside: Beside,
     prefixes: Prefixes<M::Snapshot>,
     next_id: u64,
 }
@@ -255,6 +259,7 @@ impl<M: Model> Runner<M> {
             &mut self.model,
             &self.tokenizer,
             &mut self.prefixes,
+            &mut self.beside,
             self.limits.chunk,
         );
         let usage = running.usage;

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::beside::{Beside, Mask};
 use super::deliver::Outbox;
 use super::model::Model;
 use super::plan::{Cost, DECODE_COST, Standing, prefill_cost};
@@ -77,12 +78,20 @@ impl Choice {
         }
     }
 
-    /// The next token; `None` where the constraint allows none or there are no logits.
-    fn choose(&mut self, logits: &[f32]) -> Result<Option<Token>, ConstraintError> {
+    /// The next token; `None` where the constraint allows none or there are no logits. `mask` is
+    /// what was computed beside the pass; a choice that begins without a pass has none yet.
+    fn choose(
+        &mut self,
+        logits: &[f32],
+        mask: Option<Mask>,
+    ) -> Result<Option<Token>, ConstraintError> {
         let Some(constraint) = &mut self.constraint else {
-            return Ok(self.sampler.sample(logits, None));
+            // Where the constraint was lost, the mask says why.
+            return Ok(self
+                .sampler
+                .sample(logits, mask.transpose()?.flatten().as_ref()));
         };
-        let mask = constraint.mask()?;
+        let mask = mask.unwrap_or_else(|| constraint.mask())?;
         let token = self.sampler.sample(logits, mask.as_ref());
         if let Some(token) = token {
             constraint.accept(token)?;
@@ -191,16 +200,19 @@ impl<M: Model> Running<M> {
         model: &mut M,
         tokenizer: &Tokenizer,
         prefixes: &mut Prefixes<M::Snapshot>,
+        beside: &mut Beside,
         chunk: usize,
     ) -> Result<Cost, EngineError> {
         match self.phase {
-            Phase::Prefilling => self.prefill(model, tokenizer, prefixes, chunk),
+            Phase::Prefilling => self.prefill(model, tokenizer, prefixes, beside, chunk),
             Phase::Decoding { last } => {
                 let mut logits = Vec::new();
                 let row = &mut |row: &[f32]| logits = row.to_vec();
-                model.forward(&mut self.sequence, &[last], Want::Last, row)?;
+                let pass = || model.forward(&mut self.sequence, &[last], Want::Last, row);
+                let (passed, mask) = beside.run(&mut self.choice.constraint, pass);
+                passed?;
                 self.fed.push(last);
-                self.accept(logits, model, tokenizer, prefixes)?;
+                self.accept(logits, mask, model, tokenizer, prefixes)?;
                 Ok(DECODE_COST)
             }
             Phase::Finished => Ok(0),
@@ -212,6 +224,7 @@ impl<M: Model> Running<M> {
         model: &mut M,
         tokenizer: &Tokenizer,
         prefixes: &mut Prefixes<M::Snapshot>,
+        beside: &mut Beside,
         chunk: usize,
     ) -> Result<Cost, EngineError> {
         let prompt = &self.request.prompt;
@@ -248,13 +261,18 @@ impl<M: Model> Running<M> {
             }
             about += 1;
         };
-        model.forward(&mut self.sequence, &prompt[done..end], want, row)?;
+        let mut pass = || model.forward(&mut self.sequence, &prompt[done..end], want, row);
+        let (passed, mask) = match is_last {
+            true => beside.run(&mut self.choice.constraint, pass),
+            false => (pass(), None),
+        };
+        passed?;
         self.fed.extend_from_slice(&prompt[done..end]);
         if !scored.is_empty() {
             self.outbox.push(Event::Prompt(scored));
         }
         if is_last {
-            self.begin_choices(last_row, model, tokenizer, prefixes)?;
+            self.begin_choices(last_row, mask, model, tokenizer, prefixes)?;
         }
         Ok(prefill_cost(end - done))
     }
@@ -262,6 +280,7 @@ impl<M: Model> Running<M> {
     fn begin_choices(
         &mut self,
         logits: Vec<f32>,
+        mask: Option<Mask>,
         model: &mut M,
         tokenizer: &Tokenizer,
         prefixes: &mut Prefixes<M::Snapshot>,
@@ -281,19 +300,20 @@ impl<M: Model> Running<M> {
             });
         }
         self.keep_prefix(model, prefixes);
-        self.accept(logits, model, tokenizer, prefixes)
+        self.accept(logits, mask, model, tokenizer, prefixes)
     }
 
     /// Chooses a token from `logits`, tells the caller, and decides whether the choice goes on.
     fn accept(
         &mut self,
         mut logits: Vec<f32>,
+        mut mask: Option<Mask>,
         model: &mut M,
         tokenizer: &Tokenizer,
         prefixes: &mut Prefixes<M::Snapshot>,
     ) -> Result<(), EngineError> {
         loop {
-            let chosen = self.choice.choose(&logits);
+            let chosen = self.choice.choose(&logits, mask.take());
             let chosen = chosen.map_err(|e| EngineError::Backend(e.to_string()))?;
             let Some(token) = chosen else {
                 let why = "no token can follow: no logits, or the grammar allows none";
