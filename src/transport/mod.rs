@@ -2,13 +2,17 @@
 
 pub mod fields;
 pub mod http;
+pub mod messages;
 mod metrics;
 pub mod openai;
 pub mod peer;
+mod render;
 mod replies;
+pub mod responses;
 mod routes;
 pub mod socket;
 mod stall;
 
 #[cfg(test)]
 mod tests;
+mod turn;

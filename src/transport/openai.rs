@@ -238,7 +238,7 @@ fn format(f: &Fields) -> Result<Format, Refusal> {
     }
 }
 
-fn tool_choice(f: &Fields) -> Result<ToolChoice, Refusal> {
+pub fn tool_choice(f: &Fields) -> Result<ToolChoice, Refusal> {
     let want =
         "\"auto\", \"none\", \"required\" or {\"type\":\"function\",\"function\":{\"name\":...}}";
     match f.get("tool_choice") {
@@ -257,6 +257,14 @@ fn tool_choice(f: &Fields) -> Result<ToolChoice, Refusal> {
             }
         }
         Some(other) => wrong("tool_choice", other, want),
+    }
+}
+
+/// OpenAI's newer name for what templates call `system`.
+pub fn role(role: &str) -> &str {
+    match role {
+        "developer" => "system",
+        other => other,
     }
 }
 
@@ -315,7 +323,7 @@ fn message(i: usize, value: &Value) -> Result<Message, Refusal> {
         })
     });
     Ok(Message {
-        role: role.to_owned(),
+        role: self::role(role).to_owned(),
         content,
         name: f.string("name")?.map(str::to_owned),
         tool_calls: calls.collect::<Result<_, _>>()?,

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::openai::Asked;
+use super::render::{Frame, Render};
 use crate::request::{Event, Failure, FinishReason, Part, Token, TokenLogprob, Usage};
 use crate::service::Service;
 
@@ -21,6 +22,7 @@ pub struct Replies {
     n: usize,
     echo: bool,
     shows_logprobs: bool,
+    stream: bool,
     include_usage: bool,
     usage: Usage,
     choices: Vec<Choice>,
@@ -42,19 +44,19 @@ struct Choice {
 impl Replies {
     pub fn new(kind: Kind, asked: &Asked, prompts: Vec<Vec<Token>>) -> Replies {
         let first = &asked.requests[0];
-        let id = rand_id();
         let n_choices = prompts.len() * first.n;
         Replies {
             kind,
             id: match kind {
-                Kind::Chat => format!("chatcmpl-{id}"),
-                Kind::Completion => format!("cmpl-{id}"),
+                Kind::Chat => fresh_id("chatcmpl-"),
+                Kind::Completion => fresh_id("cmpl-"),
             },
             token_ids: asked.token_ids,
             prompts,
             n: first.n,
             echo: first.echo,
             shows_logprobs: first.logprobs.is_some(),
+            stream: asked.stream,
             include_usage: asked.include_usage,
             usage: Usage::default(),
             choices: (0..n_choices).map(|_| Choice::default()).collect(),
@@ -68,7 +70,7 @@ impl Replies {
     }
 
     /// Collects an event for the whole body.
-    pub fn add(&mut self, service: &Service, prompt: usize, event: Event) -> Result<(), Failure> {
+    fn add(&mut self, service: &Service, prompt: usize, event: Event) -> Result<(), Failure> {
         match event {
             Event::Prompt(scored) => {
                 for choice in &mut self.choices[prompt * self.n..(prompt + 1) * self.n] {
@@ -111,7 +113,7 @@ impl Replies {
         text
     }
 
-    pub fn whole(mut self, service: &Service) -> Value {
+    fn body(&mut self, service: &Service) -> Value {
         let mut choices = Vec::with_capacity(self.choices.len());
         for (index, mut choice) in std::mem::take(&mut self.choices).into_iter().enumerate() {
             let scored = std::mem::take(&mut choice.logprobs);
@@ -142,7 +144,7 @@ impl Replies {
     }
 
     /// The chunks of a stream that an event makes.
-    pub fn chunks(
+    fn chunks(
         &mut self,
         service: &Service,
         prompt: usize,
@@ -259,7 +261,7 @@ impl Replies {
     }
 
     /// The last chunk, where it was asked for: some clients stop at an empty `choices`.
-    pub fn usage_chunk(&self, service: &Service) -> Value {
+    fn usage_chunk(&self, service: &Service) -> Value {
         let object = match self.kind {
             Kind::Chat => "chat.completion.chunk",
             Kind::Completion => "text_completion",
@@ -343,6 +345,37 @@ impl Replies {
                 })
             }
         }
+    }
+}
+
+impl Render for Replies {
+    fn take(
+        &mut self,
+        service: &Service,
+        prompt: usize,
+        event: Event,
+    ) -> Result<Vec<Frame>, Failure> {
+        if !self.stream {
+            return self.add(service, prompt, event).map(|()| Vec::new());
+        }
+        let chunks = self.chunks(service, prompt, event)?;
+        Ok(chunks.into_iter().map(Frame::plain).collect())
+    }
+
+    fn last(&mut self, service: &Service) -> Vec<Frame> {
+        let usage = self.include_usage.then(|| self.usage_chunk(service));
+        let mut frames: Vec<Frame> = usage.into_iter().map(Frame::plain).collect();
+        frames.push(Frame::plain("[DONE]"));
+        frames
+    }
+
+    fn whole(&mut self, service: &Service) -> Value {
+        self.body(service)
+    }
+
+    /// The stream ends after it, without its `[DONE]`.
+    fn failed(&mut self, error: Value) -> Frame {
+        Frame::plain(error)
     }
 }
 
@@ -441,14 +474,14 @@ fn usage_json(usage: Usage) -> Value {
     })
 }
 
-fn now() -> u64 {
+pub fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |d| d.as_secs())
 }
 
 /// Not secret, only different each time.
-fn rand_id() -> String {
+pub fn fresh_id(kind: &str) -> String {
     use std::hash::{BuildHasher, RandomState};
     let half = || RandomState::new().hash_one(now());
-    format!("{:016x}{:016x}", half(), half())
+    format!("{kind}{:016x}{:016x}", half(), half())
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
-use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -18,8 +18,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::fields::{Fields, refuse};
 use super::http::Door;
 use super::openai::{self, Asked};
-use super::replies::{Kind, Replies};
-use crate::request::{Caller, Event, Failure, Refusal};
+use super::render::{Frame, Render};
+use super::replies::{self, Replies};
+use super::{messages, responses};
+use crate::request::{Caller, Event, Failure, Refusal, Token};
 use crate::service::{Generation, Service, Specials};
 
 pub fn router(door: Arc<Door>) -> Router {
@@ -28,6 +30,8 @@ pub fn router(door: Arc<Door>) -> Router {
         .route("/v1/models/{*id}", get(model))
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completions))
+        .route("/v1/responses", post(responses))
+        .route("/v1/messages", post(messages))
         .route("/tokenize", post(tokenize))
         .route("/detokenize", post(detokenize))
         .route("/health", get(health))
@@ -63,6 +67,14 @@ impl Error {
             param: None,
             code,
         }
+    }
+
+    fn into_anthropic(self) -> Response {
+        let body = messages::envelope(self.to_json());
+        let mut response = self.into_response();
+        *response.body_mut() = Body::from(body.to_string());
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        response
     }
 
     pub fn to_json(&self) -> Value {
@@ -178,8 +190,8 @@ fn is_too_large(e: &axum::Error) -> bool {
 
 async fn no_route(uri: axum::http::Uri) -> Error {
     let why = match uri.path() {
-        path @ ("/v1/responses" | "/v1/messages") => {
-            format!("{path} is not served here; use /v1/chat/completions")
+        path if path.starts_with("/v1/responses/") => {
+            format!("{path}: no answers are kept here; POST /v1/responses with the whole input")
         }
         path => format!("nothing is served at {path}"),
     };
@@ -322,36 +334,78 @@ async fn completions(
     generate(door, caller, raw, Kind::Completion).await
 }
 
+async fn responses(State(door): Shared, Extension(caller): Extension<Caller>, raw: Body) -> Answer {
+    generate(door, caller, raw, Kind::Responses).await
+}
+
+/// Its errors, too, have Anthropic's form.
+async fn messages(
+    State(door): Shared,
+    Extension(caller): Extension<Caller>,
+    raw: Body,
+) -> Response {
+    match generate(door, caller, raw, Kind::Messages).await {
+        Ok(response) => response,
+        Err(error) => error.into_anthropic(),
+    }
+}
+
+/// The bodies that ask for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Chat,
+    Completion,
+    Responses,
+    Messages,
+}
+
+impl Kind {
+    fn read(self, value: &Value) -> Result<Asked, Refusal> {
+        match self {
+            Kind::Chat => openai::chat(value),
+            Kind::Completion => openai::completion(value),
+            Kind::Responses => responses::read(value),
+            Kind::Messages => messages::read(value),
+        }
+    }
+
+    fn render(self, value: &Value, asked: &Asked, prompts: Vec<Vec<Token>>) -> Box<dyn Render> {
+        match self {
+            Kind::Chat => Box::new(Replies::new(replies::Kind::Chat, asked, prompts)),
+            Kind::Completion => Box::new(Replies::new(replies::Kind::Completion, asked, prompts)),
+            Kind::Responses => Box::new(responses::Answer::new(value)),
+            Kind::Messages => Box::new(messages::Answer::new(prompts.iter().map(Vec::len).sum())),
+        }
+    }
+}
+
 async fn generate(door: Arc<Door>, caller: Caller, raw: Body, kind: Kind) -> Answer {
     // Read before anything is refused: a client that is still sending would not see the answer.
     let value = body(&door, raw).await;
     service(&door, &caller)?;
     let value = value?;
     let at = door.clone();
-    let (asked, generations) = off_thread(move || {
-        let asked = match kind {
-            Kind::Chat => openai::chat(&value)?,
-            Kind::Completion => openai::completion(&value)?,
-        };
+    let (stream, mut render, generations) = off_thread(move || {
+        let asked = kind.read(&value)?;
         let service = service(&at, &caller)?;
         // One that is refused drops, and so cancels, those before it.
         let submit = |r: &_| service.submit(caller.clone(), Clone::clone(r));
         let generations = asked.requests.iter().map(submit);
         let generations = generations.collect::<Result<Vec<Generation>, _>>()?;
-        Ok((asked, generations))
+        let prompts = generations.iter().map(|g| g.prompt.clone()).collect();
+        let render = kind.render(&value, &asked, prompts);
+        Ok((asked.stream, render, generations))
     })
     .await?;
-    let prompts: Vec<_> = generations.iter().map(|g| g.prompt.clone()).collect();
-    let mut replies = Replies::new(kind, &asked, prompts);
     let mut events = merged(generations);
-    if asked.stream {
-        return Ok(stream_out(door, asked, replies, events));
+    if stream {
+        return Ok(stream_out(door, render, events));
     }
     let service = service_of(&door)?;
     while let Some((prompt, event)) = events.next().await {
-        replies.add(service, prompt, event)?;
+        render.take(service, prompt, event)?;
     }
-    Ok(Json(replies.whole(service)).into_response())
+    Ok(Json(render.whole(service)).into_response())
 }
 
 fn service_of(door: &Door) -> Result<&Service, Refusal> {
@@ -378,37 +432,27 @@ fn merged(generations: Vec<Generation>) -> Events {
     Box::pin(stream::select_all(each))
 }
 
-fn stream_out(door: Arc<Door>, asked: Asked, replies: Replies, events: Events) -> Response {
+fn stream_out(door: Arc<Door>, render: Box<dyn Render>, events: Events) -> Response {
     let ping = KeepAlive::new().interval(door.limits.ping).text("ping");
-    let include_usage = asked.include_usage;
-    let chunks = stream::unfold(Some((replies, events)), move |state| {
+    let frames = stream::unfold(Some((render, events)), move |state| {
         let door = door.clone();
         async move {
-            let (mut replies, mut events) = state?;
+            let (mut render, mut events) = state?;
             let service = door.service.get()?;
             match events.next().await {
-                Some((prompt, event)) => match replies.chunks(service, prompt, event) {
-                    Ok(chunks) => {
-                        let texts = chunks.iter().map(Value::to_string).collect();
-                        Some((texts, Some((replies, events))))
-                    }
-                    // Said in the stream, which then ends without its `[DONE]`.
+                Some((prompt, event)) => match render.take(service, prompt, event) {
+                    Ok(frames) => Some((frames, Some((render, events)))),
                     Err(failure) => {
-                        let error = Error::from(failure).to_json().to_string();
-                        Some((vec![error], None))
+                        let error = Error::from(failure).to_json();
+                        Some((vec![render.failed(error)], None))
                     }
                 },
-                None => {
-                    let usage = include_usage.then(|| replies.usage_chunk(service).to_string());
-                    let mut texts = Vec::from_iter(usage);
-                    texts.push("[DONE]".to_owned());
-                    Some((texts, None))
-                }
+                None => Some((render.last(service), None)),
             }
         }
     });
-    let lines = chunks.flat_map(|texts: Vec<String>| {
-        let events = texts.into_iter().map(|t| SseEvent::default().data(t));
+    let lines = frames.flat_map(|frames: Vec<Frame>| {
+        let events = frames.into_iter().map(Frame::into_event);
         stream::iter(events.map(Ok::<_, Infallible>))
     });
     let mut response = Sse::new(lines).keep_alive(ping).into_response();

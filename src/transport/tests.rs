@@ -16,6 +16,8 @@ use crate::scheduler::{self, Ended, Scheduler};
 use crate::service::{self, Card, Service};
 use crate::text::{ChatTemplate, fixture};
 
+mod translations;
+
 struct Server {
     path: PathBuf,
     stop: CancellationToken,

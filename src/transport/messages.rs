@@ -1,0 +1,398 @@
+//! Anthropic's `/v1/messages` over the same requests and events: reads its body, writes its answer
+//! and its stream. What this model cannot do is refused by name.
+
+use serde_json::{Value, json};
+
+use super::fields::{Fields, refuse, wrong};
+use super::openai::Asked;
+use super::render::{Frame, Render};
+use super::replies::fresh_id;
+use super::turn::{Block, Step, Turn};
+use crate::request::{
+    Event, Failure, FinishReason, Format, Message, Prompt, Refusal, Request, Sampling, Stop,
+    ToolCall, ToolChoice, Usage,
+};
+use crate::service::Service;
+
+pub fn read(body: &Value) -> Result<Asked, Refusal> {
+    let f = Fields::of(body, "")?;
+    let thinking = f.object("thinking")?;
+    if let Some(kind) = thinking.map(|t| t.string("type")).transpose()?.flatten()
+        && !["disabled", "adaptive"].contains(&kind)
+    {
+        let why = format!(
+            "got {kind:?}, want \"disabled\" or \"adaptive\": this model decides by itself"
+        );
+        return refuse("thinking.type", why);
+    }
+    for absent in ["container", "mcp_servers"] {
+        if f.get(absent).is_some() {
+            return refuse(absent, "is not served here");
+        }
+    }
+    let Some(max_tokens) = f.count("max_tokens")?.filter(|&n| n > 0) else {
+        return refuse("max_tokens", "is missing or 0; want at least 1");
+    };
+    let mut messages = Vec::new();
+    if let Some(system) = f.get("system") {
+        let content = texts(system, "system")?;
+        messages.push(said("system", content));
+    }
+    let Some(given) = f.array("messages")? else {
+        return refuse("messages", "is missing; want an array of messages");
+    };
+    for (i, message) in given.iter().enumerate() {
+        read_message(&format!("messages[{i}]"), message, &mut messages)?;
+    }
+    let (tool_choice, parallel_tool_calls) = tool_choice(&f)?;
+    let default = Sampling::default();
+    let request = Request {
+        prompt: Prompt::Chat {
+            messages,
+            tools: tools(&f)?,
+            tool_choice,
+            parallel_tool_calls,
+        },
+        sampling: Sampling {
+            temperature: f.number("temperature")?.unwrap_or(default.temperature),
+            top_p: f.number("top_p")?.unwrap_or(default.top_p),
+            top_k: f.count("top_k")?.unwrap_or(default.top_k),
+            ..default
+        },
+        stop: Stop {
+            strings: strings(&f, "stop_sequences")?,
+            ignore_eos: false,
+        },
+        max_tokens: Some(max_tokens),
+        logprobs: None,
+        echo: false,
+        n: 1,
+        format: Format::Text,
+    };
+    Ok(Asked {
+        requests: vec![request],
+        stream: f.boolean("stream")?.unwrap_or(false),
+        include_usage: true,
+        token_ids: false,
+    })
+}
+
+fn strings(f: &Fields, name: &str) -> Result<Vec<String>, Refusal> {
+    let items = f.array(name)?.map_or(&[][..], Vec::as_slice);
+    let text = |v: &Value| match v {
+        Value::String(s) => Ok(s.clone()),
+        other => wrong(name, other, "strings in the array"),
+    };
+    items.iter().map(text).collect()
+}
+
+fn said(role: &str, content: String) -> Message {
+    Message {
+        role: role.to_owned(),
+        content,
+        ..Message::default()
+    }
+}
+
+/// A string, or text blocks.
+fn texts(value: &Value, at: &str) -> Result<String, Refusal> {
+    let blocks = match value {
+        Value::String(text) => return Ok(text.clone()),
+        Value::Array(blocks) => blocks,
+        other => return wrong(at, other, "a string or an array of text blocks"),
+    };
+    let each = blocks.iter().enumerate().map(|(i, block)| {
+        let b = Fields::of(block, &format!("{at}[{i}]"))?;
+        match (b.string("type")?, b.string("text")?) {
+            (Some("text"), Some(text)) => Ok(text),
+            (kind, _) => unread(&b, kind),
+        }
+    });
+    Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+fn unread<T>(block: &Fields, kind: Option<&str>) -> Result<T, Refusal> {
+    let got = kind.unwrap_or("nothing");
+    let why = format!("got {got:?}; this model reads text only");
+    refuse(&block.path("type"), why)
+}
+
+/// One of theirs may be several of ours: each tool's result is a message.
+fn read_message(at: &str, value: &Value, out: &mut Vec<Message>) -> Result<(), Refusal> {
+    let f = Fields::of(value, at)?;
+    let role = match f.string("role")? {
+        Some(role @ ("user" | "assistant" | "system")) => role,
+        Some(other) => {
+            let why = format!("got {other:?}, want \"user\" or \"assistant\"");
+            return refuse(&f.path("role"), why);
+        }
+        None => return refuse(&f.path("role"), "is missing; want a string"),
+    };
+    let content_at = f.path("content");
+    let blocks = match f.get("content") {
+        Some(Value::String(text)) => {
+            out.push(said(role, text.clone()));
+            return Ok(());
+        }
+        Some(Value::Array(blocks)) => blocks,
+        Some(other) => return wrong(&content_at, other, "a string or an array of blocks"),
+        None => return refuse(&content_at, "is missing; want a string or blocks"),
+    };
+    let mut own = said(role, String::new());
+    for (i, block) in blocks.iter().enumerate() {
+        let b = Fields::of(block, &format!("{content_at}[{i}]"))?;
+        let need = |name: &str| match b.string(name)? {
+            Some(text) => Ok(text.to_owned()),
+            None => refuse(&b.path(name), "is missing; want a string"),
+        };
+        match b.string("type")? {
+            Some("text") => own.content += &need("text")?,
+            // What it thought before is not read again.
+            Some("thinking" | "redacted_thinking") if role == "assistant" => {}
+            Some("tool_use") if role == "assistant" => own.tool_calls.push(ToolCall {
+                id: need("id")?,
+                name: need("name")?,
+                arguments: b.get("input").map_or("{}".to_owned(), Value::to_string),
+            }),
+            Some("tool_result") if role == "user" => {
+                let content = b.get("content").map(|c| texts(c, &b.path("content")));
+                out.push(Message {
+                    tool_call_id: Some(need("tool_use_id")?),
+                    ..said("tool", content.transpose()?.unwrap_or_default())
+                });
+            }
+            kind => return unread(&b, kind),
+        }
+    }
+    let only_results = role == "user" && own.content.is_empty() && !blocks.is_empty();
+    if !only_results {
+        out.push(own);
+    }
+    Ok(())
+}
+
+/// To OpenAI's form, which templates print.
+fn tools(f: &Fields) -> Result<Vec<Value>, Refusal> {
+    let items = f.array("tools")?.map_or(&[][..], Vec::as_slice);
+    let each = items.iter().enumerate().map(|(i, tool)| {
+        let t = Fields::of(tool, &format!("tools[{i}]"))?;
+        if let Some(kind) = t.string("type")?.filter(|&k| k != "custom") {
+            let why = format!("got {kind:?}; only tools of your own are served");
+            return refuse(&t.path("type"), why);
+        }
+        let Some(name) = t.string("name")? else {
+            return refuse(&t.path("name"), "is missing; want a string");
+        };
+        let mut function = json!({"name": name});
+        if let Some(description) = t.string("description")? {
+            function["description"] = json!(description);
+        }
+        if let Some(schema) = t.get("input_schema") {
+            function["parameters"] = schema.clone();
+        }
+        Ok(json!({"type": "function", "function": function}))
+    });
+    each.collect()
+}
+
+/// The choice, and whether several calls may come.
+fn tool_choice(f: &Fields) -> Result<(ToolChoice, bool), Refusal> {
+    let Some(choice) = f.object("tool_choice")? else {
+        return Ok((ToolChoice::Auto, true));
+    };
+    let single = choice.boolean("disable_parallel_tool_use")?;
+    let kind = match choice.string("type")? {
+        Some("auto") => ToolChoice::Auto,
+        Some("any") => ToolChoice::Required,
+        Some("none") => ToolChoice::None,
+        Some("tool") => match choice.string("name")? {
+            Some(name) => ToolChoice::Named(name.to_owned()),
+            None => return refuse("tool_choice.name", "is missing; want a tool's name"),
+        },
+        other => {
+            let got = other.unwrap_or("nothing");
+            let why = format!("got {got:?}, want \"auto\", \"any\", \"tool\" or \"none\"");
+            return refuse("tool_choice.type", why);
+        }
+    };
+    Ok((kind, !single.unwrap_or(false)))
+}
+
+/// The answer to one body.
+pub struct Answer {
+    id: String,
+    turn: Turn,
+    reason: Option<FinishReason>,
+    usage: Usage,
+    begun: bool,
+}
+
+impl Answer {
+    /// To a prompt of so many tokens, which the stream's first event tells.
+    pub fn new(prompt_tokens: usize) -> Answer {
+        Answer {
+            id: fresh_id("msg_"),
+            turn: Turn::default(),
+            reason: None,
+            usage: Usage {
+                prompt_tokens,
+                ..Usage::default()
+            },
+            begun: false,
+        }
+    }
+
+    fn stop(&self) -> (Option<&'static str>, Option<&str>) {
+        match self.reason {
+            None => (None, None),
+            Some(FinishReason::Stop) => (Some("end_turn"), None),
+            Some(FinishReason::Length) => (Some("max_tokens"), None),
+            Some(FinishReason::ToolCalls) => (Some("tool_use"), None),
+        }
+    }
+
+    fn usage(&self) -> Value {
+        let Usage {
+            prompt_tokens,
+            cached_tokens,
+            completion_tokens,
+        } = self.usage;
+        // Theirs does not count what was read from a cache.
+        json!({
+            "input_tokens": prompt_tokens - cached_tokens,
+            "cache_read_input_tokens": cached_tokens,
+            "cache_creation_input_tokens": 0,
+            "output_tokens": completion_tokens,
+        })
+    }
+
+    fn message(&self, service: &Service, content: Vec<Value>) -> Value {
+        let (reason, sequence) = self.stop();
+        json!({
+            "id": self.id,
+            "type": "message",
+            "role": "assistant",
+            "model": service.card().id,
+            "content": content,
+            "stop_reason": reason,
+            "stop_sequence": sequence,
+            "usage": self.usage(),
+        })
+    }
+
+    fn frame(&self, step: Step) -> Frame {
+        match step {
+            Step::Opened(index) => {
+                let empty = match &self.turn.blocks[index] {
+                    Block::Text(_) => Block::Text(String::new()),
+                    Block::Reasoning(_) => Block::Reasoning(String::new()),
+                    Block::Call { id, name, .. } => Block::Call {
+                        id: id.clone(),
+                        name: name.clone(),
+                        arguments: String::new(),
+                    },
+                };
+                let block = block_json(&empty);
+                event(
+                    "content_block_start",
+                    json!({"index": index, "content_block": block}),
+                )
+            }
+            Step::Grew(index, text) => {
+                let delta = match &self.turn.blocks[index] {
+                    Block::Text(_) => json!({"type": "text_delta", "text": text}),
+                    Block::Reasoning(_) => json!({"type": "thinking_delta", "thinking": text}),
+                    Block::Call { .. } => json!({"type": "input_json_delta", "partial_json": text}),
+                };
+                event(
+                    "content_block_delta",
+                    json!({"index": index, "delta": delta}),
+                )
+            }
+            Step::Closed(index) => event("content_block_stop", json!({"index": index})),
+        }
+    }
+}
+
+impl Render for Answer {
+    fn take(&mut self, service: &Service, _: usize, told: Event) -> Result<Vec<Frame>, Failure> {
+        let mut frames = Vec::new();
+        if !std::mem::replace(&mut self.begun, true) {
+            let message = self.message(service, Vec::new());
+            frames.push(event("message_start", json!({"message": message})));
+        }
+        match told {
+            Event::Prompt(_) => {}
+            Event::Delta { parts, .. } => {
+                for part in parts {
+                    let steps = self.turn.push(part);
+                    frames.extend(steps.into_iter().map(|s| self.frame(s)));
+                }
+            }
+            Event::Finished { reason, .. } => {
+                self.reason = Some(reason);
+                let closed = self.turn.close();
+                frames.extend(closed.map(|s| self.frame(s)));
+            }
+            Event::Done(usage) => {
+                self.usage = usage;
+                let (reason, sequence) = self.stop();
+                let delta = json!({"stop_reason": reason, "stop_sequence": sequence});
+                let last = json!({"delta": delta, "usage": self.usage()});
+                frames.push(event("message_delta", last));
+                frames.push(event("message_stop", json!({})));
+            }
+            Event::Failed(failure) => return Err(failure),
+        }
+        Ok(frames)
+    }
+
+    fn last(&mut self, _: &Service) -> Vec<Frame> {
+        Vec::new()
+    }
+
+    fn whole(&mut self, service: &Service) -> Value {
+        let content = self.turn.blocks.iter().map(block_json).collect();
+        self.message(service, content)
+    }
+
+    fn failed(&mut self, error: Value) -> Frame {
+        Frame::named("error", &envelope(error))
+    }
+}
+
+/// Anthropic's envelope from OpenAI's: a `type` beside the error, and names of its own for kinds.
+pub fn envelope(mut error: Value) -> Value {
+    let inner = &mut error["error"];
+    let kind = match (inner["type"].as_str(), inner["code"].as_str()) {
+        (_, Some("loading" | "stopping")) => "overloaded_error",
+        (_, Some("too_large")) => "request_too_large",
+        (Some("server_error"), _) => "api_error",
+        (Some(other), _) => other,
+        (None, _) => "api_error",
+    };
+    inner["type"] = json!(kind.to_owned());
+    error["type"] = json!("error");
+    error
+}
+
+fn event(name: &'static str, mut data: Value) -> Frame {
+    data["type"] = json!(name);
+    Frame::named(name, &data)
+}
+
+fn block_json(block: &Block) -> Value {
+    match block {
+        Block::Text(text) => json!({"type": "text", "text": text}),
+        Block::Reasoning(text) => json!({"type": "thinking", "thinking": text, "signature": ""}),
+        Block::Call {
+            id,
+            name,
+            arguments,
+        } => {
+            // A call cut short has no whole arguments.
+            let input = serde_json::from_str(arguments).unwrap_or_else(|_| json!({}));
+            json!({"type": "tool_use", "id": id, "name": name, "input": input})
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! OpenAI's `/v1/responses` over the same requests and events: reads its body, writes its answer
+//! and its stream. Keeps nothing between calls: what refers to kept answers is refused by name.
+
+use serde_json::{Value, json};
+
+use super::fields::{Fields, refuse, wrong};
+use super::openai::{self, Asked};
+use super::render::{Frame, Render};
+use super::replies::{fresh_id, now};
+use super::turn::{Block, Step, Turn};
+use crate::request::{
+    Event, Failure, FinishReason, Format, Message, Prompt, Refusal, Request, Sampling, Stop,
+    ToolCall, ToolChoice, Usage,
+};
+use crate::service::Service;
+
+pub fn read(body: &Value) -> Result<Asked, Refusal> {
+    let f = Fields::of(body, "")?;
+    for kept in ["previous_response_id", "conversation", "prompt"] {
+        if f.get(kept).is_some() {
+            return refuse(kept, "nothing is kept here; send the whole input");
+        }
+    }
+    if f.boolean("background")? == Some(true) {
+        return refuse(
+            "background",
+            "got true; answers are given at once or not at all",
+        );
+    }
+    if f.string("truncation")?.is_some_and(|t| t != "disabled") {
+        return refuse("truncation", "want \"disabled\": nothing is cut silently");
+    }
+    if f.count("top_logprobs")?.is_some_and(|n| n > 0) {
+        return refuse("top_logprobs", "is served by /v1/chat/completions only");
+    }
+    let mut messages = Vec::new();
+    if let Some(text) = f.string("instructions")? {
+        messages.push(said("system", text.to_owned()));
+    }
+    match f.get("input") {
+        Some(Value::String(text)) => messages.push(said("user", text.clone())),
+        Some(Value::Array(items)) => {
+            for (i, item) in items.iter().enumerate() {
+                read_item(&format!("input[{i}]"), item, &mut messages)?;
+            }
+        }
+        Some(other) => return wrong("input", other, "a string or an array of items"),
+        None => return refuse("input", "is missing; want a string or an array of items"),
+    }
+    let default = Sampling::default();
+    let request = Request {
+        prompt: Prompt::Chat {
+            messages,
+            tools: tools(&f)?,
+            tool_choice: tool_choice(&f)?,
+            parallel_tool_calls: f.boolean("parallel_tool_calls")?.unwrap_or(true),
+        },
+        sampling: Sampling {
+            temperature: f.number("temperature")?.unwrap_or(default.temperature),
+            top_p: f.number("top_p")?.unwrap_or(default.top_p),
+            ..default
+        },
+        stop: Stop::default(),
+        max_tokens: f.count("max_output_tokens")?,
+        logprobs: None,
+        echo: false,
+        n: 1,
+        format: format(&f)?,
+    };
+    if request.max_tokens == Some(0) {
+        return refuse("max_output_tokens", "got 0, want at least 1");
+    }
+    Ok(Asked {
+        requests: vec![request],
+        stream: f.boolean("stream")?.unwrap_or(false),
+        include_usage: true,
+        token_ids: false,
+    })
+}
+
+fn said(role: &str, content: String) -> Message {
+    Message {
+        role: role.to_owned(),
+        content,
+        ..Message::default()
+    }
+}
+
+fn texts(value: &Value, at: &str) -> Result<String, Refusal> {
+    let parts = match value {
+        Value::String(text) => return Ok(text.clone()),
+        Value::Array(parts) => parts,
+        other => return wrong(at, other, "a string or an array of parts"),
+    };
+    let each = parts.iter().enumerate().map(|(i, part)| {
+        let p = Fields::of(part, &format!("{at}[{i}]"))?;
+        match (p.string("type")?, p.string("text")?) {
+            (Some("input_text" | "output_text" | "text"), Some(text)) => Ok(text),
+            (kind, _) => {
+                let got = kind.unwrap_or("nothing");
+                let why = format!("got {got:?}; this model reads text only");
+                refuse(&p.path("type"), why)
+            }
+        }
+    });
+    Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+fn read_item(at: &str, value: &Value, out: &mut Vec<Message>) -> Result<(), Refusal> {
+    let f = Fields::of(value, at)?;
+    let need = |name: &str| match f.string(name)? {
+        Some(text) => Ok(text.to_owned()),
+        None => refuse(&f.path(name), "is missing; want a string"),
+    };
+    let content = |name: &str| match f.get(name) {
+        Some(value) => texts(value, &f.path(name)),
+        None => Ok(String::new()),
+    };
+    match f.string("type")? {
+        None | Some("message") => {
+            let role = need("role")?;
+            let message = said(openai::role(&role), content("content")?);
+            out.push(message);
+        }
+        Some("function_call") => {
+            let call = ToolCall {
+                id: need("call_id")?,
+                name: need("name")?,
+                arguments: need("arguments")?,
+            };
+            // Calls made side by side, and the words before them, are one turn.
+            match out.last_mut().filter(|m| m.role == "assistant") {
+                Some(turn) => turn.tool_calls.push(call),
+                None => out.push(Message {
+                    tool_calls: vec![call],
+                    ..said("assistant", String::new())
+                }),
+            }
+        }
+        Some("function_call_output") => out.push(Message {
+            tool_call_id: Some(need("call_id")?),
+            ..said("tool", content("output")?)
+        }),
+        // What it thought before is not read again.
+        Some("reasoning") => {}
+        Some(other) => {
+            let why = format!(
+                "got {other:?}, want \"message\", \"function_call\" or \"function_call_output\""
+            );
+            return refuse(&f.path("type"), why);
+        }
+    }
+    Ok(())
+}
+
+/// To the form of chat completions, which templates print.
+fn tools(f: &Fields) -> Result<Vec<Value>, Refusal> {
+    let items = f.array("tools")?.map_or(&[][..], Vec::as_slice);
+    let each = items.iter().enumerate().map(|(i, tool)| {
+        let t = Fields::of(tool, &format!("tools[{i}]"))?;
+        let kind = t.string("type")?.unwrap_or("nothing");
+        if kind != "function" {
+            let why = format!("got {kind:?}, want \"function\": other tools are not served");
+            return refuse(&t.path("type"), why);
+        }
+        if t.string("name")?.is_none() {
+            return refuse(&t.path("name"), "is missing; want a string");
+        }
+        let function = t.entries().filter(|(name, _)| *name != "type");
+        let function: Value = function.map(|(n, v)| (n.clone(), v.clone())).collect();
+        Ok(json!({"type": "function", "function": function}))
+    });
+    each.collect()
+}
+
+fn tool_choice(f: &Fields) -> Result<ToolChoice, Refusal> {
+    let named = match f.get("tool_choice") {
+        Some(Value::Object(choice)) => choice.get("name").and_then(Value::as_str),
+        _ => None,
+    };
+    match named {
+        Some(name) => Ok(ToolChoice::Named(name.to_owned())),
+        None => openai::tool_choice(f),
+    }
+}
+
+/// `text.format` has the schema one level higher than chat's `response_format`.
+fn format(f: &Fields) -> Result<Format, Refusal> {
+    let Some(format) = f.object("text")?.map(|t| t.object("format")).transpose()? else {
+        return Ok(Format::Text);
+    };
+    let Some(format) = format else {
+        return Ok(Format::Text);
+    };
+    match format.string("type")? {
+        Some("text") => Ok(Format::Text),
+        Some("json_object") => Ok(Format::JsonObject),
+        Some("json_schema") => match format.get("schema") {
+            Some(schema) => Ok(Format::JsonSchema(schema.clone())),
+            None => refuse("text.format.schema", "is missing; want a schema"),
+        },
+        other => {
+            let got = other.unwrap_or("nothing");
+            let why = format!("got {got:?}, want \"text\", \"json_object\" or \"json_schema\"");
+            refuse("text.format.type", why)
+        }
+    }
+}
+
+/// The answer to one body.
+pub struct Answer {
+    id: String,
+    created: u64,
+    /// What the body asked, which the answer repeats.
+    echo: Value,
+    turn: Turn,
+    ids: Vec<String>,
+    reason: Option<FinishReason>,
+    usage: Option<Usage>,
+    sequence: usize,
+}
+
+impl Answer {
+    pub fn new(body: &Value) -> Answer {
+        let given = |name: &str, or: Value| body.get(name).cloned().unwrap_or(or);
+        Answer {
+            id: fresh_id("resp_"),
+            created: now(),
+            echo: json!({
+                "instructions": given("instructions", Value::Null),
+                "max_output_tokens": given("max_output_tokens", Value::Null),
+                "metadata": given("metadata", json!({})),
+                "parallel_tool_calls": given("parallel_tool_calls", json!(true)),
+                "temperature": given("temperature", json!(1.0)),
+                "text": given("text", json!({"format": {"type": "text"}})),
+                "tool_choice": given("tool_choice", json!("auto")),
+                "tools": given("tools", json!([])),
+                "top_p": given("top_p", json!(1.0)),
+                "truncation": "disabled",
+                "store": false,
+            }),
+            turn: Turn::default(),
+            ids: Vec::new(),
+            reason: None,
+            usage: None,
+            sequence: 0,
+        }
+    }
+
+    fn response(&self, service: &Service) -> Value {
+        let cut = self.reason == Some(FinishReason::Length);
+        let status = match self.usage {
+            None => "in_progress",
+            Some(_) if cut => "incomplete",
+            Some(_) => "completed",
+        };
+        let items = 0..self.turn.blocks.len();
+        let mut response = json!({
+            "id": self.id,
+            "object": "response",
+            "created_at": self.created,
+            "status": status,
+            "error": null,
+            "incomplete_details": cut.then(|| json!({"reason": "max_output_tokens"})),
+            "model": service.card().id,
+            "output": items.map(|i| self.item(i, status)).collect::<Vec<_>>(),
+            "previous_response_id": null,
+            "usage": self.usage.map(usage),
+        });
+        if let (Value::Object(all), Value::Object(echo)) = (&mut response, &self.echo) {
+            all.extend(echo.clone());
+        }
+        response
+    }
+
+    /// A block as an item of `output`.
+    fn item(&self, index: usize, status: &str) -> Value {
+        let id = &self.ids[index];
+        match &self.turn.blocks[index] {
+            Block::Text(text) => json!({"type": "message", "id": id, "status": status,
+                "role": "assistant", "content": [part(text)]}),
+            Block::Reasoning(text) => json!({"type": "reasoning", "id": id, "status": status,
+                "summary": [], "content": [{"type": "reasoning_text", "text": text}]}),
+            Block::Call {
+                id: call_id,
+                name,
+                arguments,
+            } => json!({"type": "function_call", "id": id, "status": status,
+                "call_id": call_id, "name": name, "arguments": arguments}),
+        }
+    }
+
+    fn event(&mut self, name: &'static str, mut data: Value) -> Frame {
+        data["type"] = json!(name);
+        data["sequence_number"] = json!(self.sequence);
+        self.sequence += 1;
+        Frame::named(name, &data)
+    }
+
+    fn step(&mut self, step: Step) -> Vec<Frame> {
+        let (Step::Opened(index) | Step::Grew(index, _) | Step::Closed(index)) = step;
+        if let Step::Opened(_) = step {
+            self.ids.push(fresh_id(match &self.turn.blocks[index] {
+                Block::Text(_) => "msg_",
+                Block::Reasoning(_) => "rs_",
+                Block::Call { .. } => "fc_",
+            }));
+        }
+        let id = self.ids[index].clone();
+        let at = json!({"item_id": id, "output_index": index});
+        let with = |mut more: Value| {
+            if let (Value::Object(all), Value::Object(at)) = (&mut more, &at) {
+                all.extend(at.clone());
+            }
+            more
+        };
+        let block = self.turn.blocks[index].clone();
+        match (step, block) {
+            (Step::Opened(_), block) => {
+                let mut item = self.item(index, "in_progress");
+                // Whatever it has already comes as a delta.
+                match block {
+                    Block::Call { .. } => item["arguments"] = json!(""),
+                    _ => item["content"] = json!([]),
+                }
+                let added = json!({"output_index": index, "item": item});
+                let mut frames = vec![self.event("response.output_item.added", added)];
+                if matches!(block, Block::Text(_)) {
+                    let data = with(json!({"content_index": 0, "part": part("")}));
+                    frames.push(self.event("response.content_part.added", data));
+                }
+                frames
+            }
+            (Step::Grew(_, delta), block) => {
+                let (name, data) = match block {
+                    Block::Text(_) => (
+                        "response.output_text.delta",
+                        json!({"content_index": 0, "delta": delta, "logprobs": []}),
+                    ),
+                    Block::Reasoning(_) => (
+                        "response.reasoning_text.delta",
+                        json!({"content_index": 0, "delta": delta}),
+                    ),
+                    Block::Call { .. } => (
+                        "response.function_call_arguments.delta",
+                        json!({"delta": delta}),
+                    ),
+                };
+                vec![self.event(name, with(data))]
+            }
+            (Step::Closed(_), block) => {
+                let mut frames = Vec::new();
+                match block {
+                    Block::Text(text) => {
+                        let done = json!({"content_index": 0, "text": text, "logprobs": []});
+                        frames.push(self.event("response.output_text.done", with(done)));
+                        let done = json!({"content_index": 0, "part": part(&text)});
+                        frames.push(self.event("response.content_part.done", with(done)));
+                    }
+                    Block::Reasoning(text) => {
+                        let done = json!({"content_index": 0, "text": text});
+                        frames.push(self.event("response.reasoning_text.done", with(done)));
+                    }
+                    Block::Call {
+                        arguments, name, ..
+                    } => {
+                        let done = json!({"arguments": arguments, "name": name});
+                        let name = "response.function_call_arguments.done";
+                        frames.push(self.event(name, with(done)));
+                    }
+                }
+                let item = self.item(index, "completed");
+                let done = json!({"output_index": index, "item": item});
+                frames.push(self.event("response.output_item.done", done));
+                frames
+            }
+        }
+    }
+}
+
+impl Render for Answer {
+    fn take(&mut self, service: &Service, _: usize, told: Event) -> Result<Vec<Frame>, Failure> {
+        let mut frames = Vec::new();
+        if self.sequence == 0 {
+            for name in ["response.created", "response.in_progress"] {
+                let response = self.response(service);
+                frames.push(self.event(name, json!({"response": response})));
+            }
+        }
+        match told {
+            Event::Prompt(_) => {}
+            Event::Delta { parts, .. } => {
+                for part in parts {
+                    for step in self.turn.push(part) {
+                        frames.extend(self.step(step));
+                    }
+                }
+            }
+            Event::Finished { reason, .. } => {
+                self.reason = Some(reason);
+                let closed = self.turn.close();
+                frames.extend(closed.into_iter().flat_map(|s| self.step(s)));
+            }
+            Event::Done(usage) => self.usage = Some(usage),
+            Event::Failed(failure) => return Err(failure),
+        }
+        Ok(frames)
+    }
+
+    fn last(&mut self, service: &Service) -> Vec<Frame> {
+        let response = self.response(service);
+        let name = match self.reason {
+            Some(FinishReason::Length) => "response.incomplete",
+            _ => "response.completed",
+        };
+        vec![self.event(name, json!({"response": response}))]
+    }
+
+    fn whole(&mut self, service: &Service) -> Value {
+        self.response(service)
+    }
+
+    fn failed(&mut self, error: Value) -> Frame {
+        let data = error["error"].clone();
+        self.event("error", data)
+    }
+}
+
+fn part(text: &str) -> Value {
+    json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
+}
+
+fn usage(usage: Usage) -> Value {
+    json!({
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    })
+}

@@ -1,0 +1,299 @@
+//! `/v1/responses` and `/v1/messages`: what they say is what a chat says, in their own form.
+
+use serde_json::{Value, json};
+
+use super::{Fake, POISON, Server, hello, serve, setup};
+
+const RESPONSES: &str = "/v1/responses";
+const MESSAGES: &str = "/v1/messages";
+
+impl Server {
+    /// The named events of a stream; each says its own name.
+    fn events(&self, path: &str, mut body: Value) -> Vec<Value> {
+        body["stream"] = json!(true);
+        let (status, _, text) = self.exchange("POST", path, &body.to_string());
+        assert_eq!(status, 200, "{text}");
+        let mut events = Vec::new();
+        let mut name = "";
+        for line in text.lines() {
+            if let Some(found) = line.strip_prefix("event: ") {
+                name = found;
+            }
+            if let Some(data) = line.strip_prefix("data: ") {
+                let event: Value = serde_json::from_str(data).expect("JSON");
+                assert_eq!(event["type"], name, "{event}");
+                events.push(event);
+            }
+        }
+        events
+    }
+}
+
+fn types(events: &[Value]) -> Vec<&str> {
+    events.iter().filter_map(|e| e["type"].as_str()).collect()
+}
+
+/// What `hello` is in each of the two, and what a chat says to it.
+fn asked(server: &Server) -> (Value, Value, String) {
+    let (status, chat) = server.post("/v1/chat/completions", hello());
+    assert_eq!(status, 200, "{chat}");
+    let said = chat["choices"][0]["message"]["content"].as_str();
+    (
+        json!({"input": "hello", "max_output_tokens": 6, "temperature": 0}),
+        json!({"messages": hello()["messages"], "max_tokens": 6, "temperature": 0}),
+        said.expect("text").to_owned(),
+    )
+}
+
+#[test]
+fn a_response_says_what_a_chat_says() {
+    let server = serve(setup());
+    let (body, _, said) = asked(&server);
+    let (status, whole) = server.post(RESPONSES, body.clone());
+    assert_eq!(status, 200, "{whole}");
+    assert_eq!(whole["object"], "response");
+    assert_eq!(whole["output"][0]["role"], "assistant");
+    assert_eq!(whole["output"][0]["content"][0]["text"], json!(said));
+    // Six tokens were all it might have.
+    assert_eq!(whole["status"], "incomplete");
+    assert_eq!(whole["incomplete_details"]["reason"], "max_output_tokens");
+    assert_eq!(whole["usage"]["output_tokens"], 6);
+    let events = server.events(RESPONSES, body);
+    let numbers = events.iter().map(|e| e["sequence_number"].as_u64());
+    assert!(numbers.eq((0..events.len() as u64).map(Some)));
+    let names = types(&events);
+    assert_eq!(
+        names[..4],
+        [
+            "response.created",
+            "response.in_progress",
+            "response.output_item.added",
+            "response.content_part.added"
+        ]
+    );
+    assert_eq!(
+        names[names.len() - 4..],
+        [
+            "response.output_text.done",
+            "response.content_part.done",
+            "response.output_item.done",
+            "response.incomplete"
+        ]
+    );
+    let deltas = events.iter().filter_map(|e| e["delta"].as_str());
+    assert_eq!(deltas.collect::<String>(), said);
+    let last = &events[events.len() - 1]["response"];
+    assert_eq!(last["output"][0]["content"], whole["output"][0]["content"]);
+    assert_eq!(last["usage"]["output_tokens"], 6);
+}
+
+#[test]
+fn a_message_says_what_a_chat_says() {
+    let server = serve(setup());
+    let (_, body, said) = asked(&server);
+    let (status, whole) = server.post(MESSAGES, body.clone());
+    assert_eq!(status, 200, "{whole}");
+    let kinds = (&whole["type"], &whole["role"]);
+    assert_eq!(kinds, (&json!("message"), &json!("assistant")));
+    assert_eq!(whole["content"], json!([{"type": "text", "text": said}]));
+    assert_eq!(whole["stop_reason"], "max_tokens");
+    let usage = &whole["usage"];
+    let read = usage["input_tokens"]
+        .as_u64()
+        .zip(usage["cache_read_input_tokens"].as_u64());
+    let n_prompt = read.map(|(new, cached)| new + cached).expect("counts");
+    assert_eq!(usage["output_tokens"], 6);
+    let events = server.events(MESSAGES, body);
+    let names = types(&events);
+    assert_eq!(names[..2], ["message_start", "content_block_start"]);
+    assert_eq!(
+        names[names.len() - 3..],
+        ["content_block_stop", "message_delta", "message_stop"]
+    );
+    assert_eq!(events[0]["message"]["content"], json!([]));
+    assert_eq!(events[0]["message"]["usage"]["input_tokens"], n_prompt);
+    let deltas = events.iter().filter_map(|e| e["delta"]["text"].as_str());
+    assert_eq!(deltas.collect::<String>(), said);
+    let last = &events[names.len() - 2];
+    assert_eq!(last["delta"]["stop_reason"], "max_tokens");
+    assert_eq!(last["usage"]["output_tokens"], 6);
+}
+
+#[test]
+fn instructions_and_system_are_the_system_message() {
+    let server = serve(setup());
+    let messages =
+        json!([{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]);
+    let chat = json!({"messages": messages, "max_tokens": 6, "temperature": 0});
+    let (_, chat) = server.post("/v1/chat/completions", chat);
+    let said = &chat["choices"][0]["message"]["content"];
+    let parts =
+        json!([{"type": "input_text", "text": "hel"}, {"type": "input_text", "text": "lo"}]);
+    for body in [
+        json!({"instructions": "be brief", "input": "hello"}),
+        json!({"input": messages}),
+        json!({"input": [{"role": "developer", "content": "be brief"},
+            {"type": "message", "role": "user", "content": parts}]}),
+    ] {
+        let mut body = body;
+        body["max_output_tokens"] = json!(6);
+        body["temperature"] = json!(0);
+        let (_, response) = server.post(RESPONSES, body.clone());
+        assert_eq!(&response["output"][0]["content"][0]["text"], said, "{body}");
+    }
+    let blocks = json!([{"type": "text", "text": "be "}, {"type": "text", "text": "brief"}]);
+    for system in [json!("be brief"), blocks] {
+        let body = json!({"system": system, "messages": [{"role": "user", "content": "hello"}],
+            "max_tokens": 6, "temperature": 0});
+        let (_, message) = server.post(MESSAGES, body);
+        assert_eq!(&message["content"][0]["text"], said);
+    }
+}
+
+#[test]
+fn a_response_of_a_schema_validates() {
+    let server = serve(setup());
+    let schema = json!({"type": "object", "properties": {"a": {"type": "boolean"}},
+        "required": ["a"], "additionalProperties": false});
+    let body = json!({"input": "hello", "text": {"format":
+        {"type": "json_schema", "name": "a", "schema": schema, "strict": true}}});
+    let (status, whole) = server.post(RESPONSES, body);
+    assert_eq!((status, &whole["status"]), (200, &json!("completed")));
+    let text = whole["output"][0]["content"][0]["text"].as_str();
+    let value: Value = serde_json::from_str(text.expect("text")).expect("JSON");
+    assert!(value["a"].is_boolean(), "{value}");
+}
+
+#[test]
+fn what_a_translation_cannot_do_is_refused_by_name() {
+    let server = serve(setup());
+    let with = |path: &str, more: Value| {
+        let mut body = match path {
+            MESSAGES => json!({"messages": [{"role": "user", "content": "x"}], "max_tokens": 1}),
+            _ => json!({"input": "x"}),
+        };
+        let more = more.as_object().expect("an object").clone();
+        body.as_object_mut().expect("an object").extend(more);
+        body
+    };
+    let image = json!([{"role": "user", "content": [{"type": "image"}]}]);
+    let cases = [
+        (RESPONSES, json!({"input": null}), "input"),
+        (RESPONSES, json!({"input": 1}), "input"),
+        (
+            RESPONSES,
+            json!({"input": image}),
+            "input[0].content[0].type",
+        ),
+        (
+            RESPONSES,
+            json!({"input": [{"type": "item_reference"}]}),
+            "input[0].type",
+        ),
+        (
+            RESPONSES,
+            json!({"previous_response_id": "resp_1"}),
+            "previous_response_id",
+        ),
+        (RESPONSES, json!({"background": true}), "background"),
+        (RESPONSES, json!({"truncation": "auto"}), "truncation"),
+        (
+            RESPONSES,
+            json!({"max_output_tokens": 0}),
+            "max_output_tokens",
+        ),
+        (
+            RESPONSES,
+            json!({"tools": [{"type": "web_search"}]}),
+            "tools[0].type",
+        ),
+        (
+            RESPONSES,
+            json!({"text": {"format": {"type": "xml"}}}),
+            "text.format.type",
+        ),
+        (RESPONSES, json!({"tool_choice": "required"}), "tool_choice"),
+        (MESSAGES, json!({"max_tokens": null}), "max_tokens"),
+        (MESSAGES, json!({"messages": null}), "messages"),
+        (MESSAGES, json!({"messages": []}), "messages"),
+        (
+            MESSAGES,
+            json!({"messages": image}),
+            "messages[0].content[0].type",
+        ),
+        (
+            MESSAGES,
+            json!({"messages": [{"role": "tool", "content": "x"}]}),
+            "messages[0].role",
+        ),
+        (
+            MESSAGES,
+            json!({"thinking": {"type": "enabled"}}),
+            "thinking.type",
+        ),
+        (MESSAGES, json!({"mcp_servers": []}), "mcp_servers"),
+        (
+            MESSAGES,
+            json!({"tools": [{"type": "bash_20250124"}]}),
+            "tools[0].type",
+        ),
+        (
+            MESSAGES,
+            json!({"tool_choice": {"type": "must"}}),
+            "tool_choice.type",
+        ),
+        (MESSAGES, json!({"stop_sequences": [1]}), "stop_sequences"),
+        (MESSAGES, json!({"temperature": 9}), "temperature"),
+    ];
+    for (path, more, param) in cases {
+        let (status, answer) = server.post(path, with(path, more.clone()));
+        let error = &answer["error"];
+        let got = (status, &error["param"], &error["type"]);
+        let want = (400, &json!(param), &json!("invalid_request_error"));
+        assert_eq!(got, want, "{more}: {answer}");
+        assert_eq!(answer.get("type").is_some(), path == MESSAGES, "{answer}");
+    }
+    let (status, answer) = server.get("/v1/responses/resp_1");
+    let message = answer["error"]["message"].as_str().expect("words");
+    assert!(
+        status == 404 && message.contains("POST /v1/responses"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn failures_have_each_wire_formats_own_form() {
+    let mut failing = setup();
+    failing.model = Some(Fake {
+        script: (1..1000).map(|n| (n, POISON)).collect(),
+        ..Fake::default()
+    });
+    let server = serve(failing);
+    let response = json!({"input": "x", "temperature": 0});
+    let message =
+        json!({"messages": [{"role": "user", "content": "x"}], "max_tokens": 4, "temperature": 0});
+    let (status, answer) = server.post(RESPONSES, response.clone());
+    assert_eq!(
+        (status, &answer["error"]["type"]),
+        (500, &json!("server_error"))
+    );
+    let events = server.events(RESPONSES, response);
+    let last = events.last().expect("events");
+    assert_eq!(
+        (&last["type"], &last["code"]),
+        (&json!("error"), &json!("engine_failed"))
+    );
+    let (status, answer) = server.post(MESSAGES, message.clone());
+    let kinds = (&answer["type"], &answer["error"]["type"]);
+    assert_eq!(
+        (status, kinds),
+        (500, (&json!("error"), &json!("api_error")))
+    );
+    let events = server.events(MESSAGES, message.clone());
+    assert_eq!(events.last().expect("events")["error"]["type"], "api_error");
+    let mut loading = setup();
+    loading.model = None;
+    let (status, answer) = serve(loading).post(MESSAGES, message);
+    let kind = &answer["error"]["type"];
+    assert_eq!((status, kind), (503, &json!("overloaded_error")));
+}
