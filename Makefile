@@ -6,7 +6,7 @@ BINDIR = $(DESTDIR)$(PREFIX)/bin
 SHAREDIR = $(DESTDIR)$(PREFIX)/share
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo table test bench install clean deps
+.PHONY: help build demo table test bench fuzz install clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ test: deps ## formatting, lints without warnings, every test
 
 bench: deps ## every benchmark; figures are printed
 	$(CARGO) bench --locked --workspace --profile release
+
+FUZZ_SECONDS ?= 3600
+fuzz: deps ## feed every reader what nobody should send, for FUZZ_SECONDS (an hour)
+	$(CARGO) test --release --locked --test fuzz -- --seconds $(FUZZ_SECONDS) --threads $$(nproc)
 
 install: ## install what `make build` built under DESTDIR and PREFIX
 	install -d $(BINDIR) $(SHAREDIR)/bash-completion/completions \
