@@ -3,7 +3,7 @@
 
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -126,10 +126,7 @@ async fn serve(
         }
     };
 
-    let door = Arc::new(http::Door {
-        service: OnceLock::new(),
-        limits: settings.http.clone(),
-    });
+    let door = Arc::new(http::Door::new(settings.http.clone()));
     let stop = CancellationToken::new();
     let mut doors = tokio::spawn(http::serve(listener, door.clone(), stop.clone()));
     let drain = settings.drain;

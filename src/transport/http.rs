@@ -12,13 +12,17 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::body::Budget;
+use super::seats::Seats;
 use super::stall::Stall;
 use super::{peer, routes};
+use crate::request::Caller;
 use crate::service::Service;
 
 #[derive(Debug, Clone)]
 pub struct Limits {
     pub request_bytes: usize,
+    /// Half of them at most for one user.
     pub connections: usize,
     /// For a request's head, counted from when it is waited for: an idle connection ends then.
     pub head: Duration,
@@ -50,11 +54,23 @@ const HEAD_BYTES: usize = 64 << 10;
 pub struct Door {
     pub service: OnceLock<Service>,
     pub limits: Limits,
+    pub(super) bodies: Budget,
+}
+
+impl Door {
+    pub fn new(limits: Limits) -> Door {
+        Door {
+            service: OnceLock::new(),
+            bodies: Budget::new(&limits),
+            limits,
+        }
+    }
 }
 
 /// Serves until `stop`, then lets answers on their way end. Dropping the future cuts them.
 pub async fn serve(listener: UnixListener, door: Arc<Door>, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(door.limits.connections));
+    let seats = Seats::default();
     let router = routes::router(door.clone());
     let mut connections = JoinSet::new();
     loop {
@@ -70,10 +86,22 @@ pub async fn serve(listener: UnixListener, door: Arc<Door>, stop: CancellationTo
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = connection(stream, router.clone(), door.clone(), stop.clone());
+                let caller = match peer::caller(&stream) {
+                    Ok(caller) => caller,
+                    Err(e) => {
+                        log::warn!("a caller without credentials: {e}");
+                        continue;
+                    }
+                };
+                let Some(seat) = seats.take(caller.uid, door.limits.connections) else {
+                    log::warn!("user {} has too many connections", caller.uid);
+                    continue;
+                };
+                let router = router.clone();
+                let connection = connection(stream, caller, router, door.clone(), stop.clone());
                 connections.spawn(async move {
                     connection.await;
-                    drop(place);
+                    drop((seat, place));
                 });
             }
             // Out of descriptors, most likely: those in use must come back first.
@@ -89,14 +117,11 @@ pub async fn serve(listener: UnixListener, door: Arc<Door>, stop: CancellationTo
 
 async fn connection(
     stream: UnixStream,
+    caller: Caller,
     router: axum::Router,
     door: Arc<Door>,
     stop: CancellationToken,
 ) {
-    let caller = match peer::caller(&stream) {
-        Ok(caller) => caller,
-        Err(e) => return log::warn!("a caller without credentials: {e}"),
-    };
     let service = TowerToHyperService::new(router.layer(Extension(caller)));
     let io = TokioIo::new(Stall::new(stream, door.limits.patience));
     let connection = hyper::server::conn::http1::Builder::new()

@@ -1,5 +1,6 @@
 //! Doors: wire formats and sockets, nothing else. Every request goes through `service`.
 
+mod body;
 pub mod fields;
 pub mod http;
 pub mod messages;
@@ -10,6 +11,7 @@ mod render;
 mod replies;
 pub mod responses;
 mod routes;
+mod seats;
 pub mod socket;
 mod stall;
 

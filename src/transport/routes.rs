@@ -20,7 +20,7 @@ use super::http::Door;
 use super::openai::{self, Asked};
 use super::render::{Frame, Render};
 use super::replies::{self, Replies};
-use super::{messages, responses};
+use super::{body, messages, responses};
 use crate::request::{Caller, Event, Failure, Refusal, Token};
 use crate::service::{Generation, Service, Specials};
 
@@ -53,7 +53,7 @@ pub struct Error {
 }
 
 impl Error {
-    fn new(status: StatusCode, code: Option<&'static str>, message: String) -> Error {
+    pub fn new(status: StatusCode, code: Option<&'static str>, message: String) -> Error {
         let kind = match status {
             StatusCode::FORBIDDEN => "permission_error",
             StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
@@ -141,51 +141,8 @@ fn service<'a>(door: &'a Door, caller: &Caller) -> Result<&'a Service, Refusal> 
     Ok(service)
 }
 
-/// The whole body as JSON, within the limits on size and time.
-async fn body(door: &Door, body: Body) -> Result<Value, Error> {
-    let max = door.limits.request_bytes;
-    let read = axum::body::to_bytes(body, max);
-    let bytes = match tokio::time::timeout(door.limits.body, read).await {
-        Err(_) => {
-            let why = "the request's body did not come in time".to_owned();
-            return Err(Error::new(
-                StatusCode::REQUEST_TIMEOUT,
-                Some("timeout"),
-                why,
-            ));
-        }
-        Ok(Err(e)) if is_too_large(&e) => {
-            let why = format!("the request's body is larger than {max} bytes");
-            return Err(Error::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                Some("too_large"),
-                why,
-            ));
-        }
-        Ok(Err(e)) => {
-            let why = format!("the request's body cannot be read: {e}");
-            return Err(Error::new(StatusCode::BAD_REQUEST, None, why));
-        }
-        Ok(Ok(bytes)) => bytes,
-    };
-    serde_json::from_slice(&bytes).map_err(|e| {
-        Error::new(
-            StatusCode::BAD_REQUEST,
-            None,
-            format!("the body is no JSON: {e}"),
-        )
-    })
-}
-
-fn is_too_large(e: &axum::Error) -> bool {
-    let mut source = std::error::Error::source(e);
-    while let Some(e) = source {
-        if e.is::<http_body_util::LengthLimitError>() {
-            return true;
-        }
-        source = e.source();
-    }
-    false
+async fn body(door: &Door, raw: Body) -> Result<body::Read, Error> {
+    body::read(&door.bodies, &door.limits, raw).await
 }
 
 async fn no_route(uri: axum::http::Uri) -> Error {
@@ -269,10 +226,10 @@ async fn metrics(State(door): Shared, Extension(caller): Extension<Caller>) -> A
 }
 
 async fn tokenize(State(door): Shared, Extension(caller): Extension<Caller>, raw: Body) -> Answer {
-    let value = body(&door, raw).await?;
+    let body = body(&door, raw).await?;
     off_thread(move || {
         let service = service(&door, &caller)?;
-        let f = Fields::of(&value, "")?;
+        let f = Fields::of(&body.value, "")?;
         let Some(text) = f.string("content")? else {
             return Err(refuse::<()>("content", "is missing; want a string")
                 .unwrap_err()
@@ -294,10 +251,10 @@ async fn detokenize(
     Extension(caller): Extension<Caller>,
     raw: Body,
 ) -> Answer {
-    let value = body(&door, raw).await?;
+    let body = body(&door, raw).await?;
     off_thread(move || {
         let service = service(&door, &caller)?;
-        let f = Fields::of(&value, "")?;
+        let f = Fields::of(&body.value, "")?;
         let Some(items) = f.array("tokens")? else {
             return Err(refuse::<()>("tokens", "is missing; want token ids")
                 .unwrap_err()
@@ -381,19 +338,20 @@ impl Kind {
 
 async fn generate(door: Arc<Door>, caller: Caller, raw: Body, kind: Kind) -> Answer {
     // Read before anything is refused: a client that is still sending would not see the answer.
-    let value = body(&door, raw).await;
+    let body = body(&door, raw).await;
     service(&door, &caller)?;
-    let value = value?;
+    let body = body?;
     let at = door.clone();
     let (stream, mut render, generations) = off_thread(move || {
-        let asked = kind.read(&value)?;
+        let value = &body.value;
+        let asked = kind.read(value)?;
         let service = service(&at, &caller)?;
         // One that is refused drops, and so cancels, those before it.
         let submit = |r: &_| service.submit(caller.clone(), Clone::clone(r));
         let generations = asked.requests.iter().map(submit);
         let generations = generations.collect::<Result<Vec<Generation>, _>>()?;
         let prompts = generations.iter().map(|g| g.prompt.clone()).collect();
-        let render = kind.render(&value, &asked, prompts);
+        let render = kind.render(value, &asked, prompts);
         Ok((asked.stream, render, generations))
     })
     .await?;

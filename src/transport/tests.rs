@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use std::io::{Read, Write};
@@ -43,6 +43,7 @@ struct Setup {
     allowed_uids: Vec<u32>,
     allowed_groups: Vec<u32>,
     max_queue: usize,
+    max_tokens: Option<usize>,
     http: http::Limits,
 }
 
@@ -52,6 +53,7 @@ fn setup() -> Setup {
         allowed_uids: Vec::new(),
         allowed_groups: Vec::new(),
         max_queue: 16,
+        max_tokens: None,
         http: http::Limits::default(),
     }
 }
@@ -60,10 +62,7 @@ fn serve(setup: Setup) -> Server {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("s");
     let (listener, file) = socket::bind(&path, 0o600, None).expect("a socket");
-    let door = Arc::new(http::Door {
-        service: OnceLock::new(),
-        limits: setup.http,
-    });
+    let door = Arc::new(http::Door::new(setup.http));
     let mut kept = None;
     if let Some(model) = setup.model {
         let meta = fixture::metadata("tiny");
@@ -85,7 +84,7 @@ fn serve(setup: Setup) -> Server {
             context: 1000,
         };
         let limits = service::Limits {
-            max_tokens: None,
+            max_tokens: setup.max_tokens,
             allowed_uids: setup.allowed_uids,
             allowed_groups: setup.allowed_groups,
         };
@@ -435,6 +434,97 @@ fn a_head_or_a_body_that_never_ends_is_given_up() {
     let mut rest = [0; 12];
     slow.read_exact(&mut rest).expect("an answer");
     assert_eq!(&rest, b"HTTP/1.1 408");
+}
+
+#[test]
+fn a_head_over_the_limit_is_refused() {
+    let server = serve(setup());
+    for line in [
+        "X: ".to_owned() + &"a".repeat(1 << 20),
+        "X: a\r\n".repeat(300),
+    ] {
+        let mut client = server.connect();
+        let head = format!(
+            "GET /health HTTP/1.1\r\nHost: x\r\n{}\r\n\r\n",
+            line.trim_end()
+        );
+        // It may be closed while we still write.
+        let _ = client.write_all(head.as_bytes());
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 431");
+    }
+    assert_eq!(server.get("/health").0, 200);
+}
+
+#[test]
+fn an_answer_is_no_longer_than_the_daemon_allows() {
+    let mut setup = setup();
+    setup.max_tokens = Some(3);
+    let server = serve(setup);
+    for asked in [json!(90), json!(null)] {
+        let body = json!({"prompt": "x", "max_tokens": asked, "ignore_eos": true});
+        let (_, whole) = server.post("/v1/completions", body);
+        assert_eq!(whole["usage"]["completion_tokens"], 3, "{whole}");
+        assert_eq!(whole["choices"][0]["finish_reason"], "length");
+    }
+}
+
+#[test]
+fn no_more_run_at_once_than_the_daemon_allows() {
+    let mut setup = setup();
+    let model = Fake {
+        pause: Duration::from_millis(1),
+        ..Fake::default()
+    };
+    let alive = model.alive.clone();
+    setup.model = Some(model);
+    let server = serve(setup);
+    let prompts: Vec<_> = (0..8).map(|i| vec![i; 30]).collect();
+    let body = json!({"prompt": prompts, "max_tokens": 20, "ignore_eos": true});
+    let most = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| server.post("/v1/completions", body).0);
+        let mut most = 0;
+        while !asking.is_finished() {
+            most = most.max(alive.load(std::sync::atomic::Ordering::Relaxed));
+            std::thread::yield_now();
+        }
+        assert_eq!(asking.join().expect("an answer"), 200);
+        most
+    });
+    assert_eq!(most, 2);
+}
+
+#[test]
+fn large_bodies_wait_for_each_other_and_small_ones_for_nobody() {
+    let mut setup = setup();
+    setup.http.request_bytes = 200_000;
+    setup.http.body = Duration::from_millis(1500);
+    let server = serve(setup);
+    let large = |n: usize| {
+        let mut client = server.connect();
+        write!(
+            client,
+            "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: {n}\r\n\r\n{{"
+        )
+        .unwrap();
+        client
+    };
+    // Four hold all there is without ever sending it; the fifth is told to come back.
+    let mut held: Vec<UnixStream> = (0..4).map(|_| large(200_000)).collect();
+    std::thread::sleep(Duration::from_millis(100));
+    held.push(large(200_000));
+    assert_eq!(server.post("/v1/chat/completions", hello()).0, 200);
+    let mut told: Vec<String> = Vec::new();
+    for mut client in held {
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).expect("an answer");
+        told.push(String::from_utf8_lossy(&answer[9..]).into_owned());
+    }
+    told.sort();
+    assert!(told[..3].iter().all(|t| t == "408"), "{told:?}");
+    let (status, _) = server.post("/tokenize", json!({"content": "a".repeat(100_000)}));
+    assert_eq!(status, 200);
 }
 
 #[test]

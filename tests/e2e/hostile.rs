@@ -109,6 +109,41 @@ fn a_thousand_idle_connections_cost_little_and_stop_nobody() {
 }
 
 #[test]
+fn clients_that_send_almost_all_of_a_large_body_cost_a_few_of_them_and_stop_nobody() {
+    let daemon = start("");
+    answers(&daemon);
+    let before = resident_kib(&daemon);
+    let n = 8 << 20;
+    let head = format!("POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: {n}\r\n\r\n");
+    let part = [head.into_bytes(), vec![b' '; n - 1]].concat();
+    let held: Vec<UnixStream> = (0..60)
+        .map(|_| {
+            let mut client = daemon.connect();
+            client.set_nonblocking(true).expect("a flag");
+            let mut sent = 0;
+            // Until it takes no more for a while.
+            let mut idle = 0;
+            while sent < part.len() && idle < 20 {
+                match client.write(&part[sent..]) {
+                    Ok(n) => (sent, idle) = (sent + n, 0),
+                    Err(_) => {
+                        idle += 1;
+                        std::thread::sleep(std::time::Duration::from_millis(2));
+                    }
+                }
+            }
+            client
+        })
+        .collect();
+    answers(&daemon);
+    let grown = resident_kib(&daemon).saturating_sub(before);
+    println!("60 bodies of 8 MiB, held: {grown} KiB");
+    // All sixty would be 480 MiB.
+    assert!(grown < 96 << 10, "grew by {grown} KiB");
+    drop(held);
+}
+
+#[test]
 fn bytes_that_are_no_http_and_json_that_is_no_request_are_answered_or_closed() {
     let daemon = start("");
     for bytes in [

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use deltad::engine::{Engine, Model};
@@ -168,7 +168,6 @@ fn run(service: &Service, uid: u32, request: Request) {
 
 /// Every connection comes to an end, and the next one is served.
 pub fn http(dir: &Path) -> Run {
-    let service = OnceLock::from(daemon(dir));
     let second = Duration::from_secs(1);
     let limits = http::Limits {
         request_bytes: 1 << 20,
@@ -177,7 +176,8 @@ pub fn http(dir: &Path) -> Run {
         patience: second,
         ..http::Limits::default()
     };
-    let door = Arc::new(http::Door { service, limits });
+    let door = Arc::new(http::Door::new(limits));
+    assert!(door.service.set(daemon(dir)).is_ok());
     let socket = dir.join("socket");
     let listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
     listener.set_nonblocking(true).expect("a flag");

@@ -1,0 +1,101 @@
+//! Reads a request's body as JSON: within its size, its time, and what all large bodies may hold
+//! together, so that many clients that each send little less than the limit cost no more than a few.
+
+use std::sync::Arc;
+
+use axum::body::{Body, HttpBody};
+use axum::http::StatusCode;
+use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::http::Limits;
+use super::routes::Error;
+
+/// Bodies up to here are read at once: with as many as there may be connections they are 256 MiB.
+const SMALL: u64 = 64 << 10;
+
+/// Large bodies of full size that are read at once; more wait, within their time.
+const LARGE: usize = 4;
+
+/// In bytes, taken by the kibibyte.
+pub struct Budget(Arc<Semaphore>);
+
+impl Budget {
+    pub fn new(limits: &Limits) -> Budget {
+        Budget(Arc::new(Semaphore::new(
+            LARGE * kibibytes(limits.request_bytes),
+        )))
+    }
+
+    /// A place for a body; small ones need none.
+    async fn share(&self, limits: &Limits, stated: u64) -> Option<OwnedSemaphorePermit> {
+        if stated <= SMALL {
+            return None;
+        }
+        let bytes =
+            usize::try_from(stated).map_or(limits.request_bytes, |n| n.min(limits.request_bytes));
+        let places = self.0.clone().acquire_many_owned(kibibytes(bytes) as u32);
+        // It is never closed.
+        places.await.ok()
+    }
+}
+
+fn kibibytes(bytes: usize) -> usize {
+    bytes.div_ceil(1 << 10).clamp(1, u32::MAX as usize / LARGE)
+}
+
+/// A body, and its part of the budget for as long as it lives.
+pub struct Read {
+    pub value: Value,
+    _share: Option<OwnedSemaphorePermit>,
+}
+
+pub async fn read(budget: &Budget, limits: &Limits, raw: Body) -> Result<Read, Error> {
+    let max = limits.request_bytes;
+    let due = tokio::time::Instant::now() + limits.body;
+    // Without a length it may become as large as any.
+    let stated = raw.size_hint().upper().unwrap_or(u64::MAX);
+    let Ok(share) = tokio::time::timeout_at(due, budget.share(limits, stated)).await else {
+        let why = "too many large requests are being read; ask again in a moment".to_owned();
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        return Err(Error::new(status, Some("busy"), why));
+    };
+    let bytes = match tokio::time::timeout_at(due, axum::body::to_bytes(raw, max)).await {
+        Err(_) => {
+            let why = "the request's body did not come in time".to_owned();
+            let status = StatusCode::REQUEST_TIMEOUT;
+            return Err(Error::new(status, Some("timeout"), why));
+        }
+        Ok(Err(e)) if is_too_large(&e) => {
+            let why = format!("the request's body is larger than {max} bytes");
+            let status = StatusCode::PAYLOAD_TOO_LARGE;
+            return Err(Error::new(status, Some("too_large"), why));
+        }
+        Ok(Err(e)) => {
+            let why = format!("the request's body cannot be read: {e}");
+            return Err(Error::new(StatusCode::BAD_REQUEST, None, why));
+        }
+        Ok(Ok(bytes)) => bytes,
+    };
+    match serde_json::from_slice(&bytes) {
+        Ok(value) => Ok(Read {
+            value,
+            _share: share,
+        }),
+        Err(e) => {
+            let why = format!("the body is no JSON: {e}");
+            Err(Error::new(StatusCode::BAD_REQUEST, None, why))
+        }
+    }
+}
+
+fn is_too_large(e: &axum::Error) -> bool {
+    let mut source = std::error::Error::source(e);
+    while let Some(e) = source {
+        if e.is::<http_body_util::LengthLimitError>() {
+            return true;
+        }
+        source = e.source();
+    }
+    false
+}
