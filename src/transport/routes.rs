@@ -150,6 +150,9 @@ async fn no_route(uri: axum::http::Uri) -> Error {
         path if path.starts_with("/v1/responses/") => {
             format!("{path}: no answers are kept here; POST /v1/responses with the whole input")
         }
+        path if path.starts_with("/v1/messages/") => {
+            format!("{path} is not served; POST /v1/messages, or count tokens by POST /tokenize")
+        }
         path => format!("nothing is served at {path}"),
     };
     Error::new(StatusCode::NOT_FOUND, Some("unknown_url"), why)

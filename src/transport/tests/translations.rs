@@ -253,12 +253,14 @@ fn what_a_translation_cannot_do_is_refused_by_name() {
         assert_eq!(got, want, "{more}: {answer}");
         assert_eq!(answer.get("type").is_some(), path == MESSAGES, "{answer}");
     }
-    let (status, answer) = server.get("/v1/responses/resp_1");
-    let message = answer["error"]["message"].as_str().expect("words");
-    assert!(
-        status == 404 && message.contains("POST /v1/responses"),
-        "{answer}"
-    );
+    for (path, pointer) in [
+        ("/v1/responses/resp_1", "POST /v1/responses"),
+        ("/v1/messages/count_tokens", "POST /tokenize"),
+    ] {
+        let (status, answer) = server.get(path);
+        let message = answer["error"]["message"].as_str().expect("words");
+        assert!(status == 404 && message.contains(pointer), "{answer}");
+    }
 }
 
 #[test]
