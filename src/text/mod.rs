@@ -17,6 +17,8 @@ pub use tool_calls::{Delta, Expect, Markup, ReplyReader, WholeReply};
 pub use utf8_stream::{Piece, TextStream};
 
 #[cfg(test)]
+mod constraint_tests;
+#[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
 mod template_tests;
