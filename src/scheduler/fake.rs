@@ -78,7 +78,8 @@ impl Model for Fake {
                     Some(&token) => token as usize,
                     None => (sequence.hash % 200) as usize,
                 };
-                let mut logits: Vec<f32> = (0..N_VOCAB)
+                // What it is told to say may lie beyond what it would say.
+                let mut logits: Vec<f32> = (0..N_VOCAB.max(favourite + 1))
                     .map(|t| ((sequence.hash >> (t % 40)) & 7) as f32 / 4.0)
                     .collect();
                 logits[favourite] = 9.0;

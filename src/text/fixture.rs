@@ -81,6 +81,20 @@ pub(crate) fn metadata(name: &str) -> Metadata {
     }
 }
 
+/// The same with the tokens of a model that thinks aloud.
+pub(crate) fn thinking(name: &str) -> Metadata {
+    let mut meta = metadata(name);
+    let key = "tokenizer.ggml.tokens";
+    let mut tokens = meta.strs(key).expect("tokens").to_vec();
+    for (id, spelling) in [(515, "<think>"), (518, "</think>")] {
+        assert!(tokens[id].starts_with("<|reserved"), "{}", tokens[id]);
+        tokens[id] = spelling.to_owned();
+    }
+    let tokens = Value::Array(Array::Str(tokens));
+    meta.map.insert(key.into(), tokens);
+    meta
+}
+
 /// GPT-2's byte-to-unicode spelling.
 pub(crate) fn spell(bytes: &[u8]) -> String {
     let printable = |b: u8| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);

@@ -142,14 +142,7 @@ fn thinking_is_kept_apart_where_the_prompt_began_it() {
 
 #[test]
 fn thinking_ends_at_its_token() {
-    let mut meta = fixture::metadata("tiny");
-    let key = "tokenizer.ggml.tokens";
-    let mut tokens = meta.strs(key).expect("tokens").to_vec();
-    tokens[515] = "<think>".into();
-    tokens[518] = "</think>".into();
-    let tokens = ggml_kernels::gguf::Array::Str(tokens);
-    meta.map
-        .insert(key.into(), ggml_kernels::gguf::Value::Array(tokens));
+    let meta = fixture::thinking("tiny");
     let tokenizer = Tokenizer::from_metadata(&meta).expect("a tokenizer");
     let mut reader = ReplyReader::new(&tokenizer, &[], CALLS);
     let mut whole = WholeReply::default();

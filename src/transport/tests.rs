@@ -14,8 +14,9 @@ use super::{http, socket};
 use crate::scheduler::fake::{BOMB, Fake, POISON};
 use crate::scheduler::{self, Ended, Scheduler};
 use crate::service::{self, Card, Service};
-use crate::text::{ChatTemplate, fixture};
+use crate::text::{ChatTemplate, Tokenizer, fixture};
 
+mod choices;
 mod limits;
 mod translations;
 
@@ -45,6 +46,8 @@ struct Setup {
     allowed_groups: Vec<u32>,
     max_queue: usize,
     max_tokens: Option<usize>,
+    /// Of a model that thinks aloud, instead of the model's own.
+    thinks: Option<&'static str>,
     http: http::Limits,
 }
 
@@ -55,6 +58,7 @@ fn setup() -> Setup {
         allowed_groups: Vec::new(),
         max_queue: 16,
         max_tokens: None,
+        thinks: None,
         http: http::Limits::default(),
     }
 }
@@ -66,9 +70,16 @@ fn serve(setup: Setup) -> Server {
     let door = Arc::new(http::Door::new(setup.http));
     let mut kept = None;
     if let Some(model) = setup.model {
-        let meta = fixture::metadata("tiny");
-        let tokenizer = Arc::new(fixture::tokenizer("tiny"));
-        let template = ChatTemplate::from_metadata(&meta, &tokenizer).expect("a template");
+        let meta = match setup.thinks {
+            Some(_) => fixture::thinking("tiny"),
+            None => fixture::metadata("tiny"),
+        };
+        let tokenizer = Arc::new(Tokenizer::from_metadata(&meta).expect("a tokenizer"));
+        let template = match setup.thinks {
+            Some(source) => ChatTemplate::new(source, &tokenizer),
+            None => ChatTemplate::from_metadata(&meta, &tokenizer),
+        };
+        let template = template.expect("a template");
         let limits = scheduler::Limits {
             max_concurrent: 2,
             max_queue: setup.max_queue,
@@ -248,54 +259,6 @@ fn the_token_that_ends_a_turn_has_a_score_and_no_text() {
 }
 
 #[test]
-fn several_prompts_and_choices_are_numbered_through() {
-    let server = serve(setup());
-    let body = json!({"prompt": [[1, 2], [3, 4, 5]], "n": 2, "max_tokens": 2, "seed": 5});
-    let (status, whole) = server.post("/v1/completions", body);
-    assert_eq!(status, 200, "{whole}");
-    let indices = whole["choices"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|c| c["index"].as_u64());
-    assert_eq!(
-        indices.collect::<Vec<_>>(),
-        [Some(0), Some(1), Some(2), Some(3)]
-    );
-    assert_eq!(whole["usage"]["prompt_tokens"], 5);
-    assert_eq!(whole["usage"]["completion_tokens"], 8);
-}
-
-#[test]
-fn a_stop_string_ends_the_text_and_is_not_in_it() {
-    let server = serve(setup());
-    let body = json!({"prompt": "abc", "max_tokens": 12, "temperature": 0});
-    let (_, whole) = server.post("/v1/completions", body.clone());
-    let text = whole["choices"][0]["text"]
-        .as_str()
-        .expect("text")
-        .to_owned();
-    let stop: String = text.chars().skip(3).take(2).collect();
-    let mut body = body;
-    body["stop"] = json!(stop);
-    let (_, stopped) = server.post("/v1/completions", body);
-    let before = text.split(&stop).next().expect("a beginning");
-    assert_eq!(stopped["choices"][0]["text"], json!(before));
-    assert_eq!(stopped["choices"][0]["finish_reason"], "stop");
-}
-
-#[test]
-fn the_same_seed_gives_the_same_text() {
-    let server = serve(setup());
-    let ask = |seed: u64| {
-        let body = json!({"prompt": "abc", "max_tokens": 24, "temperature": 2, "seed": seed});
-        server.post("/v1/completions", body).1["choices"][0]["text"].clone()
-    };
-    assert_eq!(ask(7), ask(7));
-    assert_ne!(ask(7), ask(8));
-}
-
-#[test]
 fn text_goes_to_tokens_and_back() {
     let server = serve(setup());
     let (_, tokens) = server.post("/tokenize", json!({"content": "hello, wörld"}));
@@ -428,10 +391,9 @@ fn a_failure_in_a_stream_is_told_in_the_stream() {
     assert!(lines[0].contains("poisoned"), "{lines:?}");
     let (status, _) = server.post("/v1/completions", json!({"prompt": [1, POISON]}));
     assert_eq!(status, 500);
-    assert_eq!(
-        server.post("/v1/completions", json!({"prompt": [1, 2]})).0,
-        200
-    );
+    // Greedy, so that it does not poison itself.
+    let sober = json!({"prompt": [1, 2], "temperature": 0});
+    assert_eq!(server.post("/v1/completions", sober).0, 200);
 }
 
 #[test]

@@ -63,7 +63,8 @@ fn an_answer_is_no_longer_than_the_daemon_allows() {
     setup.max_tokens = Some(3);
     let server = serve(setup);
     for asked in [json!(90), json!(null)] {
-        let body = json!({"prompt": "x", "max_tokens": asked, "ignore_eos": true});
+        let body =
+            json!({"prompt": "x", "max_tokens": asked, "ignore_eos": true, "temperature": 0});
         let (_, whole) = server.post("/v1/completions", body);
         assert_eq!(whole["usage"]["completion_tokens"], 3, "{whole}");
         assert_eq!(whole["choices"][0]["finish_reason"], "length");
@@ -81,7 +82,7 @@ fn no_more_run_at_once_than_the_daemon_allows() {
     setup.model = Some(model);
     let server = serve(setup);
     let prompts: Vec<_> = (0..8).map(|i| vec![i; 30]).collect();
-    let body = json!({"prompt": prompts, "max_tokens": 20, "ignore_eos": true});
+    let body = json!({"prompt": prompts, "max_tokens": 20, "ignore_eos": true, "temperature": 0});
     let most = std::thread::scope(|scope| {
         let asking = scope.spawn(|| server.post("/v1/completions", body).0);
         let mut most = 0;
