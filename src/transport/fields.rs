@@ -1,5 +1,9 @@
 //! Reads JSON objects field by field, so that a wrong one is named, with what it is and what it
-//! should be. Fields that nobody asks for are ignored, as OpenAI's clients send many.
+//! should be. Fields that nobody asks for are ignored, as OpenAI's clients send many; which those
+//! are can be asked afterwards.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
@@ -9,6 +13,7 @@ pub struct Fields<'a> {
     map: &'a Map<String, Value>,
     /// What errors put before a field's name, such as `messages[2].`.
     at: String,
+    asked: RefCell<BTreeSet<String>>,
 }
 
 pub fn kind(value: &Value) -> &'static str {
@@ -46,6 +51,7 @@ impl<'a> Fields<'a> {
                     true => String::new(),
                     false => format!("{at}."),
                 },
+                asked: RefCell::default(),
             }),
             other => wrong(if at.is_empty() { "body" } else { at }, other, "an object"),
         }
@@ -57,7 +63,19 @@ impl<'a> Fields<'a> {
 
     /// `null` is as good as absent.
     pub fn get(&self, name: &str) -> Option<&'a Value> {
+        self.asked.borrow_mut().insert(name.to_owned());
         self.map.get(name).filter(|v| !v.is_null())
+    }
+
+    /// Every name that was asked for, there or not.
+    pub fn asked(&self) -> BTreeSet<String> {
+        self.asked.borrow().clone()
+    }
+
+    /// Fields that are there and that nobody asked for.
+    pub fn unread(&self) -> impl Iterator<Item = &'a str> {
+        let names = self.map.keys().map(String::as_str);
+        names.filter(|name| !self.asked.borrow().contains(*name))
     }
 
     fn typed<T>(

@@ -60,7 +60,11 @@ pub fn completion(body: &Value) -> Result<Asked, Refusal> {
 }
 
 pub fn chat(body: &Value) -> Result<Asked, Refusal> {
-    let f = Fields::of(body, "")?;
+    chat_of(&Fields::of(body, "")?)
+}
+
+/// Leaves in `f` what it did not ask for, for doors that refuse unknown names.
+pub fn chat_of(f: &Fields) -> Result<Asked, Refusal> {
     for old in ["functions", "function_call"] {
         if f.get(old).is_some() {
             return refuse(old, "is the old form; use tools and tool_choice");
@@ -100,18 +104,18 @@ pub fn chat(body: &Value) -> Result<Asked, Refusal> {
         prompt: Prompt::Chat {
             messages,
             tools,
-            tool_choice: tool_choice(&f)?,
+            tool_choice: tool_choice(f)?,
             parallel_tool_calls: f.boolean("parallel_tool_calls")?.unwrap_or(true),
         },
-        sampling: sampling(&f)?,
-        stop: stop(&f)?,
+        sampling: sampling(f)?,
+        stop: stop(f)?,
         max_tokens,
         logprobs: shows.then(|| n_top.unwrap_or(0)),
         echo: false,
         n: f.count("n")?.unwrap_or(1),
-        format: format(&f)?,
+        format: format(f)?,
     };
-    asked(&f, vec![request])
+    asked(f, vec![request])
 }
 
 fn asked(f: &Fields, requests: Vec<Request>) -> Result<Asked, Refusal> {

@@ -15,7 +15,7 @@ pub fn caller(stream: &UnixStream) -> std::io::Result<Caller> {
 }
 
 /// For logs only: a process may be gone, and its number another's, by the time we look.
-fn unit(pid: u32) -> Option<String> {
+pub fn unit(pid: u32) -> Option<String> {
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let name = groups.lines().next()?.rsplit('/').next()?;
     let is_unit = name.ends_with(".service") || name.ends_with(".scope");
