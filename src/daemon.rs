@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::bus;
+use crate::config::{Bus, Config};
 use crate::engine::{Engine, Model, Options};
 use crate::scheduler::{self, Ended, Scheduler};
 use crate::service::{self, Card, Service};
@@ -29,6 +30,7 @@ pub struct Settings {
     pub socket: PathBuf,
     pub socket_mode: u32,
     pub socket_group: Option<String>,
+    pub bus: Option<bus::Which>,
     /// How long running answers may take to end once the daemon was told to stop.
     pub drain: Duration,
 }
@@ -60,6 +62,11 @@ impl Settings {
             socket: config.service.socket.clone(),
             socket_mode: config.service.socket_mode,
             socket_group: config.service.socket_group.clone(),
+            bus: match config.service.bus {
+                Bus::None => None,
+                Bus::User => Some(bus::Which::User),
+                Bus::System => Some(bus::Which::System),
+            },
             drain: config.service.drain,
         })
     }
@@ -73,6 +80,8 @@ pub enum DaemonError {
     Model { path: PathBuf, why: String },
     #[error("allowed_groups: {0}")]
     Group(std::io::Error),
+    #[error("D-Bus: {0}")]
+    Bus(#[from] bus::BusError),
     #[error("the runtime cannot start: {0}")]
     Runtime(std::io::Error),
     #[error("the engine has failed: {0}")]
@@ -129,7 +138,7 @@ async fn serve(
     let door = Arc::new(http::Door::new(settings.http.clone()));
     let stop = CancellationToken::new();
     let mut doors = tokio::spawn(http::serve(listener, door.clone(), stop.clone()));
-    let drain = settings.drain;
+    let (drain, bus) = (settings.drain, settings.bus);
     let loading = tokio::task::spawn_blocking(move || load(&settings));
     let (service, ended) = tokio::select! {
         loaded = loading => match loaded {
@@ -139,6 +148,13 @@ async fn serve(
         () = told() => return Ok(()),
     };
     let service = door.service.get_or_init(|| service);
+    let presence = match bus {
+        None => None,
+        Some(which) => tokio::select! {
+            presence = bus::serve(which, door.clone()) => Some(presence?),
+            () = told() => return Ok(()),
+        },
+    };
     ready();
 
     let mut ended = ended;
@@ -146,6 +162,9 @@ async fn serve(
         end = &mut ended => failed(end),
         () = told() => {
             stop.cancel();
+            if let Some(presence) = &presence {
+                presence.stopping().await;
+            }
             service.stop(Instant::now() + drain);
             tokio::select! {
                 end = &mut ended => failed(end),
@@ -157,6 +176,9 @@ async fn serve(
         }
     };
     stop.cancel();
+    if let Some(presence) = presence {
+        presence.leave(Duration::from_secs(1)).await;
+    }
     // The last events are on their way; who does not read them does not hold us.
     if tokio::time::timeout(Duration::from_secs(1), &mut doors)
         .await

@@ -19,6 +19,7 @@
 //! | [`scheduler`] | what runs next; the only thread that owns the engine | `engine sampler text request` |
 //! | [`service`] | the single door: validate, render, tokenize, admit | `scheduler text request` |
 //! | [`transport`] | wire formats, nothing else | `service request` |
+//! | [`bus`] | the same on D-Bus: objects, sessions, descriptors | `transport service request` |
 //! | [`config`], [`daemon`], [`client`], [`cli`] | wiring and commands | everything above |
 //!
 //! Tokens return only through the channel that the queued request carries, so no lower room
@@ -26,6 +27,7 @@
 //! bounded both ways.
 #![forbid(unsafe_code)]
 
+pub mod bus;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("service", &["scheduler", "text", "request"]),
     ("transport", &["service", "request"]),
+    ("bus", &["transport", "service", "request"]),
 ];
 
 /// Wiring and commands: may name everything, and nothing above may name them.

@@ -1,0 +1,225 @@
+//! The daemon as an object on the bus: one question, a chat, a new session, tokens.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde_json::{Value, json};
+use zbus::message::Header;
+use zbus::object_server::ResponseDispatchNotifier;
+use zbus::{OwnedFd, OwnedObjectPath, interface};
+
+use super::clients::Client;
+use super::error::Error;
+use super::run::{self, Submitted};
+use super::session::{self, Session};
+use super::value::{self, Dictionary};
+use super::{Bus, events, options};
+use crate::request::Token;
+use crate::service::Specials;
+use crate::transport::fields::Fields;
+
+/// Sessions that one user may have at once: an assistant that forgets to close them fills no
+/// memory for ever.
+const MAX_SESSIONS: usize = 256;
+
+/// The object.
+pub struct Manager {
+    pub bus: Arc<Bus>,
+}
+
+impl Manager {
+    async fn submit(
+        &self,
+        client: &Client,
+        messages: Vec<Dictionary>,
+        options: Dictionary,
+    ) -> Result<Submitted, Error> {
+        let messages = options::messages(&messages)?;
+        let options = options::named(&options)?;
+        run::submit(&self.bus, client.caller.clone(), messages, options).await
+    }
+}
+
+#[interface(name = "org.deltad.Inference1.Manager", introspection_docs = false)]
+impl Manager {
+    #[zbus(out_args("models"))]
+    async fn list_models(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<Vec<Dictionary>, Error> {
+        let client = self.bus.client(&header).await?;
+        let service = self.bus.service(&client.caller)?;
+        let card = service.card();
+        Ok(vec![value::dictionary(&json!({
+            "id": card.id,
+            "created": service.created(),
+            "context_length": card.context,
+            "vocabulary_size": card.n_vocab,
+        }))])
+    }
+
+    #[zbus(out_args("session"))]
+    async fn create_session(
+        &self,
+        options: Dictionary,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<OwnedObjectPath, Error> {
+        let client = self.bus.client(&header).await?;
+        self.bus.service(&client.caller)?;
+        let mut given = value::object(&options, "")?;
+        let persist = match given.remove("persist") {
+            None => false,
+            Some(Value::Bool(persist)) => persist,
+            Some(_) => return options::invalid("persist", "want true or false"),
+        };
+        let messages = match given.remove("messages") {
+            None => Vec::new(),
+            Some(Value::Array(messages)) => messages,
+            Some(_) => return options::invalid("messages", "want aa{sv}"),
+        };
+        // Read as a question would be, so that a wrong one is known now and not at the first Send.
+        let mut trial = messages.clone();
+        trial.push(json!({"role": "user", "content": ""}));
+        options::chat(trial, given.clone(), self.bus.door.limits.request_bytes)?;
+        let sessions = self.bus.objects.sessions();
+        let uid = client.caller.uid;
+        if sessions.iter().filter(|s| s.uid == uid).count() >= MAX_SESSIONS {
+            let why = format!("user {uid} has {MAX_SESSIONS} sessions already; close one");
+            return Err(Error::TooManySessions(why));
+        }
+        let path = Bus::fresh_path("session")?;
+        let session = Arc::new(Session::new(path, &client, persist, messages, given));
+        let served = session::Served {
+            bus: self.bus.clone(),
+            session: session.clone(),
+        };
+        let server = self.bus.connection.object_server();
+        server.at(&session.path, served).await?;
+        self.bus.objects.add_session(session.clone()).await;
+        // Who left meanwhile is not there to end it.
+        if client.gone.is_cancelled() && !persist {
+            self.bus.end_session(&session).await;
+        }
+        Ok(session.path.clone())
+    }
+
+    #[zbus(out_args("text", "usage"))]
+    async fn ask(
+        &self,
+        prompt: String,
+        options: Dictionary,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(String, Dictionary), Error> {
+        let client = self.bus.client(&header).await?;
+        let options = options::named(&options)?;
+        options::one_text(&options)?;
+        let question = vec![json!({"role": "user", "content": prompt})];
+        let caller = client.caller.clone();
+        let submitted = run::submit(&self.bus, caller, question, options).await?;
+        let (said, reason, usage) = run::whole(&client, submitted).await?;
+        let mut about = events::used(usage);
+        about["finish_reason"] = events::spelled(reason).into();
+        if !said.reasoning.is_empty() {
+            about["reasoning"] = said.reasoning.into();
+        }
+        Ok((said.text, value::dictionary(&about)))
+    }
+
+    #[zbus(out_args("generation", "events"))]
+    async fn chat(
+        &self,
+        messages: Vec<Dictionary>,
+        options: Dictionary,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<(OwnedObjectPath, OwnedFd), Error> {
+        let client = self.bus.client(&header).await?;
+        let submitted = self.submit(&client, messages, options).await?;
+        self.bus.by_descriptor(&client, submitted, None).await
+    }
+
+    #[zbus(out_args("generation"))]
+    async fn chat_by_signals(
+        &self,
+        messages: Vec<Dictionary>,
+        options: Dictionary,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<ResponseDispatchNotifier<OwnedObjectPath>, Error> {
+        let client = self.bus.client(&header).await?;
+        let submitted = self.submit(&client, messages, options).await?;
+        self.bus.by_signals(&client, submitted, None).await
+    }
+
+    #[zbus(out_args("tokens"))]
+    async fn tokenize(
+        &self,
+        text: String,
+        options: Dictionary,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<Vec<Token>, Error> {
+        let client = self.bus.client(&header).await?;
+        let given = Value::Object(value::object(&options, "")?);
+        let (add_special, specials) = {
+            let fields = Fields::of(&given, "")?;
+            let add = fields.boolean("add_special")?.unwrap_or(false);
+            let parse = fields.boolean("parse_special")?.unwrap_or(true);
+            options::refuse_unread(&fields)?;
+            (
+                add,
+                if parse {
+                    Specials::Parse
+                } else {
+                    Specials::Plain
+                },
+            )
+        };
+        let bus = self.bus.clone();
+        let caller = client.caller.clone();
+        options::fits(text.len(), self.bus.door.limits.request_bytes)?;
+        let tokens = tokio::task::spawn_blocking(move || {
+            let service = bus.service(&caller)?;
+            Ok(service.tokenize(&text, add_special, specials))
+        });
+        match tokens.await {
+            Ok(tokens) => tokens,
+            Err(e) => Err(Error::EngineFailed(e.to_string())),
+        }
+    }
+
+    #[zbus(property(emits_changed_signal = "const"))]
+    async fn version(&self) -> &str {
+        env!("CARGO_PKG_VERSION")
+    }
+
+    /// 0 unknown, 1 loading, 2 ready, 3 stopping.
+    #[zbus(property)]
+    async fn state(&self) -> u32 {
+        match self.bus.stopping.load(Relaxed) {
+            true => 3,
+            false => 2,
+        }
+    }
+
+    #[zbus(property)]
+    async fn model(&self) -> String {
+        let service = self.bus.door.service.get();
+        service.map_or(String::new(), |s| s.card().id.clone())
+    }
+
+    #[zbus(property)]
+    async fn context_length(&self) -> u32 {
+        let service = self.bus.door.service.get();
+        service.map_or(0, |s| u32::try_from(s.card().context).unwrap_or(u32::MAX))
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn active_generations(&self) -> u32 {
+        let service = self.bus.door.service.get();
+        service.map_or(0, |s| s.stats().running.load(Relaxed) as u32)
+    }
+
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn queue_length(&self) -> u32 {
+        let service = self.bus.door.service.get();
+        service.map_or(0, |s| s.queued() as u32)
+    }
+}

@@ -1,0 +1,174 @@
+//! The sessions and generations that are on the bus, and the ObjectManager that shows each user its
+//! own. The library's own manager would tell everyone about everybody's.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use zbus::message::Header;
+use zbus::names::OwnedUniqueName;
+use zbus::object_server::SignalEmitter;
+use zbus::{Connection, OwnedObjectPath, interface};
+
+use super::error::Error;
+use super::generation::Generation;
+use super::session::Session;
+use super::value::Dictionary;
+use super::{Bus, PATH, emitter};
+
+/// An object's interfaces, each with its properties.
+type Interfaces = HashMap<String, Dictionary>;
+
+#[derive(Clone)]
+enum Object {
+    Session(Arc<Session>),
+    Generation(Arc<Generation>),
+}
+
+impl Object {
+    fn uid(&self) -> u32 {
+        match self {
+            Object::Session(s) => s.uid,
+            Object::Generation(g) => g.uid,
+        }
+    }
+
+    fn interface(&self) -> &'static str {
+        match self {
+            Object::Session(_) => "org.deltad.Inference1.Session",
+            Object::Generation(_) => "org.deltad.Inference1.Generation",
+        }
+    }
+
+    fn interfaces(&self) -> Interfaces {
+        let properties = match self {
+            Object::Session(s) => s.properties(),
+            Object::Generation(g) => g.properties(),
+        };
+        Interfaces::from([(self.interface().to_owned(), properties)])
+    }
+
+    fn place(&self) -> (&OwnedObjectPath, &OwnedUniqueName) {
+        match self {
+            Object::Session(s) => (&s.path, &s.maker),
+            Object::Generation(g) => (&g.path, &g.asker),
+        }
+    }
+}
+
+pub struct Objects {
+    connection: Connection,
+    all: Mutex<HashMap<OwnedObjectPath, Object>>,
+}
+
+impl Objects {
+    pub fn new(connection: Connection) -> Objects {
+        Objects {
+            connection,
+            all: Mutex::default(),
+        }
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut HashMap<OwnedObjectPath, Object>) -> T) -> T {
+        look(&mut self.all.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub async fn add_session(&self, session: Arc<Session>) {
+        self.add(Object::Session(session)).await;
+    }
+
+    pub async fn add_generation(&self, generation: Arc<Generation>) {
+        self.add(Object::Generation(generation)).await;
+    }
+
+    /// Whether it was still there.
+    pub async fn remove_session(&self, session: &Arc<Session>) -> bool {
+        self.remove(&Object::Session(session.clone())).await
+    }
+
+    pub async fn remove_generation(&self, generation: &Arc<Generation>) {
+        self.remove(&Object::Generation(generation.clone())).await;
+    }
+
+    async fn add(&self, object: Object) {
+        let (path, to) = object.place();
+        self.with(|all| all.insert(path.clone(), object.clone()));
+        let body = (path, object.interfaces());
+        self.tell(to, "InterfacesAdded", &body).await;
+    }
+
+    async fn remove(&self, object: &Object) -> bool {
+        let (path, to) = object.place();
+        let was_there = self.with(|all| all.remove(path).is_some());
+        if was_there {
+            let body = (path, vec![object.interface()]);
+            self.tell(to, "InterfacesRemoved", &body).await;
+        }
+        was_there
+    }
+
+    async fn tell<B>(&self, to: &OwnedUniqueName, signal: &'static str, body: &B)
+    where
+        B: serde::Serialize + zbus::DynamicType,
+    {
+        let Ok(emitter) = emitter(&self.connection, PATH, to) else {
+            return;
+        };
+        let interface = "org.freedesktop.DBus.ObjectManager";
+        // Who has left is told nothing.
+        if let Err(e) = emitter.emit(interface, signal, body).await {
+            log::debug!("{signal} did not reach {to}: {e}");
+        }
+    }
+
+    pub fn sessions(&self) -> Vec<Arc<Session>> {
+        self.with(|all| {
+            let sessions = all.values().filter_map(|o| match o {
+                Object::Session(s) => Some(s.clone()),
+                Object::Generation(_) => None,
+            });
+            sessions.collect()
+        })
+    }
+
+    fn of(&self, uid: u32) -> HashMap<OwnedObjectPath, Interfaces> {
+        self.with(|all| {
+            let own = all.iter().filter(|(_, o)| o.uid() == uid);
+            own.map(|(path, o)| (path.clone(), o.interfaces()))
+                .collect()
+        })
+    }
+}
+
+/// The object.
+pub struct ObjectManager {
+    pub bus: Arc<Bus>,
+}
+
+#[interface(
+    name = "org.freedesktop.DBus.ObjectManager",
+    introspection_docs = false
+)]
+impl ObjectManager {
+    #[zbus(out_args("object_paths_interfaces_and_properties"))]
+    async fn get_managed_objects(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<HashMap<OwnedObjectPath, Interfaces>, Error> {
+        let client = self.bus.client(&header).await?;
+        Ok(self.bus.objects.of(client.caller.uid))
+    }
+
+    #[zbus(signal)]
+    async fn interfaces_added(
+        emitter: &SignalEmitter<'_>,
+        object_path: OwnedObjectPath,
+        interfaces_and_properties: Interfaces,
+    ) -> zbus::Result<()>;
+
+    #[zbus(signal)]
+    async fn interfaces_removed(
+        emitter: &SignalEmitter<'_>,
+        object_path: OwnedObjectPath,
+        interfaces: Vec<String>,
+    ) -> zbus::Result<()>;
+}

@@ -1,0 +1,135 @@
+//! Messages and options from the bus, read by the one reader of options that HTTP has. Where HTTP
+//! ignores a name that it does not know, this refuses it.
+
+use serde_json::{Map, Value};
+
+use super::error::Error;
+use super::value::{self, Dictionary};
+use crate::request::Refusal;
+use crate::transport::fields::Fields;
+use crate::transport::openai::{self, Asked};
+
+/// What HTTP's body holds beside options; methods have arguments for that.
+const NOT_OPTIONS: [&str; 4] = ["messages", "prompt", "stream", "stream_options"];
+
+/// What makes more of an answer than one text.
+const NOT_ONE_TEXT: [&str; 5] = ["n", "tools", "tool_choice", "logprobs", "top_logprobs"];
+
+/// The options of a call as JSON, none of them an argument in disguise.
+pub fn named(options: &Dictionary) -> Result<Map<String, Value>, Error> {
+    match options.keys().find(|k| NOT_OPTIONS.contains(&k.as_str())) {
+        Some(name) => Err(Error::UnknownOption(format!(
+            "{name}: is no option here; the method's arguments and its descriptor say that"
+        ))),
+        None => Ok(value::object(options, "")?),
+    }
+}
+
+pub fn messages(messages: &[Dictionary]) -> Result<Vec<Value>, Error> {
+    let each = messages.iter().enumerate();
+    each.map(|(i, m)| Ok(Value::Object(value::object(m, &format!("messages[{i}]"))?)))
+        .collect()
+}
+
+/// A conversation with its options, in at most `max_bytes` of JSON.
+pub fn chat(
+    messages: Vec<Value>,
+    mut options: Map<String, Value>,
+    max_bytes: usize,
+) -> Result<Asked, Error> {
+    options.insert("messages".into(), Value::Array(messages));
+    let body = Value::Object(options);
+    fits(body.to_string().len(), max_bytes)?;
+    let fields = Fields::of(&body, "")?;
+    let asked = openai::chat_of(&fields)?;
+    refuse_unread(&fields)?;
+    Ok(asked)
+}
+
+pub fn fits(bytes: usize, max_bytes: usize) -> Result<(), Error> {
+    match bytes <= max_bytes {
+        true => Ok(()),
+        false => Err(Error::TooLarge(format!(
+            "the call holds {bytes} bytes, want at most {max_bytes}"
+        ))),
+    }
+}
+
+/// The options of a call whose answer is one text.
+pub fn one_text(options: &Map<String, Value>) -> Result<(), Error> {
+    match NOT_ONE_TEXT.iter().find(|n| options.contains_key(**n)) {
+        Some(name) => Err(Error::InvalidArgument(format!(
+            "{name}: Ask answers with one text; use Chat"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Names that nobody asked for, the nearest known one beside them.
+pub fn refuse_unread(fields: &Fields) -> Result<(), Error> {
+    let Some(name) = fields.unread().next() else {
+        return Ok(());
+    };
+    let known = fields.asked();
+    let nearest = known
+        .iter()
+        .filter(|k| !NOT_OPTIONS.contains(&k.as_str()))
+        .map(|k| (strsim::jaro_winkler(name, k), k))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(likeness, _)| *likeness > 0.7);
+    let hint = nearest.map_or(String::new(), |(_, k)| format!("; did you mean {k}?"));
+    Err(Error::UnknownOption(format!(
+        "{name}: no such option{hint}"
+    )))
+}
+
+/// What [`Refusal::Invalid`] says, for arguments that only the bus has.
+pub fn invalid<T>(param: &str, message: &str) -> Result<T, Error> {
+    let (param, message) = (param.to_owned(), message.to_owned());
+    Err(Refusal::Invalid { param, message }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn asked(options: Value) -> Result<Asked, String> {
+        let options = options.as_object().expect("an object").clone();
+        let hello = vec![json!({"role": "user", "content": "Hi"})];
+        chat(hello, options, 10_000).map_err(|e| format!("{e:?}"))
+    }
+
+    #[test]
+    fn an_option_means_what_it_means_over_http() {
+        let options = json!({"temperature": 0.5, "max_tokens": 7, "stop": ["a"], "seed": 3});
+        let mut body = options.clone();
+        body["messages"] = json!([{"role": "user", "content": "Hi"}]);
+        assert_eq!(asked(options), Ok(openai::chat(&body).expect("a body")));
+    }
+
+    #[test]
+    fn a_misspelt_option_is_refused_with_the_right_spelling() {
+        let refused = asked(json!({"temperatur": 0.5})).unwrap_err();
+        assert!(refused.contains("UnknownOption"), "{refused}");
+        assert!(refused.contains("did you mean temperature?"), "{refused}");
+        let refused = asked(json!({"zzz": 0.5})).unwrap_err();
+        assert!(refused.contains("zzz: no such option\""), "{refused}");
+    }
+
+    #[test]
+    fn arguments_are_no_options() {
+        for name in NOT_OPTIONS {
+            let options = Dictionary::from([(name.to_owned(), true.into())]);
+            let refused = named(&options).unwrap_err();
+            assert!(matches!(refused, Error::UnknownOption(_)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_call_that_is_too_large_is_refused_before_it_is_read() {
+        let options = Map::from_iter([("user".to_owned(), "x".repeat(100).into())]);
+        let refused = chat(vec![], options, 50).unwrap_err();
+        assert!(matches!(refused, Error::TooLarge(_)));
+    }
+}

@@ -1,0 +1,244 @@
+//! Carries one answer from the engine's events to whoever asked on the bus, and to its session.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::sync::mpsc::Receiver;
+
+use super::clients::Client;
+use super::error::Error;
+use super::events::{self, Transcript};
+use super::generation::{Generation, Phase, Served};
+use super::session::Turn;
+use super::sink::{Left, Sink};
+use super::value::Dictionary;
+use super::{Bus, options};
+use crate::request::{Caller, Event, Failure, FinishReason, Usage};
+use crate::service;
+
+/// How long an ended generation can still be asked how it ended.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// What the service took.
+pub struct Submitted {
+    pub generation: service::Generation,
+    /// Choices.
+    pub n: usize,
+}
+
+/// Reads and admits, off the threads that do the sockets.
+pub async fn submit(
+    bus: &Arc<Bus>,
+    caller: Caller,
+    messages: Vec<Value>,
+    options: Map<String, Value>,
+) -> Result<Submitted, Error> {
+    let at = bus.clone();
+    let work = move || {
+        let service = at.service(&caller)?;
+        let asked = options::chat(messages, options, at.door.limits.request_bytes)?;
+        // A chat is one request.
+        let request = asked.requests.into_iter().next().ok_or_else(broken)?;
+        let n = request.n;
+        let generation = service.submit(caller, request)?;
+        Ok(Submitted { generation, n })
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|e| {
+        log::error!("a request's preparation failed: {e}");
+        broken()
+    })?
+}
+
+fn broken() -> Error {
+    Failure::Broken.into()
+}
+
+/// The whole answer as one text, with what else is known of it.
+pub async fn whole(
+    client: &Client,
+    submitted: Submitted,
+) -> Result<(Transcript, FinishReason, Usage), Error> {
+    let mut events = submitted.generation.events;
+    let mut transcript = Transcript::default();
+    let mut reason = FinishReason::Stop;
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event.unwrap_or(Event::Failed(Failure::Broken)),
+            () = client.gone.cancelled() => {
+                return Err(Error::Cancelled("the caller left the bus".into()));
+            }
+        };
+        match event {
+            Event::Prompt(_) => {}
+            Event::Delta { parts, .. } => parts.iter().for_each(|p| transcript.add(p)),
+            Event::Finished { reason: why, .. } => reason = why,
+            Event::Done(usage) => return Ok((transcript, reason, usage)),
+            Event::Failed(failure) => return Err(failure.into()),
+        }
+    }
+}
+
+/// Puts the answer's object on the bus and lets it run. `sink` is where it is told.
+pub async fn begin(
+    bus: &Arc<Bus>,
+    generation: Generation,
+    submitted: Submitted,
+    sink: Sink,
+    turn: Option<Turn>,
+) -> Result<(), Error> {
+    let generation = Arc::new(generation);
+    let served = Served {
+        bus: bus.clone(),
+        generation: generation.clone(),
+    };
+    let path = &generation.path;
+    bus.connection.object_server().at(path, served).await?;
+    bus.objects.add_generation(generation.clone()).await;
+    if let Some(turn) = &turn {
+        turn.runs(generation.cancel.clone());
+    }
+    let run = Run {
+        bus: bus.clone(),
+        generation,
+        events: submitted.generation.events,
+        reasons: vec![None; submitted.n],
+        usage: Usage {
+            prompt_tokens: submitted.generation.prompt.len(),
+            ..Usage::default()
+        },
+        transcript: Transcript::default(),
+        sink,
+    };
+    bus.running.spawn(run.finish(turn));
+    Ok(())
+}
+
+struct Run {
+    bus: Arc<Bus>,
+    generation: Arc<Generation>,
+    events: Receiver<Event>,
+    /// Of each choice.
+    reasons: Vec<Option<FinishReason>>,
+    usage: Usage,
+    transcript: Transcript,
+    sink: Sink,
+}
+
+impl Run {
+    async fn finish(mut self, turn: Option<Turn>) {
+        if let Some(turn) = &turn {
+            turn.began().await;
+        }
+        let phase = self.tell().await.unwrap_or(Phase::Cancelled);
+        // The engine is told at once that nobody listens.
+        drop(self.events);
+        self.generation.count(self.usage.completion_tokens);
+        if let Some(turn) = turn {
+            turn.settle(self.transcript.message()).await;
+        }
+        self.generation.enter(phase);
+        // The descriptor's end is the reader's sign: it comes after everything it could ask about.
+        drop(self.sink);
+        announce(&self.bus, &self.generation).await;
+        let (bus, generation) = (self.bus, self.generation);
+        tokio::spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            let server = bus.connection.object_server();
+            // The connection may be gone by now, and the object with it.
+            let _ = server.remove::<Served, _>(&generation.path).await;
+            bus.objects.remove_generation(&generation).await;
+        });
+    }
+
+    /// How it ended; or its reader left.
+    async fn tell(&mut self) -> Result<Phase, Left> {
+        let bus = self.bus.clone();
+        let Some(service) = bus.door.service.get() else {
+            return Err(Left);
+        };
+        let prompt_tokens = self.usage.prompt_tokens;
+        let start = events::start(self.generation.path.as_str(), service, prompt_tokens);
+        self.say(&start).await?;
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = self.generation.cancel.cancelled() => return self.cancelled().await,
+                () = self.sink.left() => return Err(Left),
+                event = self.events.recv() => event,
+            };
+            // A channel that closes early means that the engine's thread died.
+            match event.unwrap_or(Event::Failed(Failure::Broken)) {
+                Event::Prompt(_) => {}
+                Event::Delta {
+                    choice,
+                    parts,
+                    logprob,
+                } => {
+                    if choice == 0 {
+                        parts.iter().for_each(|p| self.transcript.add(p));
+                    }
+                    self.usage.completion_tokens += 1;
+                    self.generation.count(self.usage.completion_tokens);
+                    if self.generation.enter(Phase::Running) {
+                        announce(&bus, &self.generation).await;
+                    }
+                    for event in events::deltas(service, choice, parts, logprob.as_ref()) {
+                        self.say(&event).await?;
+                    }
+                }
+                Event::Finished { choice, reason } => {
+                    if let Some(slot) = self.reasons.get_mut(choice) {
+                        *slot = Some(reason);
+                    }
+                    self.say(&events::finished(choice, reason)).await?;
+                }
+                Event::Done(usage) => {
+                    self.usage = usage;
+                    let first = self.reasons[0].map_or("stop", events::spelled);
+                    self.end(events::end(first, usage)).await?;
+                    return Ok(Phase::Finished);
+                }
+                Event::Failed(failure) => {
+                    let failed = events::failed(&failure.into(), self.usage);
+                    self.end(failed).await?;
+                    return Ok(Phase::Failed);
+                }
+            }
+        }
+    }
+
+    async fn cancelled(&mut self) -> Result<Phase, Left> {
+        self.events.close();
+        self.end(events::end("cancelled", self.usage)).await?;
+        Ok(Phase::Cancelled)
+    }
+
+    async fn end(&mut self, mut event: Value) -> Result<(), Left> {
+        let reasons = self.reasons.iter();
+        event["reasons"] = reasons
+            .map(|r| r.map_or("", events::spelled))
+            .collect::<Vec<_>>()
+            .into();
+        self.say(&event).await
+    }
+
+    /// A line that has begun is written to its end, but a cancelled engine does not wait for that.
+    async fn say(&mut self, event: &Value) -> Result<(), Left> {
+        let said = self.sink.say(event);
+        tokio::pin!(said);
+        tokio::select! {
+            biased;
+            said = &mut said => return said,
+            () = self.generation.cancel.cancelled() => self.events.close(),
+        }
+        said.await
+    }
+}
+
+async fn announce(bus: &Bus, generation: &Generation) {
+    let state = Dictionary::from([("State".to_owned(), generation.phase().into())]);
+    let interface = "org.deltad.Inference1.Generation";
+    bus.changed(&generation.asker, &generation.path, interface, state)
+        .await;
+}
