@@ -23,7 +23,8 @@ demo: build ## quantize the shipped model, serve it, talk to it, stop it
 table: build ## quantize the shipped model to every type, score and measure each
 	@demo/table.py
 
-test: deps ## formatting, lints without warnings, every test
+test: ## formatting, lints without warnings, every test
+	@scripts/deps.sh test
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	$(CARGO) test --release --locked --workspace

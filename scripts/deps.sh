@@ -1,7 +1,9 @@
 #!/bin/sh
-# Finds what a build needs from the system: a C++ compiler, CMake, libclang (bindings to ggml).
+# Finds what a build needs from the system: a C++ compiler, CMake, libclang (bindings to ggml); with
+# `test`, what the tests need beside: a D-Bus daemon and the tools that desktops have for it.
 # Installs it with apt where that needs no password; else says what to install, and fails.
 set -eu
+purpose=${1:-build}
 
 if ! command -v cargo >/dev/null 2>&1; then
   echo "deps: no cargo: install Rust 1.90 or newer from https://rustup.rs" >&2
@@ -27,6 +29,11 @@ missing() {
   command -v make >/dev/null 2>&1 || echo make
   # bindgen also needs clang's own headers, which come with the compiler's package.
   { have_libclang && command -v clang >/dev/null 2>&1; } || echo clang libclang-dev
+  if [ "$purpose" = test ] && [ "$(uname)" = Linux ]; then
+    command -v dbus-daemon >/dev/null 2>&1 || echo dbus-daemon
+    command -v gdbus >/dev/null 2>&1 || echo libglib2.0-bin
+    command -v busctl >/dev/null 2>&1 || echo systemd
+  fi
 }
 
 need=$(missing | tr '\n' ' ')

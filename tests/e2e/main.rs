@@ -1,6 +1,8 @@
 //! The real daemon, as programs on the same machine see it: the built binary, a converted
 //! checkpoint, a Unix socket.
 
+#[cfg(target_os = "linux")]
+mod bus;
 mod cli;
 mod conversation;
 mod daemon;

@@ -1,0 +1,8 @@
+//! The daemon on D-Bus, as desktop programs see it: a private bus, the built binary, a converted
+//! checkpoint.
+
+mod answers;
+mod desktop;
+mod owners;
+mod private;
+mod sessions;

@@ -1,0 +1,199 @@
+//! What desktops have: busctl, gdbus, Python. And the installed description of it all.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::private::{Client, NAME, Options, PATH, PrivateBus, endless, eventually};
+
+fn root(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+#[tokio::test]
+async fn busctl_asks_reads_and_cancels() {
+    let bus = PrivateBus::start();
+    let _daemon = bus.serve_demo();
+    let address = format!("--address={}", bus.address);
+    let busctl = |args: &[&str]| {
+        let (succeeded, said) = bus.tool("busctl", &[&[address.as_str()], args].concat());
+        assert!(succeeded, "{said}");
+        said
+    };
+    let manager = "org.deltad.Inference1.Manager";
+    let ask = ["call", NAME, PATH, manager, "Ask", "sa{sv}"];
+    let question = ["What is 3 + 4?", "1", "temperature", "d", "0"];
+    let said = busctl(&[&ask[..], &question].concat());
+    assert!(said.contains("= 7"), "{said}");
+    let state = busctl(&["get-property", NAME, PATH, manager, "State"]);
+    assert_eq!(state.trim(), "u 2");
+    let client = Client(bus.connect().await);
+    let (path, _reader) = client.chat("hello", endless()).await;
+    let generation = "org.deltad.Inference1.Generation";
+    busctl(&["call", NAME, &path, generation, "Cancel"]);
+    eventually("cancelled", async || {
+        client.count(&path, "Generation", "State").await == 4
+    })
+    .await;
+    let tree = busctl(&["tree", NAME]);
+    assert!(tree.contains(path.as_str()), "{tree}");
+}
+
+#[test]
+fn gdbus_asks_and_is_told_what_is_wrong() {
+    let bus = PrivateBus::start();
+    let _daemon = bus.serve_demo();
+    let ask = |options: &str| {
+        let call = ["call", "--session", "-d", NAME, "-o", PATH, "-m"];
+        let method = "org.deltad.Inference1.Manager.Ask";
+        let rest = [method, "What is 3 + 4?", options];
+        bus.tool("gdbus", &[&call[..], &rest].concat())
+    };
+    let (succeeded, said) = ask("{'temperature': <0.0>, 'stop': <['.']>, 'seed': <1>}");
+    assert!(succeeded && said.contains("= 7"), "{said}");
+    let (succeeded, said) = ask("{'max_token': <3>}");
+    assert!(!succeeded);
+    assert!(
+        said.contains("org.deltad.Inference1.Error.UnknownOption"),
+        "{said}"
+    );
+    assert!(said.contains("did you mean max_tokens?"), "{said}");
+}
+
+/// Our interfaces in a description: each with its members, sorted, arguments in order.
+fn interfaces(xml: &str) -> Vec<(String, Vec<String>)> {
+    let mut plain = xml.to_owned();
+    while let Some(at) = plain.find("<!--") {
+        let end = plain[at..].find("-->").expect("a comment's end") + 3;
+        plain.replace_range(at..at + end, "");
+    }
+    let mut found = Vec::new();
+    for block in plain.split("<interface name=\"").skip(1) {
+        let (name, rest) = block.split_once("\">").expect("a name");
+        if !name.starts_with("org.deltad.") {
+            continue;
+        }
+        let body = rest.split("</interface>").next().expect("a body");
+        let mut members = vec![String::new()];
+        for line in body.lines().map(str::trim).filter(|l| !l.is_empty()) {
+            let opens = ["<method", "<signal", "<property"];
+            if opens.iter().any(|o| line.starts_with(o)) {
+                members.push(String::new());
+            }
+            members.last_mut().expect("one").push_str(line);
+        }
+        members.sort();
+        found.push((name.to_owned(), members));
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn the_installed_description_is_the_served_one() {
+    let bus = PrivateBus::start();
+    let _daemon = bus.serve("");
+    let client = Client(bus.connect().await);
+    client.create(Options::new()).await;
+    let (_, _reader) = client.chat("hello", endless()).await;
+    let introspectable = "org.freedesktop.DBus.Introspectable";
+    let mut served = Vec::new();
+    for path in [&[PATH.to_owned()][..], &client.objects().await].concat() {
+        let reply = client.call(&path, introspectable, "Introspect", &()).await;
+        let xml: String = reply
+            .expect("a description")
+            .body()
+            .deserialize()
+            .expect("text");
+        served.extend(interfaces(&xml));
+    }
+    served.sort();
+    served.dedup();
+    let file = root("systemd/dbus/org.deltad.Inference1.xml");
+    let installed = interfaces(&std::fs::read_to_string(file).expect("the description"));
+    assert_eq!(installed.len(), 3);
+    assert_eq!(served, installed);
+}
+
+/// A Python with dbus-fast, kept between runs; or why there is none.
+fn python() -> Result<PathBuf, String> {
+    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dbus-venv");
+    let python = venv.join("bin/python");
+    let runs = |command: &mut Command| match command.output() {
+        Err(e) => Err(e.to_string()),
+        Ok(out) if !out.status.success() => Err(String::from_utf8_lossy(&out.stderr).into_owned()),
+        Ok(_) => Ok(()),
+    };
+    if runs(Command::new(&python).args(["-c", "import dbus_fast"])).is_err() {
+        let made = ["-m", "venv", "--clear"];
+        runs(Command::new("python3").args(made).arg(&venv))?;
+        let pip = ["-m", "pip", "install", "--quiet", "dbus-fast==5.2.0"];
+        runs(Command::new(&python).args(pip))?;
+    }
+    Ok(python)
+}
+
+/// Talks to an example as a person would, and reads all that it says.
+fn conversation(bus: &PrivateBus, python: &Path, example: &str) -> String {
+    use std::io::Write;
+    let mut child = Command::new(python)
+        .arg(root("examples").join(example))
+        .env("DBUS_SESSION_BUS_ADDRESS", &bus.address)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("python");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin
+        .write_all(b"My name is Tessa.\nWhat is 3 + 4?\nWhat is my name?\n")
+        .expect("it reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn makes_sense(said: &str) {
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 4, "{said}");
+    assert!(lines[2].contains('7'), "{said}");
+    assert!(lines[3].contains("Tessa"), "{said}");
+}
+
+#[test]
+fn the_example_assistant_holds_a_conversation() {
+    let python = match python() {
+        Ok(python) => python,
+        Err(why) => return eprintln!("SKIPPED: no dbus-fast for Python here: {why}"),
+    };
+    let bus = PrivateBus::start();
+    let _daemon = bus.serve_demo();
+    makes_sense(&conversation(&bus, &python, "assistant.py"));
+}
+
+#[test]
+fn the_example_assistant_with_glib_holds_a_conversation() {
+    let python = Path::new("/usr/bin/python3");
+    let has_gi = Command::new(python).args(["-c", "import gi"]).output();
+    if !has_gi.is_ok_and(|o| o.status.success()) {
+        return eprintln!("SKIPPED: no gi (python3-gi) for {}", python.display());
+    }
+    let bus = PrivateBus::start();
+    let _daemon = bus.serve_demo();
+    makes_sense(&conversation(&bus, python, "assistant_gio.py"));
+}
+
+#[test]
+fn a_python_program_reads_cancels_and_is_signalled() {
+    let python = match python() {
+        Ok(python) => python,
+        Err(why) => return eprintln!("SKIPPED: no dbus-fast for Python here: {why}"),
+    };
+    let bus = PrivateBus::start();
+    let _daemon = bus.serve("");
+    let script = root("tests/python/dbus_client.py");
+    let script = script.to_str().expect("UTF-8");
+    let (succeeded, said) = bus.tool(python.to_str().expect("UTF-8"), &[script]);
+    assert!(succeeded, "{said}");
+}

@@ -1,0 +1,128 @@
+//! Conversations on the bus: what they remember, how long they live, who may see them.
+
+use super::private::{Client, Options, PATH, PrivateBus, endless, eventually, short, text};
+
+#[tokio::test]
+async fn a_session_remembers_what_was_said() {
+    let bus = PrivateBus::start();
+    let _daemon = bus.serve_demo();
+    let client = Client(bus.connect().await);
+    let greedy = Options::from([("temperature", 0.0.into()), ("max_tokens", 64u32.into())]);
+    let session = client.create(greedy).await;
+    let mut last = String::new();
+    for said in ["My name is Tessa.", "What is 3 + 4?", "What is my name?"] {
+        let (_, reader) = client
+            .send(&session, said, Options::new())
+            .await
+            .expect("it runs");
+        last = text(&reader.all());
+    }
+    assert!(last.contains("Tessa"), "{last}");
+    assert_eq!(client.count(&session, "Session", "MessageCount").await, 6);
+    let reply = client.call(&session, "Session", "Messages", &()).await;
+    let reply = reply.expect("messages");
+    let body = reply.body();
+    let messages: Vec<super::private::Dictionary> = body.deserialize().expect("messages");
+    let says = |i: usize, field: &str| <&str>::try_from(&messages[i][field]).expect("text");
+    assert_eq!(says(0, "role"), "user");
+    assert_eq!(says(2, "content"), "What is 3 + 4?");
+    assert_eq!(says(5, "content"), last);
+}
+
+#[tokio::test]
+async fn a_session_answers_one_question_at_a_time_and_keeps_what_was_cut_short() {
+    let bus = PrivateBus::start();
+    let _daemon = bus.serve("");
+    let client = Client(bus.connect().await);
+    let session = client.create(Options::new()).await;
+    let (path, mut reader) = client
+        .send(&session, "go", endless())
+        .await
+        .expect("it runs");
+    while reader.next().expect("an event")["event"] != "delta" {}
+    let (name, _) = client
+        .send(&session, "and", short(1))
+        .await
+        .err()
+        .expect("it is busy");
+    assert_eq!(name, "org.deltad.Inference1.Error.Busy");
+    let cancelled = client.call(&path, "Generation", "Cancel", &()).await;
+    cancelled.expect("cancelled");
+    reader.all();
+    assert_eq!(client.count(&session, "Session", "MessageCount").await, 2);
+    let (_, reader) = client
+        .send(&session, "and", short(3))
+        .await
+        .expect("free again");
+    reader.all();
+    assert_eq!(client.count(&session, "Session", "MessageCount").await, 4);
+    // A refused question was never said.
+    let wrong = Options::from([("temperature", 9.0.into())]);
+    let (name, _) = client
+        .send(&session, "x", wrong)
+        .await
+        .err()
+        .expect("refused");
+    assert_eq!(name, "org.deltad.Inference1.Error.InvalidArgument");
+    assert_eq!(client.count(&session, "Session", "MessageCount").await, 4);
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_client_unless_it_persists() {
+    let bus = PrivateBus::start();
+    let _daemon = bus.serve("");
+    let client = Client(bus.connect().await);
+    let leaver = Client(bus.connect().await);
+    let passing = leaver.create(Options::new()).await;
+    let lasting = leaver
+        .create(Options::from([("persist", true.into())]))
+        .await;
+    let begun = leaver.send(&passing, "go", endless()).await;
+    let (_, reader) = begun.expect("it runs");
+    leaver.0.close().await.expect("it leaves");
+    eventually("the session's end", async || {
+        !client.objects().await.contains(&passing.to_string())
+    })
+    .await;
+    let last = reader.all().pop().expect("an end");
+    assert_eq!(last["reason"], "cancelled", "its answer ended with it");
+    assert!(client.objects().await.contains(&lasting.to_string()));
+    let (_, reader) = client
+        .send(&lasting, "still there?", short(2))
+        .await
+        .expect("it is");
+    reader.all();
+    let closed = client.call(&lasting, "Session", "Close", &()).await;
+    closed.expect("it closes");
+    let gone = client
+        .send(&lasting, "now?", short(1))
+        .await
+        .err()
+        .expect("it is gone");
+    assert_eq!(gone.0, "org.freedesktop.DBus.Error.UnknownObject");
+}
+
+#[tokio::test]
+async fn a_sessions_options_are_checked_when_it_is_made() {
+    let bus = PrivateBus::start();
+    let _daemon = bus.serve("");
+    let client = Client(bus.connect().await);
+    for (name, value, error) in [
+        ("tempratur", 0.5.into(), "UnknownOption"),
+        ("top_k", "many".into(), "InvalidArgument"),
+        ("persist", 1u32.into(), "InvalidArgument"),
+        ("messages", "none".into(), "InvalidArgument"),
+    ] {
+        let options = (Options::from([(name, value)]),);
+        let refused = client
+            .call(PATH, "Manager", "CreateSession", &options)
+            .await;
+        let refused = refused.expect_err("a refusal").0;
+        assert_eq!(
+            refused,
+            format!("org.deltad.Inference1.Error.{error}"),
+            "{name}"
+        );
+    }
+    assert!(client.objects().await.is_empty());
+}
