@@ -23,6 +23,10 @@ const DEFAULT: &str = include_str!("kimi.jinja");
 /// Instructions that one rendering may take: a thousand messages need about a hundred thousand.
 const FUEL: u64 = 20_000_000;
 
+/// Of a value printed as JSON: far more than any request brings, and few enough that a template
+/// that escapes what it escaped, which doubles it, ends at once.
+const LONGEST_JSON: usize = 64 << 20;
+
 /// Where and why a template failed. The caller's messages caused it, or the template refused them.
 #[derive(Debug, thiserror::Error)]
 #[error("chat template{}: {message}", .line.map(|l| format!(", line {l}")).unwrap_or_default())]
@@ -329,10 +333,12 @@ fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
         let why = "tojson: ensure_ascii=True is not supported";
         return Err(Error::new(ErrorKind::InvalidOperation, why));
     }
-    Ok(json_dumps(
-        &value,
-        indent,
-        separators,
-        sort_keys.unwrap_or(false),
-    ))
+    let text = json_dumps(&value, indent, separators, sort_keys.unwrap_or(false));
+    match text.len() <= LONGEST_JSON {
+        true => Ok(text),
+        false => {
+            let why = format!("tojson: longer than {LONGEST_JSON} bytes");
+            Err(Error::new(ErrorKind::InvalidOperation, why))
+        }
+    }
 }

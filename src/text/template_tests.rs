@@ -283,3 +283,28 @@ fn other_families_templates_render_as_jinja_renders_them() {
         );
     }
 }
+
+/// Found by fuzzing: each doubles the escapes of the one before.
+#[test]
+fn a_template_that_escapes_without_end_is_stopped() {
+    let tokenizer = fixture::tokenizer("tiny");
+    let source = format!("{{{{ ''{} }}}}", "|tojson".repeat(40));
+    let template = ChatTemplate::new(&source, &tokenizer).expect("a template");
+    let refused = template.render(&tokenizer, &[message("user", "x")], &[], true);
+    let why = refused.err().expect("a refusal").to_string();
+    assert!(why.contains("tojson: longer than"), "{why}");
+}
+
+/// Its fuel is what bounds the memory, too: operators and filters take fuel by the byte.
+#[test]
+fn a_template_that_doubles_its_text_runs_out_of_fuel() {
+    let tokenizer = fixture::tokenizer("tiny");
+    let source = format!(
+        "{{% set x = 'aa' %}}{}{{{{ x }}}}",
+        "{% set x = x ~ x %}".repeat(60)
+    );
+    let template = ChatTemplate::new(&source, &tokenizer).expect("a template");
+    let refused = template.render(&tokenizer, &[message("user", "x")], &[], true);
+    let why = refused.err().expect("a refusal").to_string();
+    assert!(why.contains("fuel"), "{why}");
+}
