@@ -37,7 +37,7 @@ async def events(descriptor):
 
 
 async def answer(bus, session, text):
-    path, descriptor = await session.call_send(text, {"max_tokens": Variant("u", 256)})
+    path, descriptor = await session.call_send(text, {"max_tokens": Variant("u", 4096)})
     generation = await get(bus, path, "Generation")
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, lambda: loop.create_task(generation.call_cancel()))

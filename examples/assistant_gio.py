@@ -28,7 +28,7 @@ def proxy(bus, path, interface):
 
 
 def answer(bus, session, text):
-    arguments = GLib.Variant("(sa{sv})", (text, {"max_tokens": GLib.Variant("u", 256)}))
+    arguments = GLib.Variant("(sa{sv})", (text, {"max_tokens": GLib.Variant("u", 4096)}))
     reply, descriptors = session.call_with_unix_fd_list_sync("Send", arguments, 0, -1, None, None)
     path, index = reply.unpack()
     generation = proxy(bus, path, "Generation")

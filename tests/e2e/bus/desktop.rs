@@ -1,7 +1,8 @@
 //! What desktops have: busctl, gdbus, Python. And the installed description of it all.
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::private::{Client, NAME, Options, PATH, PrivateBus, endless, eventually};
 
@@ -132,56 +133,100 @@ fn python() -> Result<PathBuf, String> {
     Ok(python)
 }
 
-/// Talks to an example as a person would, and reads all that it says.
-fn conversation(bus: &PrivateBus, python: &Path, example: &str) -> String {
-    use std::io::Write;
-    let mut child = Command::new(python)
-        .arg(root("examples").join(example))
-        .env("DBUS_SESSION_BUS_ADDRESS", &bus.address)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("python");
-    let mut stdin = child.stdin.take().expect("a pipe");
-    stdin
-        .write_all(b"My name is Tessa.\nWhat is 3 + 4?\nWhat is my name?\n")
-        .expect("it reads");
-    drop(stdin);
-    let output = child.wait_with_output().expect("it ends");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+/// An example at its prompt, and what it has printed so far.
+struct Assistant {
+    child: Child,
+    said: BufReader<ChildStdout>,
 }
 
-fn makes_sense(said: &str) {
+impl Assistant {
+    fn start(bus: &PrivateBus, python: &Path, example: &str) -> Assistant {
+        let mut child = Command::new(python)
+            .arg(root("examples").join(example))
+            .env("DBUS_SESSION_BUS_ADDRESS", &bus.address)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python");
+        let said = BufReader::new(child.stdout.take().expect("a pipe"));
+        Assistant { child, said }
+    }
+
+    fn tell(&mut self, text: &str) {
+        let stdin = self.child.stdin.as_mut().expect("open");
+        stdin.write_all(text.as_bytes()).expect("it reads");
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.said.read_line(&mut line).expect("text");
+        line
+    }
+
+    /// The rest, once nobody types any more.
+    fn end(mut self) -> String {
+        drop(self.child.stdin.take());
+        let mut rest = String::new();
+        self.said.read_to_string(&mut rest).expect("text");
+        assert!(self.child.wait().expect("an end").success());
+        rest
+    }
+}
+
+fn holds_a_conversation(python: &Path, example: &str) {
+    let bus = PrivateBus::start();
+    let _daemon = bus.serve_demo();
+    let mut assistant = Assistant::start(&bus, python, example);
+    assistant.tell("My name is Tessa.\nWhat is 3 + 4?\nWhat is my name?\n");
+    let said = assistant.end();
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), 4, "{said}");
     assert!(lines[2].contains('7'), "{said}");
     assert!(lines[3].contains("Tessa"), "{said}");
 }
 
+/// The tiny model says noise for a long while.
+fn stops_at_ctrl_c(python: &Path, example: &str) {
+    let bus = PrivateBus::start();
+    let _daemon = bus.serve("");
+    let mut assistant = Assistant::start(&bus, python, example);
+    assert!(assistant.line().contains("tokens"));
+    for _ in 0..2 {
+        assistant.tell("go on for ever\n");
+        let mut first = [0];
+        assistant.said.read_exact(&mut first).expect("an answer");
+        let pid = rustix::process::Pid::from_child(&assistant.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it lives");
+        let mut answer = assistant.line();
+        while !answer.ends_with(" [cancelled]\n") {
+            assert!(!answer.contains("[length]"), "it was not stopped: {answer}");
+            let more = assistant.line();
+            assert!(!more.is_empty(), "it ended: {answer}");
+            answer += &more;
+        }
+    }
+    assert_eq!(assistant.end(), "");
+}
+
 #[test]
-fn the_example_assistant_holds_a_conversation() {
+fn the_example_assistant_holds_a_conversation_and_stops_at_ctrl_c() {
     let python = match python() {
         Ok(python) => python,
         Err(why) => return eprintln!("SKIPPED: no dbus-fast for Python here: {why}"),
     };
-    let bus = PrivateBus::start();
-    let _daemon = bus.serve_demo();
-    makes_sense(&conversation(&bus, &python, "assistant.py"));
+    holds_a_conversation(&python, "assistant.py");
+    stops_at_ctrl_c(&python, "assistant.py");
 }
 
 #[test]
-fn the_example_assistant_with_glib_holds_a_conversation() {
+fn the_example_assistant_with_glib_does_the_same() {
     let python = Path::new("/usr/bin/python3");
     let has_gi = Command::new(python).args(["-c", "import gi"]).output();
     if !has_gi.is_ok_and(|o| o.status.success()) {
         return eprintln!("SKIPPED: no gi (python3-gi) for {}", python.display());
     }
-    let bus = PrivateBus::start();
-    let _daemon = bus.serve_demo();
-    makes_sense(&conversation(&bus, python, "assistant_gio.py"));
+    holds_a_conversation(python, "assistant_gio.py");
+    stops_at_ctrl_c(python, "assistant_gio.py");
 }
 
 #[test]
