@@ -126,3 +126,21 @@ async fn a_sessions_options_are_checked_when_it_is_made() {
     }
     assert!(client.objects().await.is_empty());
 }
+
+#[tokio::test]
+async fn one_user_has_so_many_sessions_and_no_more_until_one_is_closed() {
+    let bus = PrivateBus::start();
+    let _daemon = bus.serve("");
+    let client = Client(bus.connect().await);
+    let mut last = client.create(Options::new()).await;
+    for _ in 1..256 {
+        last = client.create(Options::new()).await;
+    }
+    let one_more = (Options::new(),);
+    let refused = client.call(PATH, "Manager", "CreateSession", &one_more);
+    let refused = refused.await.expect_err("a refusal").0;
+    assert_eq!(refused, "org.deltad.Inference1.Error.TooManySessions");
+    let closed = client.call(&last, "Session", "Close", &()).await;
+    closed.expect("it closes");
+    client.create(Options::new()).await;
+}
