@@ -291,7 +291,7 @@ fn a_template_that_escapes_without_end_is_stopped() {
     let source = format!("{{{{ ''{} }}}}", "|tojson".repeat(40));
     let template = ChatTemplate::new(&source, &tokenizer).expect("a template");
     let refused = template.render(&tokenizer, &[message("user", "x")], &[], true);
-    let why = refused.err().expect("a refusal").to_string();
+    let why = refused.expect_err("a refusal").to_string();
     assert!(why.contains("tojson: longer than"), "{why}");
 }
 
@@ -305,6 +305,6 @@ fn a_template_that_doubles_its_text_runs_out_of_fuel() {
     );
     let template = ChatTemplate::new(&source, &tokenizer).expect("a template");
     let refused = template.render(&tokenizer, &[message("user", "x")], &[], true);
-    let why = refused.err().expect("a refusal").to_string();
+    let why = refused.expect_err("a refusal").to_string();
     assert!(why.contains("fuel"), "{why}");
 }
