@@ -27,7 +27,7 @@ use targets::Target;
 #[command(about = "Feeds deltad's readers what nobody should send")]
 pub struct Flags {
     /// Seconds for all targets together
-    #[arg(long, default_value_t = 9)]
+    #[arg(long, default_value_t = 10)]
     seconds: u64,
     /// Only this one
     #[arg(long, value_enum)]

@@ -28,6 +28,8 @@ pub enum Target {
     Schema,
     /// JSON bodies through the service, to the end of their answers
     Request,
+    /// Arguments of D-Bus calls
+    Bus,
     /// Bytes on the socket
     Http,
 }
@@ -50,6 +52,7 @@ impl Target {
             Target::Template => words::template(dir),
             Target::Schema => words::schema(dir),
             Target::Request => doors::request(dir),
+            Target::Bus => doors::bus(),
             Target::Http => doors::http(dir),
         }
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use deltad::bus;
 use deltad::engine::{Engine, Model};
 use deltad::request::{Caller, Event, FinishReason, Format, Part, Request};
 use deltad::scheduler::{self, Scheduler};
@@ -164,6 +165,38 @@ fn run(service: &Service, uid: u32, request: Request) {
         }
     }
     panic!("no end was told");
+}
+
+/// Arguments as they come over D-Bus: they are read as a body of the same content is, or refused.
+pub fn bus() -> Run {
+    let (seeds, words) = (bodies(), words());
+    Box::new(move |dice| {
+        // A call has a dictionary of options, whatever is in it.
+        let Value::Object(mut map) = body(dice, &seeds, &words) else {
+            return;
+        };
+        let messages = map.shift_remove("messages").unwrap_or_default();
+        let each = messages.as_array().into_iter().flatten();
+        let messages: Vec<_> = each.map(bus::value::dictionary).collect();
+        for name in ["prompt", "stream", "stream_options"] {
+            if !dice.one_in(8) {
+                map.shift_remove(name);
+            }
+        }
+        let value = Value::Object(map);
+        let (Ok(options), Ok(messages)) = (
+            bus::options::named(&bus::value::dictionary(&value)),
+            bus::options::messages(&messages),
+        ) else {
+            return;
+        };
+        let mut same = Value::Object(options.clone());
+        same["messages"] = Value::Array(messages.clone());
+        let _ = bus::options::one_text(&options);
+        if let Ok(asked) = bus::options::chat(messages, options, 1 << 20) {
+            assert_eq!(openai::chat(&same).as_ref(), Ok(&asked), "{same}");
+        }
+    })
 }
 
 /// Every connection comes to an end, and the next one is served.
