@@ -158,9 +158,10 @@ impl Assistant {
     }
 
     fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.said.read_line(&mut line).expect("text");
-        line
+        let mut line = Vec::new();
+        self.said.read_until(b'\n', &mut line).expect("a line");
+        // What was read before may have been half a character.
+        String::from_utf8_lossy(&line).into_owned()
     }
 
     /// The rest, once nobody types any more.
