@@ -7,7 +7,7 @@ use clap::{CommandFactory, Parser};
 use deltad::cli::{Cli, Command, Serve, exit};
 use deltad::client::{self, ClientError, Ended};
 use deltad::config::Config;
-use deltad::daemon::{self, Settings};
+use deltad::daemon::{self, Reloaded, Settings};
 use deltad::systemd;
 
 fn main() -> ExitCode {
@@ -53,22 +53,21 @@ fn serve(flags: &Serve, socket: Option<std::path::PathBuf>) -> ExitCode {
         );
         return ExitCode::from(exit::USAGE);
     };
-    run(settings)
-}
-
-/// Runs the daemon; tells systemd, where there is one, when the first question can be answered.
-fn run(settings: Settings) -> ExitCode {
-    let socket = settings.socket.display().to_string();
-    let model = settings.model.display().to_string();
-    let ended = daemon::run(settings, systemd::inherited_listener(), || {
-        log::info!("ready at {socket}");
-        systemd::ready(&model);
-    });
-    systemd::stopping();
-    match ended {
+    let mut reload = || {
+        let (mut new, _) = Config::load(flags.config.as_deref()).map_err(|e| e.to_string())?;
+        flags.apply(socket.as_ref(), &mut new);
+        let settings = Settings::of(&new).ok_or("it names no model any more")?;
+        let changed = new.differences(&config);
+        config = new;
+        Ok(Reloaded { settings, changed })
+    };
+    match daemon::run(settings, systemd::inherited_listener(), &mut reload) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("deltad: {e}");
+            match systemd::on_journal() {
+                true => log::error!("{e}"),
+                false => eprintln!("deltad: {e}"),
+            }
             ExitCode::from(exit::FAILED)
         }
     }
@@ -101,7 +100,7 @@ fn finish(result: Result<Ended, ClientError>) -> ExitCode {
 /// To the journal when standard error is the journal, else to standard error.
 fn start_logging(level: Option<&str>, daemon: bool) {
     let filter = level.unwrap_or(if daemon { "info" } else { "warn" });
-    if systemd_journal_logger::connected_to_journal()
+    if systemd::on_journal()
         && let Ok(level) = filter.parse()
         && let Ok(journal) = systemd_journal_logger::JournalLog::new()
         && journal.install().is_ok()

@@ -158,6 +158,19 @@ impl Presence {
         }
     }
 
+    /// Sessions, and answers on their way.
+    pub fn in_use(&self) -> usize {
+        self.bus.objects.sessions().len() + self.bus.running.len()
+    }
+
+    /// Gives the name back. Calls that were sent to it before are here already, since the bus keeps
+    /// the order; later ones go to whoever is started for the name.
+    pub async fn withdraw(&self) {
+        if let Err(e) = self.bus.connection.release_name(NAME).await {
+            log::debug!("the name was not given back: {e}");
+        }
+    }
+
     /// Leaves the bus once the last events are on their way, or at the latest after `patience`.
     pub async fn leave(self, patience: Duration) {
         let bus = self.bus;

@@ -22,6 +22,13 @@ pub struct Key {
     show: fn(&Config) -> Option<String>,
 }
 
+impl Key {
+    /// The value as TOML, where it has one.
+    pub fn shown(&self, config: &Config) -> Option<String> {
+        (self.show)(config)
+    }
+}
+
 macro_rules! key {
     ($section:ident . $name:ident, $wanted:literal, $read:expr, $show:expr) => {
         Key {
@@ -229,7 +236,7 @@ pub fn print(config: &Config) -> String {
             let gap = if out.is_empty() { "" } else { "\n" };
             out.push_str(&format!("{gap}[{section}]\n"));
         }
-        match (key.show)(config) {
+        match key.shown(config) {
             Some(value) => out.push_str(&format!("{} = {value}\n", key.name)),
             None => out.push_str(&format!("# {} is not set: {}\n", key.name, key.wanted)),
         }

@@ -143,6 +143,12 @@ impl Config {
         })
     }
 
+    /// The keys whose values are not those of `other`, as `section.name`.
+    pub fn differences(&self, other: &Config) -> Vec<String> {
+        let shown = KEYS.iter().filter(|k| k.shown(self) != k.shown(other));
+        shown.map(|k| format!("{}.{}", k.section, k.name)).collect()
+    }
+
     /// The effective configuration as TOML that [`Config::from_toml`] reads back to the same value.
     pub fn to_toml(&self) -> String {
         keys::print(self)

@@ -11,8 +11,8 @@ mod running;
 mod stats;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -83,6 +83,14 @@ pub struct Limits {
 pub struct Scheduler {
     queue: Arc<Queue>,
     stats: Arc<Stats>,
+    wishes: Arc<Mutex<Wishes>>,
+}
+
+/// What other threads want of the engine's, which takes it up between two passes.
+#[derive(Default)]
+struct Wishes {
+    limits: Option<Limits>,
+    forget: bool,
 }
 
 /// Resolves when the engine's thread has ended: `Err` with what it said if it panicked.
@@ -96,8 +104,9 @@ impl Scheduler {
     ) -> std::io::Result<(Scheduler, Ended)> {
         let queue = Arc::new(Queue::new(limits.max_queue));
         let stats = Arc::new(Stats::new());
+        let wishes = Arc::new(Mutex::new(Wishes::default()));
         let (say_ended, ended) = oneshot::channel();
-        let (for_runner, counted) = (queue.clone(), stats.clone());
+        let (for_runner, counted, wished) = (queue.clone(), stats.clone(), wishes.clone());
         let at_the_end = queue.clone();
         std::thread::Builder::new()
             .name("engine".into())
@@ -113,6 +122,7 @@ impl Scheduler {
                         next_id: 0,
                         queue: for_runner,
                         stats: counted,
+                        wishes: wished,
                         model,
                         tokenizer,
                         limits,
@@ -128,7 +138,12 @@ impl Scheduler {
                 // Nobody waits for the end where the daemon itself is gone.
                 let _ = say_ended.send(result);
             })?;
-        Ok((Scheduler { queue, stats }, ended))
+        let scheduler = Scheduler {
+            queue,
+            stats,
+            wishes,
+        };
+        Ok((scheduler, ended))
     }
 
     pub fn push(&self, request: Admitted) -> Result<(), Refusal> {
@@ -141,6 +156,18 @@ impl Scheduler {
         self.queue.stop(deadline);
     }
 
+    /// New limits, from the next pass on: nobody who runs or waits is sent away. The prompt tokens
+    /// per pass stay as they were: answers under way must not round differently.
+    pub fn renew(&self, limits: Limits) {
+        self.queue.set_max(limits.max_queue);
+        lock(&self.wishes).limits = Some(limits);
+    }
+
+    /// Gives back the states kept for next turns.
+    pub fn forget(&self) {
+        lock(&self.wishes).forget = true;
+    }
+
     pub fn queued(&self) -> usize {
         self.queue.len()
     }
@@ -150,12 +177,18 @@ impl Scheduler {
     }
 }
 
+fn lock(wishes: &Mutex<Wishes>) -> MutexGuard<'_, Wishes> {
+    // Whole at every moment, whoever panicked.
+    wishes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 struct Runner<M: Model> {
     model: M,
     tokenizer: Arc<Tokenizer>,
     limits: Limits,
     queue: Arc<Queue>,
     stats: Arc<Stats>,
+    wishes: Arc<Mutex<Wishes>>,
     running: Vec<Running<M>>,
     plan: Plan,
     beside: Beside,
@@ -167,6 +200,7 @@ impl<M: Model> Runner<M> {
     fn run(&mut self) {
         loop {
             self.stats.heartbeat.fetch_add(1, Relaxed);
+            self.take_wishes();
             let mode = self.queue.mode();
             let ready = self.deliver();
             match mode {
@@ -193,6 +227,23 @@ impl<M: Model> Runner<M> {
                 None => self.queue.wait(mode, Duration::from_millis(500)),
             }
         }
+    }
+
+    fn take_wishes(&mut self) {
+        let Wishes { limits, forget } = std::mem::take(&mut *lock(&self.wishes));
+        if let Some(limits) = limits {
+            self.prefixes.set_budget(limits.prefix_bytes);
+            self.limits = Limits {
+                chunk: self.limits.chunk,
+                ..limits
+            };
+        }
+        if forget {
+            self.prefixes.clear();
+        }
+        self.stats
+            .prefix_bytes
+            .store(self.prefixes.bytes(), Relaxed);
     }
 
     /// Starts one waiting request if there is room; whether it did.
@@ -275,9 +326,6 @@ impl<M: Model> Runner<M> {
             let cached = usage.cached_tokens as u64;
             self.stats.cached_tokens.fetch_add(cached, Relaxed);
         }
-        self.stats
-            .prefix_bytes
-            .store(self.prefixes.bytes(), Relaxed);
         match result {
             Ok(cost) => self.plan.charge(who, cost),
             Err(e) => {

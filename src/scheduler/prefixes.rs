@@ -60,6 +60,21 @@ impl<S> Prefixes<S> {
             bytes,
             used: self.clock,
         });
+        self.shrink();
+    }
+
+    /// A smaller budget is kept to at once.
+    pub fn set_budget(&mut self, budget: usize) {
+        self.budget = budget;
+        self.shrink();
+    }
+
+    /// Gives all of it back; the next turns read their conversations again.
+    pub fn clear(&mut self) {
+        self.kept = Vec::new();
+    }
+
+    fn shrink(&mut self) {
         while self.bytes() > self.budget {
             let oldest = (0..self.kept.len()).min_by_key(|&i| self.kept[i].used);
             if let Some(i) = oldest {
@@ -106,5 +121,10 @@ mod tests {
         assert_eq!(prefixes.find(1, &[2, 9]), None);
         assert_eq!(prefixes.find(1, &[1, 9]), Some((&"a", 1)));
         assert!(prefixes.bytes() <= 40);
+        prefixes.set_budget(20);
+        assert_eq!(prefixes.find(1, &[3, 9]), None);
+        assert_eq!(prefixes.find(1, &[1, 9]), Some((&"a", 1)));
+        prefixes.clear();
+        assert_eq!(prefixes.bytes(), 0);
     }
 }

@@ -2,6 +2,7 @@
 //! the engine's; decides nothing about what runs.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ pub struct Queue {
     changed: Condvar,
     /// Requests that may wait. A caller with none waiting may always add one, up to twice this:
     /// no caller can fill the queue for the others.
-    max: usize,
+    max: AtomicUsize,
 }
 
 struct State {
@@ -41,7 +42,7 @@ impl Queue {
                 mode: Mode::Running,
             }),
             changed: Condvar::new(),
-            max,
+            max: AtomicUsize::new(max),
         }
     }
 
@@ -57,11 +58,8 @@ impl Queue {
         let uid = request.caller.uid;
         let n = state.len();
         let own = state.waiting.iter_mut().find(|(u, _)| *u == uid);
-        let room = if own.is_some() {
-            self.max
-        } else {
-            2 * self.max
-        };
+        let max = self.max.load(Relaxed);
+        let room = if own.is_some() { max } else { 2 * max };
         if n >= room {
             return Err(Refusal::QueueFull);
         }
@@ -71,6 +69,11 @@ impl Queue {
         }
         self.changed.notify_all();
         Ok(())
+    }
+
+    /// From the next request on; who waits already may wait on.
+    pub fn set_max(&self, max: usize) {
+        self.max.store(max, Relaxed);
     }
 
     /// The next request whose caller still listens; callers take turns.

@@ -5,7 +5,7 @@
 pub mod groups;
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use crate::request::{
     Caller, Event, Format, Prompt, Refusal, Request, Sampling, Stop, Token, ToolChoice,
 };
-use crate::scheduler::{Admitted, Scheduler, Stats, Style};
+use crate::scheduler::{self, Admitted, Scheduler, Stats, Style};
 use crate::text::{self, ChatTemplate, Constraint, Expect, Grammars, Tokenizer, constraint};
 
 pub use crate::text::Specials;
@@ -46,7 +46,8 @@ pub struct Card {
 pub struct Service {
     card: Card,
     created: u64,
-    limits: Limits,
+    /// Replaced as a whole at a reload.
+    limits: RwLock<Limits>,
     tokenizer: Arc<Tokenizer>,
     template: ChatTemplate,
     /// `None` for a vocabulary that cannot end a constrained answer.
@@ -83,7 +84,7 @@ impl Service {
         Service {
             created: now.map_or(0, |d| d.as_secs()),
             card,
-            limits,
+            limits: RwLock::new(limits),
             tokenizer,
             template,
             grammars,
@@ -113,12 +114,27 @@ impl Service {
         self.scheduler.stop(deadline);
     }
 
+    /// New limits for whoever comes from now on; see [`Scheduler::renew`].
+    pub fn renew(&self, limits: Limits, scheduler: scheduler::Limits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+        self.scheduler.renew(scheduler);
+    }
+
+    /// The machine is short of memory: what is kept only to be faster goes.
+    pub fn relieve(&self) {
+        self.scheduler.forget();
+    }
+
+    fn limits(&self) -> RwLockReadGuard<'_, Limits> {
+        self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn permit(&self, caller: &Caller) -> Result<(), Refusal> {
         let Limits {
             allowed_uids: uids,
             allowed_groups: groups,
             ..
-        } = &self.limits;
+        } = &*self.limits();
         let open = uids.is_empty() && groups.is_empty();
         match open || uids.contains(&caller.uid) || groups::is_in_any(caller.uid, groups) {
             true => Ok(()),
@@ -152,7 +168,7 @@ impl Service {
             return Err(Refusal::TooLong { tokens, limit });
         }
         let asked = raw.max_tokens.unwrap_or(usize::MAX);
-        let allowed = self.limits.max_tokens.unwrap_or(usize::MAX);
+        let allowed = self.limits().max_tokens.unwrap_or(usize::MAX);
         let (events, receiver) = mpsc::channel(UNREAD_EVENTS);
         self.scheduler.push(Admitted {
             caller,

@@ -1,6 +1,7 @@
 //! HTTP/1 on a Unix socket: connections, their limits and their end. What is asked on them is
 //! `routes`' business.
 
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -54,13 +55,40 @@ const HEAD_BYTES: usize = 64 << 10;
 pub struct Door {
     pub service: OnceLock<Service>,
     pub limits: Limits,
+    pub traffic: Traffic,
     pub(super) bodies: Budget,
+}
+
+/// Who is connected, for whoever decides whether the daemon is in use.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    pub open: AtomicUsize,
+    /// Only grows.
+    pub taken: AtomicU64,
+}
+
+/// One connection, counted for as long as this lives.
+struct Visit(Arc<Door>);
+
+impl Visit {
+    fn begin(door: &Arc<Door>) -> Visit {
+        door.traffic.open.fetch_add(1, Relaxed);
+        door.traffic.taken.fetch_add(1, Relaxed);
+        Visit(door.clone())
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        self.0.traffic.open.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Door {
     pub fn new(limits: Limits) -> Door {
         Door {
             service: OnceLock::new(),
+            traffic: Traffic::default(),
             bodies: Budget::new(&limits),
             limits,
         }
@@ -97,11 +125,12 @@ pub async fn serve(listener: UnixListener, door: Arc<Door>, stop: CancellationTo
                     log::warn!("user {} has too many connections", caller.uid);
                     continue;
                 };
+                let visit = Visit::begin(&door);
                 let router = router.clone();
                 let connection = connection(stream, caller, router, door.clone(), stop.clone());
                 connections.spawn(async move {
                     connection.await;
-                    drop((seat, place));
+                    drop((seat, place, visit));
                 });
             }
             // Out of descriptors, most likely: those in use must come back first.

@@ -10,5 +10,6 @@ mod golden;
 mod hostile;
 mod http;
 mod lifecycle;
+mod manager;
 mod openai_client;
 mod tools;

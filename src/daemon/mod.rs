@@ -1,12 +1,15 @@
 //! Wiring, and the order of starting and stopping. The socket is there first, so that callers queue
-//! instead of failing; then the model is loaded; then readiness is told.
+//! instead of failing; then the model is loaded; then readiness is told. What happens while it
+//! serves is `serving`'s business.
+
+mod serving;
+mod watch;
 
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus;
@@ -14,8 +17,10 @@ use crate::config::{Bus, Config};
 use crate::engine::{Engine, Model, Options};
 use crate::scheduler::{self, Ended, Scheduler};
 use crate::service::{self, Card, Service};
+use crate::systemd;
 use crate::text::{ChatTemplate, Tokenizer};
 use crate::transport::{http, socket};
+use serving::{End, Serving, Signals};
 
 /// Everything the daemon is told.
 #[derive(Debug, Clone)]
@@ -33,6 +38,8 @@ pub struct Settings {
     pub bus: Option<bus::Which>,
     /// How long running answers may take to end once the daemon was told to stop.
     pub drain: Duration,
+    /// The daemon ends when nobody used it for this long; `None`: never.
+    pub idle_exit: Option<Duration>,
 }
 
 impl Settings {
@@ -68,6 +75,22 @@ impl Settings {
                 Bus::System => Some(bus::Which::System),
             },
             drain: config.service.drain,
+            idle_exit: config.service.idle_exit,
+        })
+    }
+
+    fn model_name(&self) -> String {
+        let stem = self.model.file_stem();
+        stem.map_or_else(|| "model".into(), |s| s.to_string_lossy().into_owned())
+    }
+
+    /// Looks the groups' names up.
+    fn door_limits(&self) -> std::io::Result<service::Limits> {
+        let groups = self.allowed_groups.iter();
+        let groups = groups.map(|g| service::groups::id(g));
+        Ok(service::Limits {
+            allowed_groups: groups.collect::<Result<_, _>>()?,
+            ..self.service.clone()
         })
     }
 }
@@ -88,14 +111,37 @@ pub enum DaemonError {
     Engine(String),
 }
 
-/// Runs until a signal, or until the engine fails. `inherited` is a listener that the service
-/// manager made and keeps. `ready` is called once, when the first question can be answered.
+/// What a reload found in the configuration.
+pub struct Reloaded {
+    pub settings: Settings,
+    /// Keys whose value differs from the one before, as `section.name`.
+    pub changed: Vec<String>,
+}
+
+/// Reads the configuration again; `Err` says what is wrong with it.
+pub type Reload<'a> = dyn FnMut() -> Result<Reloaded, String> + 'a;
+
+/// Keys that a reload puts in force; the others wait for a restart.
+const LIVE: &[&str] = &[
+    "limits.max_concurrent",
+    "limits.max_queue",
+    "limits.max_tokens",
+    "sessions.memory",
+    "service.idle_exit",
+    "service.allowed_uids",
+    "service.allowed_groups",
+    "service.drain",
+];
+
+/// Runs until a signal, until nobody has used it for long enough, or until the engine fails.
+/// `inherited` is a listener that the service manager made and keeps.
 pub fn run(
     settings: Settings,
     inherited: Option<UnixListener>,
-    ready: impl FnOnce(),
+    reload: &mut Reload,
 ) -> Result<(), DaemonError> {
     raise_descriptor_limit();
+    let kept_by_manager = inherited.is_some();
     let (listener, _file) = match inherited {
         Some(listener) => (listener, None),
         None => {
@@ -111,7 +157,7 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(DaemonError::Runtime)?;
-    let result = runtime.block_on(serve(settings, listener, ready));
+    let result = runtime.block_on(serve(settings, listener, kept_by_manager, reload));
     // A blocked helper thread must not hold the end back.
     runtime.shutdown_timeout(Duration::from_millis(200));
     result
@@ -120,55 +166,69 @@ pub fn run(
 async fn serve(
     settings: Settings,
     listener: UnixListener,
-    ready: impl FnOnce(),
+    kept_by_manager: bool,
+    reload: &mut Reload<'_>,
 ) -> Result<(), DaemonError> {
     listener
         .set_nonblocking(true)
         .map_err(DaemonError::Socket)?;
     let listener = tokio::net::UnixListener::from_std(listener).map_err(DaemonError::Socket)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Runtime)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Runtime)?;
-    let mut told = async || {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-
+    let mut signals = Signals::new().map_err(DaemonError::Runtime)?;
     let door = Arc::new(http::Door::new(settings.http.clone()));
     let stop = CancellationToken::new();
-    let mut doors = tokio::spawn(http::serve(listener, door.clone(), stop.clone()));
-    let (drain, bus) = (settings.drain, settings.bus);
-    let loading = tokio::task::spawn_blocking(move || load(&settings));
-    let (service, ended) = tokio::select! {
-        loaded = loading => match loaded {
-            Ok(loaded) => loaded?,
-            Err(panic) => return Err(DaemonError::Engine(panic.to_string())),
-        },
-        () = told() => return Ok(()),
+    // The manager's socket holds callers until the model is there: who woke us gets an answer. On a
+    // socket of our own they are told to wait.
+    let loaded = CancellationToken::new();
+    if !kept_by_manager {
+        loaded.cancel();
+    }
+    let mut doors = tokio::spawn({
+        let (door, stop, loaded) = (door.clone(), stop.clone(), loaded.clone());
+        async move {
+            loaded.cancelled().await;
+            http::serve(listener, door, stop).await;
+        }
+    });
+    let (service, mut ended) = tokio::select! {
+        loaded = loading(&settings) => loaded?,
+        () = signals.stop() => return Ok(()),
     };
     let service = door.service.get_or_init(|| service);
-    let presence = match bus {
+    let presence = match settings.bus {
         None => None,
         Some(which) => tokio::select! {
             presence = bus::serve(which, door.clone()) => Some(presence?),
-            () = told() => return Ok(()),
+            () = signals.stop() => return Ok(()),
         },
     };
-    ready();
+    loaded.cancel();
+    log::info!("ready at {}", settings.socket.display());
 
-    let mut ended = ended;
+    let mut serving = Serving::new(&settings, service, &door.traffic, presence.as_ref());
     let result = tokio::select! {
         end = &mut ended => failed(end),
-        () = told() => {
+        why = serving.until_the_end(&mut signals, reload) => {
+            let drain = serving.drain();
+            // First of all: who comes from now on gets a fresh daemon from the manager, after us.
+            systemd::stopping(drain + LAST_WORDS, why.line());
             stop.cancel();
             if let Some(presence) = &presence {
                 presence.stopping().await;
             }
+            if why == End::Unused {
+                // Who came while we decided is still served.
+                if let Some(presence) = &presence {
+                    presence.withdraw().await;
+                }
+                tokio::select! {
+                    () = serving.until_unused(drain) => {}
+                    () = signals.stop() => {}
+                }
+            }
             service.stop(Instant::now() + drain);
             tokio::select! {
                 end = &mut ended => failed(end),
-                () = told() => {
+                () = signals.stop() => {
                     service.stop(Instant::now());
                     failed(ended.await)
                 }
@@ -180,13 +240,48 @@ async fn serve(
         presence.leave(Duration::from_secs(1)).await;
     }
     // The last events are on their way; who does not read them does not hold us.
-    if tokio::time::timeout(Duration::from_secs(1), &mut doors)
-        .await
-        .is_err()
+    if !doors.is_finished()
+        && tokio::time::timeout(Duration::from_secs(1), &mut doors)
+            .await
+            .is_err()
     {
         doors.abort();
     }
     result
+}
+
+/// For the end after the last answer: channels, sockets, threads.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// While a model is read, the manager is asked for this much more time, again and again.
+const MORE_TIME: Duration = Duration::from_secs(15);
+/// But not for ever. The 48B at 4 bits (30 GB) needs this long from a disk of 50 MB/s.
+const LONGEST_LOAD: Duration = Duration::from_secs(600);
+
+async fn loading(settings: &Settings) -> Result<(Service, Ended), DaemonError> {
+    let name = settings.model_name();
+    let begun = Instant::now();
+    let for_loader = settings.clone();
+    let mut loading = tokio::task::spawn_blocking(move || load(&for_loader));
+    let mut tick = tokio::time::interval(MORE_TIME / 3);
+    loop {
+        tokio::select! {
+            loaded = &mut loading => {
+                return match loaded {
+                    Ok(loaded) => loaded,
+                    Err(panic) => Err(DaemonError::Engine(panic.to_string())),
+                };
+            }
+            _ = tick.tick() => {
+                let spent = begun.elapsed();
+                let line = format!("loading {name} ({} s)", spent.as_secs());
+                match spent < LONGEST_LOAD {
+                    true => systemd::extend(MORE_TIME, &line),
+                    false => systemd::status(&line),
+                }
+            }
+        }
+    }
 }
 
 fn failed(
@@ -199,14 +294,7 @@ fn failed(
 }
 
 fn load(settings: &Settings) -> Result<(Service, Ended), DaemonError> {
-    let groups = settings.allowed_groups.iter();
-    let groups = groups
-        .map(|g| service::groups::id(g))
-        .collect::<Result<_, _>>();
-    let limits = service::Limits {
-        allowed_groups: groups.map_err(DaemonError::Group)?,
-        ..settings.service.clone()
-    };
+    let limits = settings.door_limits().map_err(DaemonError::Group)?;
     let path = &settings.model;
     let bad = |why: String| DaemonError::Model {
         path: path.clone(),
@@ -216,9 +304,8 @@ fn load(settings: &Settings) -> Result<(Service, Ended), DaemonError> {
     let meta = model.metadata();
     let tokenizer = Tokenizer::from_metadata(meta).map_err(|e| bad(e.to_string()))?;
     let template = ChatTemplate::from_metadata(meta, &tokenizer).map_err(|e| bad(e.to_string()))?;
-    let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned());
     let card = Card {
-        id: stem.unwrap_or_else(|| "model".into()),
+        id: settings.model_name(),
         n_vocab: model.n_vocab(),
         context: model.context(),
     };
