@@ -4,12 +4,18 @@ DESTDIR ?=
 CARGO ?= cargo
 BINDIR = $(DESTDIR)$(PREFIX)/bin
 SHAREDIR = $(DESTDIR)$(PREFIX)/share
+# Both are on the paths of systemd under /usr and under /usr/local.
+LIBDIR = $(DESTDIR)$(PREFIX)/lib
+# The units name /etc/deltad; this is for staged trees with an /etc of their own.
+SYSCONFDIR ?= /etc
+# The system bus reads policy below /usr/share and below /etc, but not below /usr/local.
+DBUSPOLICYDIR = $(if $(filter /usr,$(PREFIX)),$(SHAREDIR),$(DESTDIR)$(SYSCONFDIR))/dbus-1/system.d
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo table test bench fuzz install clean deps
+.PHONY: help build demo table test test-systemd bench fuzz install clean deps
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps: ## check for the system packages a build needs; install them with apt where allowed
 	@scripts/deps.sh
@@ -23,11 +29,12 @@ demo: build ## quantize the shipped model, serve it, talk to it, stop it
 table: build ## quantize the shipped model to every type, score and measure each
 	@demo/table.py
 
-test: ## formatting, lints without warnings, every test
+test: ## formatting, lints without warnings, every test, a booted system where that can be
 	@scripts/deps.sh test
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	$(CARGO) test --release --locked --workspace
+	@tests/systemd/run.py
 
 bench: deps ## every benchmark; figures are printed
 	$(CARGO) bench --locked --workspace --profile release
@@ -36,13 +43,38 @@ FUZZ_SECONDS ?= 3600
 fuzz: deps ## feed every reader what nobody should send, for FUZZ_SECONDS (an hour)
 	$(CARGO) test --release --locked --test fuzz -- --seconds $(FUZZ_SECONDS) --threads $$(nproc)
 
+test-systemd: ## boot a small system in a container and drive the service there (root)
+	@tests/systemd/run.py
+
 install: ## install what `make build` built under DESTDIR and PREFIX
 	install -d $(BINDIR) $(SHAREDIR)/bash-completion/completions \
-	  $(SHAREDIR)/zsh/site-functions $(SHAREDIR)/fish/vendor_completions.d
+	  $(SHAREDIR)/zsh/site-functions $(SHAREDIR)/fish/vendor_completions.d \
+	  $(LIBDIR)/systemd/system $(LIBDIR)/systemd/user $(LIBDIR)/sysusers.d $(LIBDIR)/tmpfiles.d \
+	  $(SHAREDIR)/dbus-1/interfaces $(SHAREDIR)/dbus-1/services \
+	  $(SHAREDIR)/dbus-1/system-services $(DBUSPOLICYDIR) \
+	  $(SHAREDIR)/deltad/drop-ins $(DESTDIR)$(SYSCONFDIR)/deltad
 	install -m 0755 target/release/deltad target/release/deltad-quantize $(BINDIR)/
 	target/release/deltad completions bash > $(SHAREDIR)/bash-completion/completions/deltad
 	target/release/deltad completions zsh > $(SHAREDIR)/zsh/site-functions/_deltad
 	target/release/deltad completions fish > $(SHAREDIR)/fish/vendor_completions.d/deltad.fish
+	for kind in system user; do \
+	  sed 's|@BINDIR@|$(PREFIX)/bin|' systemd/$$kind/deltad.service.in \
+	    > $(LIBDIR)/systemd/$$kind/deltad.service && \
+	  chmod 0644 $(LIBDIR)/systemd/$$kind/deltad.service && \
+	  install -m 0644 systemd/$$kind/deltad.socket $(LIBDIR)/systemd/$$kind/ || exit 1; \
+	done
+	install -m 0644 systemd/sysusers.conf $(LIBDIR)/sysusers.d/deltad.conf
+	install -m 0644 systemd/tmpfiles.conf $(LIBDIR)/tmpfiles.d/deltad.conf
+	install -m 0644 systemd/drop-ins/*.conf $(SHAREDIR)/deltad/drop-ins/
+	install -m 0644 systemd/deltad.toml $(SHAREDIR)/deltad/deltad.toml
+	install -m 0644 systemd/dbus/org.deltad.Inference1.xml $(SHAREDIR)/dbus-1/interfaces/
+	install -m 0644 systemd/dbus/system.service \
+	  $(SHAREDIR)/dbus-1/system-services/org.deltad.Inference1.service
+	install -m 0644 systemd/dbus/user.service $(SHAREDIR)/dbus-1/services/org.deltad.Inference1.service
+	install -m 0644 systemd/dbus/policy.conf $(DBUSPOLICYDIR)/org.deltad.Inference1.conf
+	# The administrator's file is never written over.
+	[ -e $(DESTDIR)$(SYSCONFDIR)/deltad/deltad.toml ] || \
+	  install -m 0644 systemd/deltad.toml $(DESTDIR)$(SYSCONFDIR)/deltad/deltad.toml
 
 clean: ## remove what was built
 	$(CARGO) clean
