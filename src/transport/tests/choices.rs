@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Fake, fixture, hello, serve, setup};
-use crate::text::{Specials, Tokenizer};
+use super::{Fake, Tokenizer, fixture, hello, serve, setup};
+use crate::service::Specials;
 
 #[test]
 fn several_prompts_and_choices_are_numbered_through() {
