@@ -4,6 +4,7 @@
 #[cfg(target_os = "linux")]
 mod bus;
 mod cli;
+mod clients;
 mod conversation;
 mod daemon;
 mod golden;
@@ -11,5 +12,4 @@ mod hostile;
 mod http;
 mod lifecycle;
 mod manager;
-mod openai_client;
 mod tools;

@@ -69,6 +69,8 @@ pub fn options() -> Options {
         threads: Some(1),
         cache_type: CacheType::F32,
         chunk: 16,
+        // A prompt of a megabyte is refused by its length: read to its end it would take minutes, as it should.
+        context: Some(2048),
         ..Options::default()
     }
 }

@@ -1,0 +1,70 @@
+//! What programs use, over the Unix socket: the official Python clients of OpenAI and Anthropic, and
+//! Hugging Face's, in a virtual environment of their own. Skipped, and said so, where there is no
+//! Python or no way to get the packages.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::daemon::{demo, start, start_with};
+
+fn runs(command: &mut Command) -> Result<(), String> {
+    match command.output() {
+        Err(e) => Err(e.to_string()),
+        Ok(out) if !out.status.success() => Err(String::from_utf8_lossy(&out.stderr).into_owned()),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Kept between runs beside the built binaries; made by whichever test comes first.
+fn python() -> Result<PathBuf, String> {
+    static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    MADE.get_or_init(make).clone()
+}
+
+fn make() -> Result<PathBuf, String> {
+    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients-venv");
+    let python = venv.join("bin/python");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if runs(Command::new(&python).args(["-c", "import openai, anthropic, huggingface_hub"])).is_ok()
+    {
+        return Ok(python);
+    }
+    runs(
+        Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&venv),
+    )?;
+    let pip = ["-m", "pip", "install", "--quiet", "-r"];
+    let wanted = root.join("tests/python/requirements.txt");
+    runs(Command::new(&python).args(pip).arg(wanted))?;
+    Ok(python)
+}
+
+/// A script against the daemon at `socket`; fails with what it printed.
+fn content(script: &str, socket: &Path) {
+    let python = match python() {
+        Ok(python) => python,
+        Err(why) => return eprintln!("SKIPPED: no client packages for Python here: {why}"),
+    };
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python");
+    let ran = runs(Command::new(python).arg(scripts.join(script)).arg(socket));
+    assert_eq!(ran, Ok(()), "{script}");
+}
+
+#[test]
+fn the_official_client_is_content() {
+    content("openai_client.py", &start("").socket);
+}
+
+#[test]
+fn what_programs_ask_through_the_official_client_is_answered() {
+    let daemon = start_with(&demo("model"), "f16", "");
+    content("surface.py", &daemon.socket);
+}
+
+#[test]
+fn clients_of_other_makers_are_content() {
+    let daemon = start_with(&demo("model"), "f16", "");
+    content("other_clients.py", &daemon.socket);
+}
