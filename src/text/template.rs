@@ -21,11 +21,22 @@ use crate::request::{Message, Token};
 const DEFAULT: &str = include_str!("kimi.jinja");
 
 /// Instructions that one rendering may take: a thousand messages need about a hundred thousand.
-const FUEL: u64 = 20_000_000;
+const FUEL: u64 = 4_000_000;
 
-/// Of a value printed as JSON: far more than any request brings, and few enough that a template
-/// that escapes what it escaped, which doubles it, ends at once.
-const LONGEST_JSON: usize = 64 << 20;
+/// Of stack while it runs, for values nested as deep as the fuel allows. Only what is used becomes
+/// memory.
+const RENDER_STACK: usize = 1 << 30;
+
+/// Bytes of a prompt, and of a value printed as JSON: far more than any context holds, and few
+/// enough that a template that escapes what it escaped, which doubles it, ends at once.
+const LONGEST_TEXT: usize = 64 << 20;
+
+/// Bytes of a template; Kimi's own has three thousand.
+pub(super) const LONGEST_SOURCE: usize = 128 << 10;
+
+/// Of stack for each byte of a template while it is compiled: an operator is one byte, and the
+/// compiler calls itself for each. Only what is used becomes memory.
+const STACK_PER_BYTE: usize = 4 << 10;
 
 /// Where and why a template failed. The caller's messages caused it, or the template refused them.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +132,8 @@ impl ChatTemplate {
         env.add_function("strftime_now", |format: String| {
             strftime(&format, std::time::SystemTime::now())
         });
-        env.add_template_owned("chat", without_training_marks(source))?;
+        let source = source.to_owned();
+        let env = compiled(env, without_training_marks(&source))?;
 
         let spelling = |token: Option<Token>| {
             let bytes = token.map_or(&b""[..], |t| tokenizer.token_bytes(t));
@@ -129,7 +141,7 @@ impl ChatTemplate {
         };
         let mut template = ChatTemplate {
             env,
-            source: source.to_owned(),
+            source,
             arguments_as_object: false,
             bos: spelling(tokenizer.bos()),
             eos: spelling(tokenizer.eos()),
@@ -176,7 +188,12 @@ impl ChatTemplate {
             messages => Serde(messages), tools => Serde(tools), add_generation_prompt,
             bos_token => self.bos.as_str(), eos_token => self.eos.as_str(),
         };
-        Ok(self.env.get_template("chat")?.render(context)?)
+        let render = || self.env.get_template("chat")?.render(context);
+        let text = on_deep_stack(RENDER_STACK, render)??;
+        match text.len() <= LONGEST_TEXT {
+            true => Ok(text),
+            false => refuse(format!("wrote more than {LONGEST_TEXT} bytes")),
+        }
     }
 
     /// Messages as templates know them: absent fields are absent, not null.
@@ -234,14 +251,47 @@ impl ChatTemplate {
         for value in request {
             for_each_string(value, &mut note);
         }
-        PRIVATE
-            .clone()
-            .find(|c| !used.contains(c))
-            .ok_or(TemplateError {
-                message: "the request uses every private-use character of plane 15".into(),
-                line: None,
-            })
+        PRIVATE.clone().find(|c| !used.contains(c)).map_or_else(
+            || refuse("the request uses every private-use character of plane 15"),
+            Ok,
+        )
     }
+}
+
+fn refuse<T>(message: impl Into<String>) -> Result<T, TemplateError> {
+    let message = message.into();
+    Err(TemplateError {
+        message,
+        line: None,
+    })
+}
+
+/// `env` with `source` as the template "chat".
+fn compiled(
+    mut env: Environment<'static>,
+    source: String,
+) -> Result<Environment<'static>, TemplateError> {
+    let n = source.len();
+    if n > LONGEST_SOURCE {
+        return refuse(format!("has {n} bytes, want at most {LONGEST_SOURCE}"));
+    }
+    let compile = || env.add_template_owned("chat", source);
+    on_deep_stack(n * STACK_PER_BYTE, compile)??;
+    Ok(env)
+}
+
+/// minijinja calls itself for what is nested, and guards only some of those calls.
+fn on_deep_stack<T: Send>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send,
+) -> Result<T, TemplateError> {
+    let builder = std::thread::Builder::new().stack_size((1 << 20) + bytes);
+    std::thread::scope(|scope| match builder.spawn_scoped(scope, work) {
+        Ok(thread) => thread
+            .join()
+            .or_else(|_| refuse("the template's engine panicked")),
+        Err(e) => refuse(format!("there is no thread to run it: {e}")),
+    })
 }
 
 /// Unicode's plane 15: characters with no meaning, which no text has by accident.
@@ -334,10 +384,10 @@ fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
         return Err(Error::new(ErrorKind::InvalidOperation, why));
     }
     let text = json_dumps(&value, indent, separators, sort_keys.unwrap_or(false));
-    match text.len() <= LONGEST_JSON {
+    match text.len() <= LONGEST_TEXT {
         true => Ok(text),
         false => {
-            let why = format!("tojson: longer than {LONGEST_JSON} bytes");
+            let why = format!("tojson: longer than {LONGEST_TEXT} bytes");
             Err(Error::new(ErrorKind::InvalidOperation, why))
         }
     }

@@ -10,8 +10,9 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use super::Flags;
 use super::dice::Dice;
 
-/// What a case may have of the address space, with the models and threads that stand already.
-const MEMORY: u64 = 4 << 30;
+/// What a case may have of the address space, with the models and threads that stand already; a
+/// template's stack is a gibibyte of it.
+const MEMORY: u64 = 8 << 30;
 
 /// As tokio gives the threads on which the daemon reads requests and models.
 const STACK: usize = 2 << 20;
