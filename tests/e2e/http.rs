@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 
 use serde_json::{Value, json};
@@ -62,4 +63,28 @@ fn several_clients_are_served_side_by_side_and_unharmed_by_each_other() {
             .collect()
     });
     assert_eq!(together, alone);
+}
+
+#[test]
+fn every_metric_is_documented_and_every_documented_one_is_there() {
+    let daemon = start("");
+    daemon.post("/v1/completions", &json!({"prompt": "x", "max_tokens": 3}));
+    let text = super::daemon::exchange(daemon.connect(), "GET", "/metrics", "").1;
+    let of_line = |line: &str| {
+        let mut words = line.strip_prefix("# TYPE ")?.split_whitespace();
+        let (name, kind) = (words.next()?.to_owned(), words.next()?.to_owned());
+        let total = if kind == "counter" { "_total" } else { "" };
+        Some((name + total, kind))
+    };
+    let emitted: BTreeMap<String, String> = text.lines().filter_map(of_line).collect();
+    assert!(emitted.len() > 8, "{text}");
+    let of_row = |row: &str| {
+        let mut cells = row.strip_prefix("| `deltad_")?.split('|').map(str::trim);
+        let name = cells.next()?.trim_end_matches('`');
+        let name = name.split('{').next()?;
+        Some((format!("deltad_{name}"), cells.next()?.to_owned()))
+    };
+    let document = include_str!("../../docs/http.md");
+    let documented: BTreeMap<String, String> = document.lines().filter_map(of_row).collect();
+    assert_eq!(emitted, documented);
 }

@@ -1,0 +1,64 @@
+//! What the code reads and answers is in `docs/`, by name.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+fn text(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The first group of every match of `pattern` in the code of a file, its tests left out.
+fn found(path: &str, pattern: &str) -> BTreeSet<String> {
+    let code = text(path);
+    let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+    let pattern = regex::Regex::new(pattern).expect("a constant pattern");
+    let names = pattern.captures_iter(code).map(|c| c[1].to_owned());
+    names.collect()
+}
+
+fn missing(names: &BTreeSet<String>, document: &str) -> Vec<String> {
+    let document = text(document);
+    let absent = |name: &&String| {
+        let name = regex::escape(name);
+        // Alone in code, or a word of a longer piece of code, such as `{"type": "text"}`.
+        let pattern = format!("`[^`\n]*\\b{name}\\b[^`\n]*`");
+        let pattern = regex::Regex::new(&pattern).expect("a name in a constant pattern");
+        !pattern.is_match(&document)
+    };
+    names.iter().filter(absent).cloned().collect()
+}
+
+#[test]
+fn every_field_that_http_reads_is_documented() {
+    let reads = r#"(?:\b(?:get|boolean|string|number|count|integer|array|object|need)|\bor|\bstrings)\(\s*(?:&\w+,\s*)?"(\w+)""#;
+    for (file, least) in [
+        ("openai", 30),
+        ("responses", 14),
+        ("messages", 14),
+        ("routes", 4),
+    ] {
+        let names = found(&format!("src/transport/{file}.rs"), reads);
+        assert!(names.len() >= least, "{file}: only {names:?}");
+        assert_eq!(missing(&names, "docs/http.md"), [""; 0], "{file}.rs");
+    }
+}
+
+#[test]
+fn every_error_code_and_every_route_of_http_is_documented() {
+    let mut names = BTreeSet::new();
+    for file in ["routes", "body"] {
+        let path = format!("src/transport/{file}.rs");
+        names.extend(found(
+            &path,
+            r#"(?:Some\(|SERVICE_UNAVAILABLE, |INTERNAL_SERVER_ERROR, )"([a-z_]+)"\)"#,
+        ));
+    }
+    assert!(names.len() >= 12, "only {names:?}");
+    assert_eq!(missing(&names, "docs/http.md"), [""; 0]);
+    let routes = found("src/transport/routes.rs", r#"\.route\("([^"{]+[^"{/])"#);
+    assert!(routes.len() >= 9, "only {routes:?}");
+    let document = text("docs/http.md");
+    let absent: Vec<&String> = routes.iter().filter(|r| !document.contains(*r)).collect();
+    assert_eq!(absent, [""; 0]);
+}
