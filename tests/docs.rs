@@ -47,7 +47,7 @@ fn every_field_that_http_reads_is_documented() {
 #[test]
 fn every_error_code_and_every_route_of_http_is_documented() {
     let mut names = BTreeSet::new();
-    for file in ["routes", "body"] {
+    for file in ["error", "routes", "body"] {
         let path = format!("src/transport/{file}.rs");
         names.extend(found(
             &path,

@@ -37,7 +37,7 @@ use value::Dictionary;
 
 use crate::request::{Caller, Refusal};
 use crate::service::Service;
-use crate::transport::http::Door;
+use crate::transport::door::Door;
 
 pub const NAME: &str = "org.deltad.Inference1";
 pub const PATH: &str = "/org/deltad/Inference1";

@@ -19,6 +19,8 @@ use crate::scheduler::{self, Ended, Scheduler};
 use crate::service::{self, Card, Service};
 use crate::systemd;
 use crate::text::{ChatTemplate, Tokenizer};
+use crate::transport::door::Door;
+use crate::transport::limits::Limits;
 use crate::transport::{http, socket};
 use serving::{End, Serving, Signals};
 
@@ -31,7 +33,7 @@ pub struct Settings {
     pub service: service::Limits,
     /// Names or ids; looked up when the daemon starts.
     pub allowed_groups: Vec<String>,
-    pub http: http::Limits,
+    pub http: Limits,
     pub socket: PathBuf,
     pub socket_mode: u32,
     pub socket_group: Option<String>,
@@ -45,9 +47,9 @@ pub struct Settings {
 impl Settings {
     /// `None` where the configuration names no model.
     pub fn of(config: &Config) -> Option<Settings> {
-        let http = http::Limits {
+        let http = Limits {
             request_bytes: usize::try_from(config.limits.request_bytes).unwrap_or(usize::MAX),
-            ..http::Limits::default()
+            ..Limits::default()
         };
         Some(Settings {
             model: config.model.path.clone()?,
@@ -174,7 +176,7 @@ async fn serve(
         .map_err(DaemonError::Socket)?;
     let listener = tokio::net::UnixListener::from_std(listener).map_err(DaemonError::Socket)?;
     let mut signals = Signals::new().map_err(DaemonError::Runtime)?;
-    let door = Arc::new(http::Door::new(settings.http.clone()));
+    let door = Arc::new(Door::new(settings.http.clone()));
     let stop = CancellationToken::new();
     // The manager's socket holds callers until the model is there: who woke us gets an answer. On a
     // socket of our own they are told to wait.

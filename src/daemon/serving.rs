@@ -12,7 +12,7 @@ use super::{LIVE, Reload, Settings};
 use crate::bus::Presence;
 use crate::service::Service;
 use crate::systemd;
-use crate::transport::http::Traffic;
+use crate::transport::door::Traffic;
 
 /// Handled from the start: what arrives while the model is read is not lost.
 pub struct Signals {

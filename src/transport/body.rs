@@ -8,8 +8,8 @@ use axum::http::StatusCode;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::http::Limits;
-use super::routes::Error;
+use super::error::Error;
+use super::limits::Limits;
 
 /// Bodies up to here are read at once: with as many as there may be connections they are 256 MiB.
 const SMALL: u64 = 64 << 10;

@@ -1,8 +1,11 @@
 //! Doors: wire formats and sockets, nothing else. Every request goes through `service`.
 
 mod body;
+pub mod door;
+mod error;
 pub mod fields;
 pub mod http;
+pub mod limits;
 pub mod messages;
 mod metrics;
 pub mod openai;
@@ -14,7 +17,6 @@ mod routes;
 mod seats;
 pub mod socket;
 mod stall;
-
 #[cfg(test)]
 mod tests;
 mod turn;

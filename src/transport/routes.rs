@@ -15,8 +15,9 @@ use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::door::Door;
+use super::error::Error;
 use super::fields::{Fields, refuse};
-use super::http::Door;
 use super::openai::{self, Asked};
 use super::render::{Frame, Render};
 use super::replies::{self, Replies};
@@ -42,98 +43,6 @@ pub fn router(door: Arc<Door>) -> Router {
 }
 
 type Answer = Result<Response, Error>;
-
-/// OpenAI's error envelope.
-pub struct Error {
-    status: StatusCode,
-    kind: &'static str,
-    message: String,
-    param: Option<String>,
-    code: Option<&'static str>,
-}
-
-impl Error {
-    pub fn new(status: StatusCode, code: Option<&'static str>, message: String) -> Error {
-        let kind = match status {
-            StatusCode::FORBIDDEN => "permission_error",
-            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
-            s if s.is_server_error() => "server_error",
-            _ => "invalid_request_error",
-        };
-        Error {
-            status,
-            kind,
-            message,
-            param: None,
-            code,
-        }
-    }
-
-    fn into_anthropic(self) -> Response {
-        let body = messages::envelope(self.to_json());
-        let mut response = self.into_response();
-        *response.body_mut() = Body::from(body.to_string());
-        response.headers_mut().remove(header::CONTENT_LENGTH);
-        response
-    }
-
-    pub fn to_json(&self) -> Value {
-        json!({"error": {
-            "message": self.message,
-            "type": self.kind,
-            "param": self.param,
-            "code": self.code,
-        }})
-    }
-}
-
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Error {
-        let (status, code) = match &refusal {
-            Refusal::Invalid { .. } => (StatusCode::BAD_REQUEST, None),
-            Refusal::TooLong { .. } => (StatusCode::BAD_REQUEST, Some("context_length_exceeded")),
-            Refusal::NotPermitted { .. } => (StatusCode::FORBIDDEN, Some("not_permitted")),
-            Refusal::QueueFull => (StatusCode::TOO_MANY_REQUESTS, Some("queue_full")),
-            Refusal::Loading => (StatusCode::SERVICE_UNAVAILABLE, Some("loading")),
-            Refusal::Stopping => (StatusCode::SERVICE_UNAVAILABLE, Some("stopping")),
-            Refusal::Broken => (StatusCode::INTERNAL_SERVER_ERROR, Some("engine_failed")),
-        };
-        let mut error = Error::new(status, code, refusal.to_string());
-        match refusal {
-            Refusal::Invalid { param, .. } => error.param = Some(param),
-            Refusal::TooLong { .. } => error.param = Some("prompt".into()),
-            _ => {}
-        }
-        error
-    }
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Error {
-        let (status, code) = match &failure {
-            Failure::Stopped => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-            Failure::Engine(_) | Failure::Broken => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "engine_failed")
-            }
-        };
-        Error::new(status, Some(code), failure.to_string())
-    }
-}
-
-impl IntoResponse for Error {
-    fn into_response(self) -> Response {
-        let mut response = (self.status, Json(self.to_json())).into_response();
-        let waits = [
-            StatusCode::TOO_MANY_REQUESTS,
-            StatusCode::SERVICE_UNAVAILABLE,
-        ];
-        if waits.contains(&self.status) {
-            let second = header::HeaderValue::from_static("1");
-            response.headers_mut().insert(header::RETRY_AFTER, second);
-        }
-        response
-    }
-}
 
 fn service<'a>(door: &'a Door, caller: &Caller) -> Result<&'a Service, Refusal> {
     let service = door.service.get().ok_or(Refusal::Loading)?;

@@ -10,6 +10,8 @@ use std::io::{Read, Write};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::door::Door;
+use super::limits::Limits;
 use super::{http, socket};
 use crate::scheduler::fake::{BOMB, Fake, POISON};
 use crate::scheduler::{self, Ended, Scheduler};
@@ -24,7 +26,7 @@ struct Server {
     path: PathBuf,
     stop: CancellationToken,
     thread: Option<std::thread::JoinHandle<()>>,
-    door: Arc<http::Door>,
+    door: Arc<Door>,
     _ended: Option<Ended>,
     _file: socket::SocketFile,
     _dir: tempfile::TempDir,
@@ -48,7 +50,7 @@ struct Setup {
     max_tokens: Option<usize>,
     /// Of a model that thinks aloud, instead of the model's own.
     thinks: Option<&'static str>,
-    http: http::Limits,
+    http: Limits,
 }
 
 fn setup() -> Setup {
@@ -59,7 +61,7 @@ fn setup() -> Setup {
         max_queue: 16,
         max_tokens: None,
         thinks: None,
-        http: http::Limits::default(),
+        http: Limits::default(),
     }
 }
 
@@ -67,7 +69,7 @@ fn serve(setup: Setup) -> Server {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("s");
     let (listener, file) = socket::bind(&path, 0o600, None).expect("a socket");
-    let door = Arc::new(http::Door::new(setup.http));
+    let door = Arc::new(Door::new(setup.http));
     let mut kept = None;
     if let Some(model) = setup.model {
         let meta = match setup.thinks {

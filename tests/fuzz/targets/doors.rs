@@ -12,6 +12,8 @@ use deltad::request::{Caller, Event, FinishReason, Format, Part, Request};
 use deltad::scheduler::{self, Scheduler};
 use deltad::service::{self, Card, Service};
 use deltad::text::{ChatTemplate, Tokenizer};
+use deltad::transport::door::Door;
+use deltad::transport::limits::Limits;
 use deltad::transport::{http, messages, openai, responses};
 use serde_json::Value;
 
@@ -202,14 +204,14 @@ pub fn bus() -> Run {
 /// Every connection comes to an end, and the next one is served.
 pub fn http(dir: &Path) -> Run {
     let second = Duration::from_secs(1);
-    let limits = http::Limits {
+    let limits = Limits {
         request_bytes: 1 << 20,
         head: second,
         body: second,
         patience: second,
-        ..http::Limits::default()
+        ..Limits::default()
     };
-    let door = Arc::new(http::Door::new(limits));
+    let door = Arc::new(Door::new(limits));
     assert!(door.service.set(daemon(dir)).is_ok());
     let socket = dir.join("socket");
     let listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
