@@ -1,5 +1,5 @@
 //! Every key of the file in one table: its section, what it takes, how it is read and shown. The
-//! parser, `--check-config` and the documentation's test all walk this table.
+//! parser, `--check-config` and the manual page all walk this table.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +14,8 @@ use crate::engine::{CacheType, Device};
 pub struct Key {
     pub section: &'static str,
     pub name: &'static str,
+    /// What it decides, for people.
+    pub about: &'static str,
     /// What a value must be, for people.
     pub wanted: &'static str,
     /// `None` when the value is not what `wanted` says.
@@ -30,10 +32,11 @@ impl Key {
 }
 
 macro_rules! key {
-    ($section:ident . $name:ident, $wanted:literal, $read:expr, $show:expr) => {
+    ($section:ident . $name:ident, $about:literal, $wanted:literal, $read:expr, $show:expr) => {
         Key {
             section: stringify!($section),
             name: stringify!($name),
+            about: $about,
             wanted: $wanted,
             read: |config, value| {
                 config.$section.$name = $read(value)?;
@@ -48,128 +51,161 @@ macro_rules! key {
 pub const KEYS: &[Key] = &[
     key!(
         model.path,
+        "The model to serve. Without it the daemon does not start.",
         "the path of a GGUF file",
         |v| path(v).map(Some),
         |p: &Option<PathBuf>| p.as_ref().and_then(show_path)
     ),
     key!(
         model.device,
+        "What computes: \"auto\" takes a GPU that this build can use, else the CPU.",
         "\"auto\", \"cpu\", \"cuda\", \"metal\" or \"vulkan\"",
         |v| word(v, DEVICES),
         |d| quoted(name_of(DEVICES, d))
     ),
     key!(
         model.gpu_layers,
+        "Layers whose weights go to the GPU; 0 is the same as device = \"cpu\".",
         "\"all\" or 0: a model is not split between devices",
         gpu_layers,
         |n: &Option<u32>| Some(n.map_or("\"all\"".into(), |n| n.to_string()))
     ),
     key!(
         model.threads,
+        "Threads on the CPU; \"auto\" is every core, or one for a very small model.",
         "\"auto\" or 1 to 1024",
         |v| or_word(v, "auto", 1, 1024),
         |n| show_or(n, "auto")
     ),
     key!(
         model.context,
+        "Longest conversation; \"model\" is what the model was trained for.",
         "\"model\" or 16 to 16777216 tokens",
         |v| or_word(v, "model", 16, 1 << 24),
         |n| show_or(n, "model")
     ),
     key!(
         model.chunk,
+        "How much of a prompt is read in one pass.",
         "1 to 8192 tokens",
         |v| integer(v, 1, 8192).map(|n| n as usize),
         |n: &usize| Some(n.to_string())
     ),
     key!(
         model.cache_type,
+        "How the attention layers keep what they read. KDA state is always f32.",
         "\"f16\", \"f32\", \"bf16\" or \"q8_0\"",
         |v| word(v, CACHE_TYPES),
         |t| quoted(name_of(CACHE_TYPES, t))
     ),
     key!(
         limits.max_concurrent,
+        "How many generations run side by side.",
         "1 to 1024 generations",
         |v| integer(v, 1, 1024).map(|n| n as usize),
         |n: &usize| Some(n.to_string())
     ),
     key!(
         limits.max_queue,
+        "How many requests may wait; one more is refused.",
         "0 to 65536 requests",
         |v| integer(v, 0, 65536).map(|n| n as usize),
         |n: &usize| Some(n.to_string())
     ),
     key!(
         limits.max_tokens,
+        "Longest answer; \"context\" is what the context leaves.",
         "\"context\" or 1 to 16777216 tokens",
         |v| or_word(v, "context", 1, 1 << 24),
         |n| show_or(n, "context")
     ),
     key!(
         limits.request_bytes,
+        "Largest body of a request.",
         "a size from \"1KiB\" to \"1GiB\"",
         |v| size(v, 1 << 10, 1 << 30),
         |n: &u64| quoted(show_size(*n))
     ),
-    key!(sessions.dir, "the path of a directory", path, show_path),
+    key!(
+        sessions.dir,
+        "Where suspended conversations lie. This version suspends none.",
+        "the path of a directory",
+        path,
+        show_path
+    ),
     key!(
         sessions.memory,
+        "Memory for conversations, so that the next turn need not read them again.",
         "a size from \"0B\" to \"64TiB\"",
         |v| size(v, 0, 64 << 40),
         |n: &u64| quoted(show_size(*n))
     ),
     key!(
         sessions.disk,
+        "Disk for suspended conversations. This version suspends none.",
         "a size from \"0B\" to \"64TiB\"",
         |v| size(v, 0, 64 << 40),
         |n: &u64| quoted(show_size(*n))
     ),
     key!(
         sessions.idle_suspend,
+        "When an unused conversation goes to disk. This version suspends none.",
         "\"never\" or a time from \"1s\" to \"365d\"",
         or_never,
         show_or_never
     ),
     key!(
         service.idle_exit,
+        "The daemon ends when unused for this long; a socket unit starts it again.",
         "\"never\" or a time from \"1s\" to \"365d\"",
         or_never,
         show_or_never
     ),
-    key!(service.socket, "the path of the socket", path, show_path),
+    key!(
+        service.socket,
+        "Where the daemon listens, unless systemd hands it a socket. Where XDG_RUNTIME_DIR is set, the default is deltad/deltad.sock below it.",
+        "the path of the socket",
+        path,
+        show_path
+    ),
     key!(
         service.socket_mode,
+        "Permission bits of the socket.",
         "permission bits as text, \"0000\" to \"0777\"",
         mode,
         |m: &u32| quoted(format!("{m:04o}"))
     ),
     key!(
         service.socket_group,
+        "The group that owns the socket; the daemon's own where not set.",
         "the name of a group",
         |v| text(v).map(Some),
         |g: &Option<String>| g.as_ref().and_then(quoted)
     ),
     key!(
         service.bus,
+        "The D-Bus on which the service is offered.",
         "\"user\", \"system\" or \"none\"",
         |v| word(v, BUSES),
         |b| quoted(name_of(BUSES, b))
     ),
     key!(
         service.allowed_uids,
+        "Users who may ask. With allowed_groups empty too, whoever can open the socket.",
         "a list of user ids, empty for everyone",
         uids,
         |u: &Vec<u32>| Some(format!("{u:?}"))
     ),
     key!(
         service.allowed_groups,
+        "Groups whose members may ask, beside allowed_uids.",
         "a list of groups, by name or id; empty for everyone",
         groups,
         |g: &Vec<String>| show_groups(g)
     ),
     key!(
         service.drain,
+        "How long running answers may take to end when the daemon stops.",
         "a time from \"0s\" to \"1h\"",
         |v| span(v).filter(|d| *d <= Duration::from_secs(3600)),
         |d: &Duration| quoted(show_span(*d))
@@ -390,122 +426,4 @@ fn show_or(n: &Option<usize>, word: &str) -> Option<String> {
 
 fn show_or_never(span: &Option<Duration>) -> Option<String> {
     quoted(span.map_or("never".into(), show_span))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refusal(text: &str) -> (Option<usize>, String) {
-        parse(text, Config::default()).unwrap_err()
-    }
-
-    #[test]
-    fn the_printed_configuration_reads_back_to_itself() {
-        let text = r#"
-            [model]
-            path = "/models/a \"b\".gguf"
-            device = "cpu"
-            gpu_layers = 0
-            threads = 3
-            context = 4096
-            chunk = 7
-            cache_type = "q8_0"
-            [limits]
-            max_concurrent = 2
-            max_queue = 0
-            max_tokens = 100
-            request_bytes = "3MB"
-            [sessions]
-            dir = "/s"
-            memory = "1536MiB"
-            disk = 77
-            idle_suspend = "90s"
-            [service]
-            idle_exit = "1h"
-            socket = "/tmp/x.sock"
-            socket_mode = "0660"
-            socket_group = "users"
-            bus = "system"
-            allowed_uids = [0, 1000]
-            allowed_groups = ["wheel", 27]
-            drain = "250ms"
-        "#;
-        let config = parse(text, Config::default()).unwrap();
-        assert_ne!(config, Config::default());
-        let printed = print(&config);
-        assert!(!printed.contains("not set"), "{printed}");
-        assert_eq!(parse(&printed, Config::default()).unwrap(), config);
-        let defaults = Config::default();
-        assert_eq!(
-            parse(&print(&defaults), config.clone()).unwrap().limits,
-            defaults.limits
-        );
-    }
-
-    #[test]
-    fn an_unknown_key_names_the_nearest_known_one_and_its_line() {
-        let (line, what) = refusal("[limits]\nmax_queue = 3\nmax_concurent = 2\n");
-        assert_eq!(line, Some(3));
-        assert_eq!(
-            what,
-            "[limits] has no key max_concurent: did you mean max_concurrent?"
-        );
-    }
-
-    #[test]
-    fn a_key_in_the_wrong_section_is_sent_to_the_right_one() {
-        let (_, what) = refusal("[model]\nsocket = \"/x\"\n");
-        assert_eq!(what, "[model] has no key socket: it belongs in [service]");
-        let (line, what) = refusal("\nthreads = 2\n");
-        assert_eq!(line, Some(2));
-        assert_eq!(
-            what,
-            "threads stands outside a section: it belongs in [model]"
-        );
-        assert!(refusal("[modle]\n").1.contains("did you mean model?"));
-    }
-
-    #[test]
-    fn a_value_out_of_range_says_where_what_it_got_and_what_it_wanted() {
-        let (line, what) = refusal("[model]\n\nthreads = 0\n");
-        assert_eq!(line, Some(3));
-        assert_eq!(what, "model.threads: got 0, wanted \"auto\" or 1 to 1024");
-        for wrong in [
-            "[model]\nthreads = 99999999999999999999",
-            "[model]\nthreads = -1",
-            "[model]\npath = \"\"",
-            "[model]\npath = 3",
-            "[model]\ngpu_layers = 12",
-            "[model]\ndevice = \"tpu\"",
-            "[limits]\nrequest_bytes = \"2GiB\"",
-            "[service]\nsocket_mode = 600",
-            "[service]\nsocket_mode = \"1777\"",
-            "[service]\nidle_exit = 10",
-            "[service]\nidle_exit = \"0s\"",
-            "[service]\nallowed_uids = [4294967295]",
-            "[service]\nallowed_uids = [\"root\"]",
-            "[service]\nallowed_groups = [\"\"]",
-            "[service]\nallowed_groups = [-1]",
-            "[service]\ndrain = \"2h\"",
-        ] {
-            let (line, what) = refusal(wrong);
-            assert_eq!(line, Some(2), "{wrong}");
-            assert!(what.contains("wanted"), "{wrong}: {what}");
-        }
-    }
-
-    #[test]
-    fn broken_toml_is_refused_with_its_line() {
-        let (line, _) = refusal("[model]\nthreads = = 3\n");
-        assert_eq!(line, Some(2));
-        assert!(parse("\u{feff}[model]\nthreads = 3\n", Config::default()).is_ok());
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_text_makes_the_parser_panic(text in "(\\[|\\]|model|limits|=|\"|\n|[a-z_]{1,9}|[0-9]{1,25}|\\PC){0,40}") {
-            let _ = parse(&text, Config::default());
-        }
-    }
 }

@@ -3,6 +3,8 @@
 //! files and the environment at start and at reload, and nothing else.
 
 mod keys;
+#[cfg(test)]
+mod keys_tests;
 pub mod units;
 
 use std::path::{Path, PathBuf};
@@ -132,6 +134,11 @@ impl Config {
             what,
         })?;
         Ok((config, Some(path)))
+    }
+
+    /// The defaults of a machine's service: no directory comes from the environment.
+    pub fn of_a_machine() -> Config {
+        Places::default().defaults()
     }
 
     /// A whole configuration from text, over the defaults of this process.
