@@ -49,14 +49,23 @@ test-systemd: ## boot a small system in a container and drive the service there 
 install: ## install what `make build` built under DESTDIR and PREFIX
 	install -d $(BINDIR) $(SHAREDIR)/bash-completion/completions \
 	  $(SHAREDIR)/zsh/site-functions $(SHAREDIR)/fish/vendor_completions.d \
+	  $(SHAREDIR)/man/man1 $(SHAREDIR)/man/man5 \
 	  $(LIBDIR)/systemd/system $(LIBDIR)/systemd/user $(LIBDIR)/sysusers.d $(LIBDIR)/tmpfiles.d \
 	  $(SHAREDIR)/dbus-1/interfaces $(SHAREDIR)/dbus-1/services \
 	  $(SHAREDIR)/dbus-1/system-services $(DBUSPOLICYDIR) \
 	  $(SHAREDIR)/deltad/drop-ins $(DESTDIR)$(SYSCONFDIR)/deltad
 	install -m 0755 target/release/deltad target/release/deltad-quantize $(BINDIR)/
-	target/release/deltad completions bash > $(SHAREDIR)/bash-completion/completions/deltad
-	target/release/deltad completions zsh > $(SHAREDIR)/zsh/site-functions/_deltad
-	target/release/deltad completions fish > $(SHAREDIR)/fish/vendor_completions.d/deltad.fish
+	for program in deltad deltad-quantize; do \
+	  target/release/$$program completions bash \
+	    > $(SHAREDIR)/bash-completion/completions/$$program && \
+	  target/release/$$program completions zsh > $(SHAREDIR)/zsh/site-functions/_$$program && \
+	  target/release/$$program completions fish \
+	    > $(SHAREDIR)/fish/vendor_completions.d/$$program.fish && \
+	  target/release/$$program manual $(SHAREDIR)/man || exit 1; \
+	done
+	chmod 0644 $(SHAREDIR)/bash-completion/completions/deltad* \
+	  $(SHAREDIR)/zsh/site-functions/_deltad* $(SHAREDIR)/fish/vendor_completions.d/deltad*.fish \
+	  $(SHAREDIR)/man/man1/deltad*.1 $(SHAREDIR)/man/man5/deltad.toml.5
 	for kind in system user; do \
 	  sed 's|@BINDIR@|$(PREFIX)/bin|' systemd/$$kind/deltad.service.in \
 	    > $(LIBDIR)/systemd/$$kind/deltad.service && \

@@ -59,7 +59,16 @@ pub enum Command {
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  deltad completions bash > \
                             ~/.local/share/bash-completion/completions/deltad")]
-    Completions { shell: clap_complete::Shell },
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages, deltad.toml(5) too.
+    #[command(after_help = "Example:\n  deltad manual ~/.local/share/man && man deltad")]
+    Manual {
+        /// Where; pages go to man1 and man5 below it, which are made.
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -157,8 +166,10 @@ pub struct Talk {
     /// 0 always takes the likeliest token.
     #[arg(long)]
     pub temperature: Option<f64>,
+    /// Draw from the likeliest tokens that together have this probability.
     #[arg(long)]
     pub top_p: Option<f64>,
+    /// The same seed and question give the same answer.
     #[arg(long)]
     pub seed: Option<u64>,
     /// Longest answer, in tokens.
@@ -171,6 +182,7 @@ pub struct Talk {
 
 #[derive(Debug, Args)]
 pub struct Status {
+    /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
     /// Wait this long for a daemon to answer.

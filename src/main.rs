@@ -8,6 +8,7 @@ use deltad::cli::{Cli, Command, Serve, exit};
 use deltad::client::{self, ClientError, Ended};
 use deltad::config::Config;
 use deltad::daemon::{self, Reloaded, Settings};
+use deltad::manual;
 use deltad::systemd;
 
 fn main() -> ExitCode {
@@ -25,6 +26,17 @@ fn main() -> ExitCode {
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "deltad", &mut std::io::stdout());
             ExitCode::SUCCESS
+        }
+        Command::Manual { dir } => {
+            let written =
+                manual::commands(Cli::command(), &dir).and_then(|()| manual::configuration(&dir));
+            match written {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(e) => {
+                    eprintln!("deltad: {e}");
+                    ExitCode::from(exit::FAILED)
+                }
+            }
         }
     }
 }

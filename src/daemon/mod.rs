@@ -124,7 +124,7 @@ pub struct Reloaded {
 pub type Reload<'a> = dyn FnMut() -> Result<Reloaded, String> + 'a;
 
 /// Keys that a reload puts in force; the others wait for a restart.
-const LIVE: &[&str] = &[
+pub const LIVE: &[&str] = &[
     "limits.max_concurrent",
     "limits.max_queue",
     "limits.max_tokens",

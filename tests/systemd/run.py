@@ -69,6 +69,13 @@ def install(root):
     etc.write_text(CONFIG)
     run("make", "-C", str(ROOT), "install", f"DESTDIR={root}", "PREFIX=/usr", env=env)
     assert etc.read_text() == CONFIG, "a second install leaves the administrator's file alone"
+    share = root / "usr/share"
+    for program in ("deltad", "deltad-quantize"):
+        for file in (f"man/man1/{program}.1", f"man/man1/{program}-completions.1", f"bash-completion/completions/{program}",
+                     f"zsh/site-functions/_{program}", f"fish/vendor_completions.d/{program}.fish"):
+            assert program in (share / file).read_text(), file
+    assert "idle_exit" in (share / "man/man5/deltad.toml.5").read_text()
+    seen("both programs have manual pages and completions")
     models = root / "var/lib/deltad/models"
     models.mkdir(parents=True)
     run(root / "usr/bin/deltad-quantize", "convert", ROOT / "tests/fixtures/tiny", models / "tiny.gguf",

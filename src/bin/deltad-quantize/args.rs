@@ -8,6 +8,7 @@ use std::path::PathBuf;
 /// Makes, looks at and checks model files for deltad.
 #[derive(Debug, Parser)]
 #[command(
+    name = "deltad-quantize",
     version,
     after_help = "Exit codes: 0 done, 1 input/output error, 2 wrong command line, 3 input refused, \
                   4 target exists, 5 no space, 130 interrupted."
@@ -27,7 +28,13 @@ pub enum Command {
     Synth(Synth),
     /// Prints a completion script for a shell.
     Completions {
+        /// The shell.
         shell: clap_complete::Shell,
+    },
+    /// Writes the manual pages.
+    Manual {
+        /// Where; pages go to man1 below it, which is made.
+        dir: PathBuf,
     },
 }
 
@@ -137,6 +144,7 @@ pub struct Quality {
 /// Shows a file's keys and tensors.
 #[derive(Debug, clap::Args)]
 pub struct Inspect {
+    /// The file, GGUF.
     pub file: PathBuf,
     /// One JSON object; arrays of more than 16 values give their length alone.
     #[arg(long)]
@@ -146,6 +154,7 @@ pub struct Inspect {
 /// Checks that a file is whole: every block finite, every shape as wanted; prints digests.
 #[derive(Debug, clap::Args)]
 pub struct Verify {
+    /// The file, GGUF.
     pub file: PathBuf,
     /// One JSON object.
     #[arg(long)]
@@ -163,6 +172,7 @@ pub struct Synth {
     /// 48b or edge
     #[arg(long, default_value = "48b")]
     pub shape: Shape,
+    /// How many layers.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=512))]
     pub layers: u16,
     /// As for convert, but q5_k and q4_k are the plain mixes (q5_k_s, q4_k_s).
@@ -174,6 +184,7 @@ pub struct Synth {
     /// Replaces an existing target.
     #[arg(long)]
     pub overwrite: bool,
+    /// No progress, no remarks.
     #[arg(long, short)]
     pub quiet: bool,
 }

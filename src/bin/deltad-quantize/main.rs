@@ -45,6 +45,10 @@ fn main() -> ExitCode {
             );
             Ok(())
         }
+        args::Command::Manual { dir } => {
+            let written = deltad::manual::commands(args::Args::command(), dir);
+            written.map_err(|e| Failure::io(dir, e))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
