@@ -5,6 +5,7 @@
 //! so shapes and types are checked in Rust before ggml sees them.
 
 pub mod backend;
+pub mod cpu;
 pub mod gguf;
 pub mod graph;
 pub mod map;

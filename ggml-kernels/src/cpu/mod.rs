@@ -1,0 +1,10 @@
+//! Kernels of our own for the processor: plain functions over slices, no graph. What may run where
+//! is a [`Tier`]; who runs it is a [`Pool`]. Every kernel has a scalar form that the others are
+//! held against, and gives the same bits whatever the number of rows or threads.
+
+pub mod pool;
+mod share;
+pub mod tier;
+
+pub use pool::Pool;
+pub use tier::{Kind, Tier};
