@@ -43,9 +43,10 @@ impl Dice {
 fn spell(byte: u8) -> char {
     let printable = |b: u8| matches!(b, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     let before = (0..byte).filter(|&b| !printable(b)).count() as u32;
-    match printable(byte) {
-        true => char::from(byte),
-        false => char::from_u32(256 + before).unwrap_or('?'),
+    if printable(byte) {
+        char::from(byte)
+    } else {
+        char::from_u32(256 + before).unwrap_or('?')
     }
 }
 

@@ -76,9 +76,10 @@ fn serve(flags: &Serve, socket: Option<std::path::PathBuf>) -> ExitCode {
     match daemon::run(settings, systemd::inherited_listener(), &mut reload) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            match systemd::on_journal() {
-                true => log::error!("{e}"),
-                false => eprintln!("deltad: {e}"),
+            if systemd::on_journal() {
+                log::error!("{e}")
+            } else {
+                eprintln!("deltad: {e}")
             }
             ExitCode::from(exit::FAILED)
         }

@@ -78,9 +78,10 @@ fn notes_section(text: &str) -> Roff {
             example = !example;
             roff.control(if example { "nf" } else { "fi" }, []);
         }
-        match line.is_empty() {
-            true => roff.control("PP", []),
-            false => roff.text([roman(line)]),
+        if line.is_empty() {
+            roff.control("PP", [])
+        } else {
+            roff.text([roman(line)])
         };
     }
     if example {

@@ -72,18 +72,18 @@ impl Sampler {
     /// where nothing can be chosen: no logits, or a mask that allows none of their tokens.
     pub fn sample(&mut self, logits: &[f32], mask: Option<&TokenMask>) -> Option<Token> {
         let mut edited = std::mem::take(&mut self.edited);
-        let logits = match self.edits_nothing() {
-            true => logits,
-            false => {
-                edited.clear();
-                edited.extend_from_slice(logits);
-                self.edit(&mut edited);
-                &edited
-            }
+        let logits = if self.edits_nothing() {
+            logits
+        } else {
+            edited.clear();
+            edited.extend_from_slice(logits);
+            self.edit(&mut edited);
+            &edited
         };
-        let token = match self.sampling.temperature > 0.0 {
-            true => self.draw(logits, mask),
-            false => greedy(logits, mask),
+        let token = if self.sampling.temperature > 0.0 {
+            self.draw(logits, mask)
+        } else {
+            greedy(logits, mask)
         };
         self.edited = edited;
         if let Some(token) = token {
@@ -112,9 +112,10 @@ impl Sampler {
             let fresh = |t: &&Token| self.prompt.binary_search(t).is_err();
             for &token in self.prompt.iter().chain(self.output.keys().filter(fresh)) {
                 if let Some(logit) = logits.get_mut(token as usize) {
-                    *logit = match *logit > 0.0 {
-                        true => *logit / s.repetition_penalty,
-                        false => *logit * s.repetition_penalty,
+                    *logit = if *logit > 0.0 {
+                        *logit / s.repetition_penalty
+                    } else {
+                        *logit * s.repetition_penalty
                     };
                 }
             }
@@ -172,9 +173,10 @@ impl Sampler {
 }
 
 fn finite(logit: f32) -> f32 {
-    match logit.is_nan() {
-        true => f32::MIN,
-        false => logit.clamp(f32::MIN, f32::MAX),
+    if logit.is_nan() {
+        f32::MIN
+    } else {
+        logit.clamp(f32::MIN, f32::MAX)
     }
 }
 
@@ -188,10 +190,7 @@ fn allowed(logits: &[f32], mask: Option<&TokenMask>) -> impl Iterator<Item = (To
 }
 
 fn greedy(logits: &[f32], mask: Option<&TokenMask>) -> Option<Token> {
-    let better = |best: (Token, f32), next: (Token, f32)| match next.1 > best.1 {
-        true => next,
-        false => best,
-    };
+    let better = |best: (Token, f32), next: (Token, f32)| if next.1 > best.1 { next } else { best };
     allowed(logits, mask)
         .map(|(token, logit)| (token, finite(logit)))
         .reduce(better)

@@ -28,13 +28,14 @@ fn main() {
         .skip(1)
         .filter(|a| !a.starts_with('-'))
         .collect();
-    let types = match asked.is_empty() {
-        true => [
+    let types = if asked.is_empty() {
+        [
             "q8_0", "q6_k", "q5_k", "q4_k", "q4_0", "q3_k", "iq4_nl", "iq4_xs", "mxfp4",
         ]
         .map(str::to_owned)
-        .to_vec(),
-        false => asked,
+        .to_vec()
+    } else {
+        asked
     };
     let home = tempfile::tempdir().expect("a directory for temporary files");
     let from = home.path().join("bf16.gguf");

@@ -202,9 +202,10 @@ impl<'a> Conversion<'a> {
                 observer.tensor(&step.spec.name);
                 sink.tensor(step, importance(step)?.as_ref(), &mut |values| {
                     observer.advance(values);
-                    match interrupted.load(Ordering::Relaxed) {
-                        true => Err(Error::Interrupted),
-                        false => Ok(()),
+                    if interrupted.load(Ordering::Relaxed) {
+                        Err(Error::Interrupted)
+                    } else {
+                        Ok(())
                     }
                 })?;
             }

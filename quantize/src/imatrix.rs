@@ -55,9 +55,10 @@ impl Importance {
     /// Weights for the rows of one matrix.
     pub fn of_matrix(&self, at: usize) -> &[f32] {
         // One row may serve all matrices of a stack.
-        let start = match self.mean_squares.len() == self.row {
-            true => 0,
-            false => at * self.row,
+        let start = if self.mean_squares.len() == self.row {
+            0
+        } else {
+            at * self.row
         };
         &self.mean_squares[start..start + self.row]
     }

@@ -48,9 +48,12 @@ pub fn verify(
         path: path.to_owned(),
         source,
     })?;
-    let stop = || match interrupted.load(Ordering::Relaxed) {
-        true => Err(Error::Interrupted),
-        false => Ok(()),
+    let stop = || {
+        if interrupted.load(Ordering::Relaxed) {
+            Err(Error::Interrupted)
+        } else {
+            Ok(())
+        }
     };
     let mut tensors = Vec::with_capacity(file.tensors().len());
     for tensor in file.tensors() {

@@ -193,9 +193,10 @@ impl Manager {
     /// 0 unknown, 1 loading, 2 ready, 3 stopping.
     #[zbus(property)]
     async fn state(&self) -> u32 {
-        match self.bus.stopping.load(Relaxed) {
-            true => 3,
-            false => 2,
+        if self.bus.stopping.load(Relaxed) {
+            3
+        } else {
+            2
         }
     }
 

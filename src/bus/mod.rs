@@ -212,9 +212,10 @@ impl Bus {
     /// Who calls, if it is the user whose object it is.
     async fn owner(&self, header: &Header<'_>, uid: u32) -> Result<Arc<Client>, Error> {
         let client = self.client(header).await?;
-        match client.caller.uid == uid {
-            true => Ok(client),
-            false => Err(Error::NotPermitted("this is another user's".into())),
+        if client.caller.uid == uid {
+            Ok(client)
+        } else {
+            Err(Error::NotPermitted("this is another user's".into()))
         }
     }
 

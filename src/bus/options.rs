@@ -47,11 +47,12 @@ pub fn chat(
 }
 
 pub fn fits(bytes: usize, max_bytes: usize) -> Result<(), Error> {
-    match bytes <= max_bytes {
-        true => Ok(()),
-        false => Err(Error::TooLarge(format!(
+    if bytes <= max_bytes {
+        Ok(())
+    } else {
+        Err(Error::TooLarge(format!(
             "the call holds {bytes} bytes, want at most {max_bytes}"
-        ))),
+        )))
     }
 }
 

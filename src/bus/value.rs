@@ -20,9 +20,10 @@ pub struct NoJson {
 /// A dictionary as an object. `at` is what errors put before its keys.
 pub fn object(dictionary: &Dictionary, at: &str) -> Result<Map<String, Value>, NoJson> {
     let entries = dictionary.iter().map(|(key, value)| {
-        let at = match at.is_empty() {
-            true => key.clone(),
-            false => format!("{at}.{key}"),
+        let at = if at.is_empty() {
+            key.clone()
+        } else {
+            format!("{at}.{key}")
         };
         Ok((key.clone(), json(value, &at)?))
     });

@@ -119,9 +119,10 @@ impl Conversation {
 /// A JSON file that must hold a list or an object.
 pub fn json_file(path: &Path, is: fn(&Value) -> bool, want: &str) -> Result<Value, ClientError> {
     let value = serde_json::from_str(&text(path)?).map_err(|e| wrong(path, e))?;
-    match is(&value) {
-        true => Ok(value),
-        false => Err(wrong(path, format!("want {want}"))),
+    if is(&value) {
+        Ok(value)
+    } else {
+        Err(wrong(path, format!("want {want}")))
     }
 }
 

@@ -7,9 +7,10 @@ use super::{Answer, ClientError};
 /// A piece of an answer, at once.
 pub fn piece(text: &str) -> Result<(), ClientError> {
     let mut out = std::io::stdout().lock();
-    let text = match out.is_terminal() {
-        true => harmless(text),
-        false => text.to_owned(),
+    let text = if out.is_terminal() {
+        harmless(text)
+    } else {
+        text.to_owned()
     };
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     written.map_err(ClientError::Output)
@@ -43,17 +44,21 @@ pub fn end_of_answer(answer: &Answer) -> Result<(), ClientError> {
 /// A remark to the person; grey where that can be seen.
 pub fn note(text: &str) {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    match colour {
-        true => eprintln!("\x1b[90m[{text}]\x1b[0m"),
-        false => eprintln!("[{text}]"),
+    if colour {
+        eprintln!("\x1b[90m[{text}]\x1b[0m")
+    } else {
+        eprintln!("[{text}]")
     }
 }
 
 /// What a model says must not move the cursor or colour the screen.
 fn harmless(text: &str) -> String {
-    let shown = |c: char| match c.is_control() && c != '\n' && c != '\t' {
-        true => char::REPLACEMENT_CHARACTER,
-        false => c,
+    let shown = |c: char| {
+        if c.is_control() && c != '\n' && c != '\t' {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
     };
     text.chars().map(shown).collect()
 }

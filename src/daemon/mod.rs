@@ -277,9 +277,10 @@ async fn loading(settings: &Settings) -> Result<(Service, Ended), DaemonError> {
             _ = tick.tick() => {
                 let spent = begun.elapsed();
                 let line = format!("loading {name} ({} s)", spent.as_secs());
-                match spent < LONGEST_LOAD {
-                    true => systemd::extend(MORE_TIME, &line),
-                    false => systemd::status(&line),
+                if spent < LONGEST_LOAD {
+                    systemd::extend(MORE_TIME, &line);
+                } else {
+                    systemd::status(&line);
                 }
             }
         }

@@ -197,9 +197,10 @@ fn report(changed: &[String]) {
         .iter()
         .map(String::as_str)
         .partition(|key| LIVE.contains(key));
-    match now.is_empty() {
-        true => log::info!("configuration read again"),
-        false => log::info!("configuration read again; changed: {}", now.join(", ")),
+    if now.is_empty() {
+        log::info!("configuration read again")
+    } else {
+        log::info!("configuration read again; changed: {}", now.join(", "))
     }
     if !later.is_empty() {
         log::warn!(

@@ -96,9 +96,10 @@ impl Observer for Collector {
         }) else {
             return;
         };
-        let followed = match weight.experts {
-            true => weight.follow_experts(node),
-            false => weight.follow(node),
+        let followed = if weight.experts {
+            weight.follow_experts(node)
+        } else {
+            weight.follow(node)
         };
         if let Err(why) = followed {
             self.fault.get_or_insert((name.to_owned(), why));
@@ -142,9 +143,10 @@ impl Weight {
         if !read {
             return Err("not f32");
         }
-        match self.squares.iter().all(|x| x.is_finite()) {
-            true => Ok(()),
-            false => Err("not finite"),
+        if self.squares.iter().all(|x| x.is_finite()) {
+            Ok(())
+        } else {
+            Err("not finite")
         }
     }
 

@@ -106,9 +106,10 @@ pub enum MeasureError {
 pub type Step<'a> = &'a mut dyn FnMut(u64) -> bool;
 
 fn went_on(step: Step<'_>, tokens: usize) -> Result<(), MeasureError> {
-    match step(tokens as u64) {
-        true => Ok(()),
-        false => Err(MeasureError::Interrupted),
+    if step(tokens as u64) {
+        Ok(())
+    } else {
+        Err(MeasureError::Interrupted)
     }
 }
 

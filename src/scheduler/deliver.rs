@@ -47,16 +47,18 @@ impl Outbox {
                 Err(TrySendError::Full(event)) => {
                     self.waiting.push_front(event);
                     let since = *self.stalled.get_or_insert(now);
-                    return match now.duration_since(since) > patience {
-                        true => Reader::Gone,
-                        false => Reader::Parked,
+                    return if now.duration_since(since) > patience {
+                        Reader::Gone
+                    } else {
+                        Reader::Parked
                     };
                 }
             }
         }
-        match self.events.is_closed() {
-            true => Reader::Gone,
-            false => Reader::Listening,
+        if self.events.is_closed() {
+            Reader::Gone
+        } else {
+            Reader::Listening
         }
     }
 }

@@ -58,9 +58,10 @@ impl Stats {
     pub(super) fn token(&self, uid: u32, waited: Duration, is_first: bool) {
         self.completion_tokens.fetch_add(1, Relaxed);
         self.caller_tokens.get_or_create(&label(uid)).inc();
-        let times = match is_first {
-            true => &self.first_token,
-            false => &self.between_tokens,
+        let times = if is_first {
+            &self.first_token
+        } else {
+            &self.between_tokens
         };
         times.observe(waited.as_secs_f64());
     }

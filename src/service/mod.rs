@@ -136,9 +136,10 @@ impl Service {
             ..
         } = &*self.limits();
         let open = uids.is_empty() && groups.is_empty();
-        match open || uids.contains(&caller.uid) || groups::is_in_any(caller.uid, groups) {
-            true => Ok(()),
-            false => Err(Refusal::NotPermitted { uid: caller.uid }),
+        if open || uids.contains(&caller.uid) || groups::is_in_any(caller.uid, groups) {
+            Ok(())
+        } else {
+            Err(Refusal::NotPermitted { uid: caller.uid })
         }
     }
 
@@ -199,9 +200,10 @@ impl Service {
                     let why = format!("got token {token}, want less than {n_vocab}");
                     return invalid("prompt", why);
                 }
-                match tokens.is_empty() {
-                    true => invalid("prompt", "got no tokens, want at least one"),
-                    false => Ok((tokens, Style::Raw)),
+                if tokens.is_empty() {
+                    invalid("prompt", "got no tokens, want at least one")
+                } else {
+                    Ok((tokens, Style::Raw))
                 }
             }
             Prompt::Text(text) => {
@@ -358,8 +360,9 @@ fn check_stop(stop: &Stop) -> Result<(), Refusal> {
     if n > MAX_STOPS {
         return invalid("stop", format!("got {n} strings, want at most {MAX_STOPS}"));
     }
-    match stop.strings.iter().any(String::is_empty) {
-        true => invalid("stop", "got an empty string, which would stop every answer"),
-        false => Ok(()),
+    if stop.strings.iter().any(String::is_empty) {
+        invalid("stop", "got an empty string, which would stop every answer")
+    } else {
+        Ok(())
     }
 }

@@ -191,9 +191,10 @@ impl Constraint {
         } else if self.ends.contains(&token) {
             let may_end = self.is_complete() || self.matcher.is_accepting().map_err(error)?;
             self.ended = true;
-            return match may_end {
-                true => Ok(()),
-                false => Err(ConstraintError("the reply ended before its grammar".into())),
+            return if may_end {
+                Ok(())
+            } else {
+                Err(ConstraintError("the reply ended before its grammar".into()))
             };
         } else if self.is_complete() {
             let why = format!("token {token} follows a complete reply");

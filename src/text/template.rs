@@ -93,9 +93,10 @@ impl PromptText {
 pub fn encode_chat(tokenizer: &Tokenizer, prompt: &PromptText) -> Vec<Token> {
     let mut tokens = Vec::with_capacity(prompt.guarded.len() / 3);
     tokenizer.encode_parsed(&prompt.guarded, &mut tokens, |text, tokens| {
-        match text.contains(prompt.guard) {
-            true => tokenizer.encode_plain(&text.replace(prompt.guard, ""), tokens),
-            false => tokenizer.encode_plain(text, tokens),
+        if text.contains(prompt.guard) {
+            tokenizer.encode_plain(&text.replace(prompt.guard, ""), tokens)
+        } else {
+            tokenizer.encode_plain(text, tokens)
         }
     });
     tokens
@@ -180,9 +181,10 @@ impl ChatTemplate {
         add_generation_prompt: bool,
     ) -> Result<String, TemplateError> {
         // Templates ask `if tools`, or `if tools is not none`: no tools are none.
-        let tools = match tools.as_array().is_some_and(|t| !t.is_empty()) {
-            true => tools,
-            false => serde_json::Value::Null,
+        let tools = if tools.as_array().is_some_and(|t| !t.is_empty()) {
+            tools
+        } else {
+            serde_json::Value::Null
         };
         let context = minijinja::context! {
             messages => Serde(messages), tools => Serde(tools), add_generation_prompt,
@@ -190,9 +192,10 @@ impl ChatTemplate {
         };
         let render = || self.env.get_template("chat")?.render(context);
         let text = on_deep_stack(RENDER_STACK, render)??;
-        match text.len() <= LONGEST_TEXT {
-            true => Ok(text),
-            false => refuse(format!("wrote more than {LONGEST_TEXT} bytes")),
+        if text.len() <= LONGEST_TEXT {
+            Ok(text)
+        } else {
+            refuse(format!("wrote more than {LONGEST_TEXT} bytes"))
         }
     }
 
@@ -211,9 +214,10 @@ impl ChatTemplate {
                     let text = || json!(call.arguments);
                     let object =
                         || serde_json::from_str(&call.arguments).unwrap_or_else(|_| text());
-                    let arguments = match self.arguments_as_object {
-                        true => object(),
-                        false => text(),
+                    let arguments = if self.arguments_as_object {
+                        object()
+                    } else {
+                        text()
                     };
                     json!({
                         "id": call.id,
@@ -384,11 +388,10 @@ fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
         return Err(Error::new(ErrorKind::InvalidOperation, why));
     }
     let text = json_dumps(&value, indent, separators, sort_keys.unwrap_or(false));
-    match text.len() <= LONGEST_TEXT {
-        true => Ok(text),
-        false => {
-            let why = format!("tojson: longer than {LONGEST_TEXT} bytes");
-            Err(Error::new(ErrorKind::InvalidOperation, why))
-        }
+    if text.len() <= LONGEST_TEXT {
+        Ok(text)
+    } else {
+        let why = format!("tojson: longer than {LONGEST_TEXT} bytes");
+        Err(Error::new(ErrorKind::InvalidOperation, why))
     }
 }

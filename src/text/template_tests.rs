@@ -337,9 +337,10 @@ fn a_template_as_deep_as_its_length_allows_is_compiled_or_refused() {
         "2**",
     ] {
         let n = (LONGEST_SOURCE - 8) / piece.len();
-        let source = match piece.starts_with("{%") {
-            true => piece.repeat(n),
-            false => format!("{{{{ {}1 }}}}", piece.repeat(n)),
+        let source = if piece.starts_with("{%") {
+            piece.repeat(n)
+        } else {
+            format!("{{{{ {}1 }}}}", piece.repeat(n))
         };
         // Whether it is one is the compiler's to say; that it says so is what counts.
         let _ = ChatTemplate::new(&source, &tokenizer);

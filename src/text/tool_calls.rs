@@ -93,9 +93,10 @@ impl ReplyReader {
         ReplyReader {
             markup: Markup::of(tokenizer).filter(|_| expect.tool_calls),
             think: begin.zip(tokenizer.special_id("</think>")),
-            place: match expect.thinking {
-                true => Place::Reasoning(TextStream::new(&[])),
-                false => Place::Content,
+            place: if expect.thinking {
+                Place::Reasoning(TextStream::new(&[]))
+            } else {
+                Place::Content
             },
             content: TextStream::new(stops),
             stops: stops.to_vec(),
@@ -114,9 +115,10 @@ impl ReplyReader {
         if let Some(m) = self.markup {
             if token == m.section_begin || token == m.section_end {
                 self.leave(&mut out);
-                self.place = match token == m.section_begin {
-                    true => Place::Section,
-                    false => Place::Content,
+                self.place = if token == m.section_begin {
+                    Place::Section
+                } else {
+                    Place::Content
                 };
                 return out;
             }
@@ -144,9 +146,10 @@ impl ReplyReader {
             let outside = matches!(self.place, Place::Content);
             if (token == begin && outside) || (token == end && inside) {
                 self.leave(&mut out);
-                self.place = match token == begin {
-                    true => Place::Reasoning(TextStream::new(&[])),
-                    false => Place::Content,
+                self.place = if token == begin {
+                    Place::Reasoning(TextStream::new(&[]))
+                } else {
+                    Place::Content
                 };
                 return out;
             }
@@ -274,9 +277,10 @@ fn parse_header(header: &str, index: usize) -> Option<(String, String)> {
     if name.is_empty() || name.contains(char::is_whitespace) {
         return None;
     }
-    let id = match numbered && header.starts_with("functions.") {
-        true => header.to_owned(),
-        false => format!("functions.{name}:{index}"),
+    let id = if numbered && header.starts_with("functions.") {
+        header.to_owned()
+    } else {
+        format!("functions.{name}:{index}")
     };
     Some((id, name.to_owned()))
 }

@@ -180,10 +180,11 @@ proptest! {
     #[test]
     fn how_a_reply_is_cut_into_tokens_changes_nothing(stop in "[ o{}]{0,2}") {
         let merged = TINY.encode(TWO, Specials::Parse);
-        let split: Vec<Token> = merged.iter().flat_map(|&t| match TINY.is_special(t) {
-            true => vec![t],
+        let split: Vec<Token> = merged.iter().flat_map(|&t| if TINY.is_special(t) {
+            vec![t]
+        } else {
             // The first 256 ranks of the fixture are the bytes.
-            false => TINY.token_bytes(t).iter().map(|&b| Token::from(b)).collect(),
+            TINY.token_bytes(t).iter().map(|&b| Token::from(b)).collect()
         }).collect();
         let (a, first, _) = read_tokens(&merged, &[&stop], CALLS);
         let (b, second, _) = read_tokens(&split, &[&stop], CALLS);

@@ -47,9 +47,10 @@ impl<'a> Fields<'a> {
         match value {
             Value::Object(map) => Ok(Fields {
                 map,
-                at: match at.is_empty() {
-                    true => String::new(),
-                    false => format!("{at}."),
+                at: if at.is_empty() {
+                    String::new()
+                } else {
+                    format!("{at}.")
                 },
                 asked: RefCell::default(),
             }),

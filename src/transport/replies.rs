@@ -282,9 +282,10 @@ impl Replies {
     }
 
     fn name(&self, service: &Service, token: Token) -> String {
-        match self.token_ids {
-            true => format!("token_id:{token}"),
-            false => String::from_utf8_lossy(service.token_bytes(token)).into_owned(),
+        if self.token_ids {
+            format!("token_id:{token}")
+        } else {
+            String::from_utf8_lossy(service.token_bytes(token)).into_owned()
         }
     }
 
@@ -394,9 +395,10 @@ impl Choice {
     }
 
     fn message(self) -> Value {
-        let content = match self.text.is_empty() && !self.calls.is_empty() {
-            true => Value::Null,
-            false => Value::String(self.text),
+        let content = if self.text.is_empty() && !self.calls.is_empty() {
+            Value::Null
+        } else {
+            Value::String(self.text)
         };
         let mut message = json!({"role": "assistant", "content": content, "refusal": null});
         if !self.reasoning.is_empty() {

@@ -101,19 +101,18 @@ async fn model(
     Path(id): Path<String>,
 ) -> Answer {
     let service = service(&door, &caller)?;
-    match id == service.card().id {
-        true => Ok(Json(card(service)).into_response()),
-        false => {
-            let why = format!(
-                "there is no model {id:?}; this daemon serves {:?}",
-                service.card().id
-            );
-            Err(Error::new(
-                StatusCode::NOT_FOUND,
-                Some("model_not_found"),
-                why,
-            ))
-        }
+    if id == service.card().id {
+        Ok(Json(card(service)).into_response())
+    } else {
+        let why = format!(
+            "there is no model {id:?}; this daemon serves {:?}",
+            service.card().id
+        );
+        Err(Error::new(
+            StatusCode::NOT_FOUND,
+            Some("model_not_found"),
+            why,
+        ))
     }
 }
 
@@ -147,9 +146,10 @@ async fn tokenize(State(door): Shared, Extension(caller): Extension<Caller>, raw
                 .unwrap_err()
                 .into());
         };
-        let specials = match f.boolean("parse_special")?.unwrap_or(true) {
-            true => Specials::Parse,
-            false => Specials::Plain,
+        let specials = if f.boolean("parse_special")?.unwrap_or(true) {
+            Specials::Parse
+        } else {
+            Specials::Plain
         };
         let add_special = f.boolean("add_special")?.unwrap_or(false);
         let tokens = service.tokenize(text, add_special, specials);

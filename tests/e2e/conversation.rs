@@ -171,9 +171,10 @@ fn held_out_questions_are_answered_as_the_model_card_says() {
             }
         }
         let reply = ask(&daemon, body);
-        match passes(&item["check"], &reply) {
-            true => right += 1,
-            false => wrong.push(format!("{}: {reply}, wanted {}", item["id"], item["check"])),
+        if passes(&item["check"], &reply) {
+            right += 1
+        } else {
+            wrong.push(format!("{}: {reply}, wanted {}", item["id"], item["check"]))
         }
     }
     let n = right + wrong.len();

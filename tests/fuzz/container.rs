@@ -343,9 +343,10 @@ fn change_array(dice: &mut Dice, value: &mut Vec<u8>) {
             }
         }
     }
-    let count = match dice.one_in(12) {
-        true => dice.number(),
-        false => items.len() as u64,
+    let count = if dice.one_in(12) {
+        dice.number()
+    } else {
+        items.len() as u64
     };
     let of = if dice.one_in(16) {
         dice.below(14) as u32

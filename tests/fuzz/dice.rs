@@ -72,9 +72,10 @@ impl Dice {
             f64::INFINITY,
             f64::NEG_INFINITY,
         ];
-        match self.one_in(2) {
-            true => *self.pick(&ODD),
-            false => self.next() as i32 as f64 / 1000.0,
+        if self.one_in(2) {
+            *self.pick(&ODD)
+        } else {
+            self.next() as i32 as f64 / 1000.0
         }
     }
 
@@ -177,9 +178,10 @@ impl Dice {
             }
             (0 | 1, Value::Array(items)) if !items.is_empty() => {
                 let at = self.below(items.len());
-                match self.one_in(2) {
-                    true => drop(items.remove(at)),
-                    false => items.push(items[at].clone()),
+                if self.one_in(2) {
+                    drop(items.remove(at))
+                } else {
+                    items.push(items[at].clone())
                 }
             }
             (2, _) => *node = self.json_number(),
@@ -188,11 +190,10 @@ impl Dice {
                 let depth = if self.one_in(6) { self.below(150) } else { 1 };
                 for _ in 0..depth {
                     let inner = node.take();
-                    *node = match self.one_in(2) {
-                        true => Value::Array(vec![inner]),
-                        false => {
-                            Value::Object(Map::from_iter([((*self.pick(words)).to_owned(), inner)]))
-                        }
+                    *node = if self.one_in(2) {
+                        Value::Array(vec![inner])
+                    } else {
+                        Value::Object(Map::from_iter([((*self.pick(words)).to_owned(), inner)]))
                     };
                 }
             }

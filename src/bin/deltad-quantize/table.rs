@@ -13,9 +13,10 @@ pub fn print(rows: &[Vec<String>], right: &[usize]) {
         let mut line = String::new();
         for (at, cell) in row.iter().enumerate() {
             let width = widths[at];
-            match right.contains(&at) {
-                true => line.push_str(&format!("{cell:>width$}  ")),
-                false => line.push_str(&format!("{cell:<width$}  ")),
+            if right.contains(&at) {
+                line.push_str(&format!("{cell:>width$}  "))
+            } else {
+                line.push_str(&format!("{cell:<width$}  "))
             }
         }
         println!("{}", line.trim_end());

@@ -136,9 +136,10 @@ impl Client {
     where
         B: serde::Serialize + zbus::DynamicType,
     {
-        let interface = match interface.contains('.') {
-            true => interface.to_owned(),
-            false => format!("{NAME}.{interface}"),
+        let interface = if interface.contains('.') {
+            interface.to_owned()
+        } else {
+            format!("{NAME}.{interface}")
         };
         let call = self
             .0
@@ -244,9 +245,10 @@ impl Reader {
     pub fn next(&mut self) -> Option<Value> {
         let mut line = String::new();
         self.0.read_line(&mut line).expect("text");
-        match line.is_empty() {
-            true => None,
-            false => Some(serde_json::from_str(&line).expect("a line of JSON")),
+        if line.is_empty() {
+            None
+        } else {
+            Some(serde_json::from_str(&line).expect("a line of JSON"))
         }
     }
 

@@ -283,9 +283,10 @@ fn exchange(dice: &mut Dice, seeds: &[Value], words: &[&str]) -> Vec<u8> {
     ];
     let mut out = Vec::new();
     for _ in 0..=dice.below(3) {
-        let path = match dice.one_in(2) {
-            true => PATHS[dice.below(4)],
-            false => *dice.pick(&PATHS),
+        let path = if dice.one_in(2) {
+            PATHS[dice.below(4)]
+        } else {
+            *dice.pick(&PATHS)
         };
         let mut text = body(dice, seeds, words).to_string();
         if dice.one_in(4) {

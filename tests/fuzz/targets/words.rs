@@ -87,9 +87,10 @@ pub fn reply(dir: &Path) -> Run {
             tokens.insert(at, dice.below(tokenizer.n_vocab() + 2) as Token);
         }
         dice.made(tokenizer.decode(&tokens));
-        let stops: Vec<String> = match dice.one_in(2) {
-            true => Vec::new(),
-            false => vec![WORDS[dice.below(WORDS.len())].to_owned(), "e".to_owned()],
+        let stops: Vec<String> = if dice.one_in(2) {
+            Vec::new()
+        } else {
+            vec![WORDS[dice.below(WORDS.len())].to_owned(), "e".to_owned()]
         };
         let expect = Expect {
             tool_calls: dice.one_in(2),
@@ -143,9 +144,12 @@ pub fn chat(dir: &Path) -> Run {
     let llama = include_str!("../../fixtures/templates/llama.jinja");
     let load = |source| ChatTemplate::new(source, &tokenizer).expect("a template");
     let templates = [own, load(kimi), load(llama)];
-    let harmless = |text: &str| match text.is_empty() {
-        true => String::new(),
-        false => "x".to_owned(),
+    let harmless = |text: &str| {
+        if text.is_empty() {
+            String::new()
+        } else {
+            "x".to_owned()
+        }
     };
     Box::new(move |dice| {
         let Ok(asked) = openai::chat(&changed(dice, &seeds, &WORDS)) else {
@@ -282,23 +286,22 @@ pub fn schema(dir: &Path) -> Run {
         "format",
     ];
     Box::new(move |dice| {
-        let (constraint, wants_json) = match dice.one_in(3) {
-            false => (
+        let (constraint, wants_json) = if dice.one_in(3) {
+            let Ok(asked) = openai::chat(&changed(dice, &bodies, &KEYWORDS)) else {
+                return;
+            };
+            let deltad::request::Prompt::Chat { tools, .. } = &asked.requests[0].prompt else {
+                panic!("a chat is a chat");
+            };
+            (
+                grammars.tool_calls(tools, ToolChoice::Required, dice.one_in(2)),
+                false,
+            )
+        } else {
+            (
                 grammars.json_schema(&changed(dice, &schemas, &KEYWORDS)),
                 true,
-            ),
-            true => {
-                let Ok(asked) = openai::chat(&changed(dice, &bodies, &KEYWORDS)) else {
-                    return;
-                };
-                let deltad::request::Prompt::Chat { tools, .. } = &asked.requests[0].prompt else {
-                    panic!("a chat is a chat");
-                };
-                (
-                    grammars.tool_calls(tools, ToolChoice::Required, dice.one_in(2)),
-                    false,
-                )
-            }
+            )
         };
         if let Ok(constraint) = constraint {
             follow(dice, &tokenizer, constraint, wants_json);
