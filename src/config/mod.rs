@@ -17,14 +17,14 @@ use crate::engine::{CacheType, Device, Options};
 /// The whole configuration, every value in range.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    pub model: Model,
-    pub limits: Limits,
-    pub sessions: Sessions,
-    pub service: Service,
+    pub model: ModelKeys,
+    pub limits: LimitKeys,
+    pub sessions: SessionKeys,
+    pub service: ServiceKeys,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Model {
+pub struct ModelKeys {
     /// The GGUF file. `None` until a file or a flag names one; `serve` refuses to start without.
     pub path: Option<PathBuf>,
     pub device: Device,
@@ -39,7 +39,7 @@ pub struct Model {
     pub cache_type: CacheType,
 }
 
-impl Model {
+impl ModelKeys {
     /// The same wishes in the engine's words.
     pub fn engine_options(&self) -> Options {
         Options {
@@ -57,7 +57,7 @@ impl Model {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Limits {
+pub struct LimitKeys {
     /// Generations that run side by side.
     pub max_concurrent: usize,
     /// Requests that wait; one more is refused.
@@ -69,7 +69,7 @@ pub struct Limits {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sessions {
+pub struct SessionKeys {
     /// Where suspended conversations lie.
     pub dir: PathBuf,
     /// Bytes of conversation state kept in memory.
@@ -81,7 +81,7 @@ pub struct Sessions {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Service {
+pub struct ServiceKeys {
     /// The daemon ends when unused for this long (an activator starts it again); `None`: never.
     pub idle_exit: Option<Duration>,
     pub socket: PathBuf,
@@ -207,7 +207,7 @@ impl Places {
     fn defaults(&self) -> Config {
         let engine = Options::default();
         Config {
-            model: Model {
+            model: ModelKeys {
                 path: None,
                 device: engine.device,
                 gpu_layers: None,
@@ -216,13 +216,13 @@ impl Places {
                 chunk: engine.chunk,
                 cache_type: engine.cache_type,
             },
-            limits: Limits {
+            limits: LimitKeys {
                 max_concurrent: 8,
                 max_queue: 64,
                 max_tokens: None,
                 request_bytes: 8 << 20,
             },
-            sessions: Sessions {
+            sessions: SessionKeys {
                 dir: match &self.state {
                     Some(state) => state.join("sessions"),
                     None => "/var/lib/deltad/sessions".into(),
@@ -231,7 +231,7 @@ impl Places {
                 disk: 16 << 30,
                 idle_suspend: Some(Duration::from_secs(600)),
             },
-            service: Service {
+            service: ServiceKeys {
                 idle_exit: None,
                 socket: sockets(self.runtime.as_deref()).remove(0),
                 socket_mode: 0o600,

@@ -20,7 +20,7 @@ use crate::service::{self, Card, Service};
 use crate::systemd;
 use crate::text::{ChatTemplate, Tokenizer};
 use crate::transport::door::Door;
-use crate::transport::limits::Limits;
+use crate::transport::limits::HttpLimits;
 use crate::transport::{http, socket};
 use serving::{End, Serving, Signals};
 
@@ -30,10 +30,10 @@ pub struct Settings {
     pub model: PathBuf,
     pub engine: Options,
     pub scheduler: scheduler::Limits,
-    pub service: service::Limits,
+    pub admission: service::Admission,
     /// Names or ids; looked up when the daemon starts.
     pub allowed_groups: Vec<String>,
-    pub http: Limits,
+    pub http: HttpLimits,
     pub socket: PathBuf,
     pub socket_mode: u32,
     pub socket_group: Option<String>,
@@ -47,9 +47,9 @@ pub struct Settings {
 impl Settings {
     /// `None` where the configuration names no model.
     pub fn of(config: &Config) -> Option<Settings> {
-        let http = Limits {
+        let http = HttpLimits {
             request_bytes: usize::try_from(config.limits.request_bytes).unwrap_or(usize::MAX),
-            ..Limits::default()
+            ..HttpLimits::default()
         };
         Some(Settings {
             model: config.model.path.clone()?,
@@ -61,7 +61,7 @@ impl Settings {
                 prefix_bytes: usize::try_from(config.sessions.memory).unwrap_or(usize::MAX),
                 patience: http.patience,
             },
-            service: service::Limits {
+            admission: service::Admission {
                 max_tokens: config.limits.max_tokens,
                 allowed_uids: config.service.allowed_uids.clone(),
                 allowed_groups: Vec::new(),
@@ -87,12 +87,12 @@ impl Settings {
     }
 
     /// Looks the groups' names up.
-    fn door_limits(&self) -> std::io::Result<service::Limits> {
+    fn admission(&self) -> std::io::Result<service::Admission> {
         let groups = self.allowed_groups.iter();
         let groups = groups.map(|g| service::groups::id(g));
-        Ok(service::Limits {
+        Ok(service::Admission {
             allowed_groups: groups.collect::<Result<_, _>>()?,
-            ..self.service.clone()
+            ..self.admission.clone()
         })
     }
 }
@@ -297,7 +297,7 @@ fn failed(
 }
 
 fn load(settings: &Settings) -> Result<(Service, Ended), DaemonError> {
-    let limits = settings.door_limits().map_err(DaemonError::Group)?;
+    let limits = settings.admission().map_err(DaemonError::Group)?;
     let path = &settings.model;
     let bad = |why: String| DaemonError::Model {
         path: path.clone(),

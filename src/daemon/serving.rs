@@ -169,11 +169,11 @@ impl<'a> Serving<'a> {
     fn reload(&mut self, reload: &mut Reload) {
         systemd::reloading();
         let refused = match reload() {
-            Ok(new) => match new.settings.door_limits() {
-                Ok(limits) => {
+            Ok(new) => match new.settings.admission() {
+                Ok(admission) => {
                     self.drain = new.settings.drain;
                     self.idle_exit = new.settings.idle_exit;
-                    self.service.renew(limits, new.settings.scheduler);
+                    self.service.renew(admission, new.settings.scheduler);
                     report(&new.changed);
                     None
                 }

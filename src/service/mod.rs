@@ -24,8 +24,9 @@ const MAX_CHOICES: usize = 128;
 const MAX_LOGPROBS: usize = 20;
 const MAX_STOPS: usize = 16;
 
+/// Who may ask, and for how much. A reload may change it.
 #[derive(Debug, Clone, Default)]
-pub struct Limits {
+pub struct Admission {
     /// Longest answer in tokens; `None`: what the context leaves.
     pub max_tokens: Option<usize>,
     /// Who may ask; with no groups either: everyone who can open the door.
@@ -47,7 +48,7 @@ pub struct Service {
     card: Card,
     created: u64,
     /// Replaced as a whole at a reload.
-    limits: RwLock<Limits>,
+    admission: RwLock<Admission>,
     tokenizer: Arc<Tokenizer>,
     template: ChatTemplate,
     /// `None` for a vocabulary that cannot end a constrained answer.
@@ -72,7 +73,7 @@ fn invalid<T>(param: &str, message: impl Into<String>) -> Result<T, Refusal> {
 impl Service {
     pub fn new(
         card: Card,
-        limits: Limits,
+        admission: Admission,
         tokenizer: Arc<Tokenizer>,
         template: ChatTemplate,
         scheduler: Scheduler,
@@ -84,7 +85,7 @@ impl Service {
         Service {
             created: now.map_or(0, |d| d.as_secs()),
             card,
-            limits: RwLock::new(limits),
+            admission: RwLock::new(admission),
             tokenizer,
             template,
             grammars,
@@ -115,8 +116,11 @@ impl Service {
     }
 
     /// New limits for whoever comes from now on; see [`Scheduler::renew`].
-    pub fn renew(&self, limits: Limits, scheduler: scheduler::Limits) {
-        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+    pub fn renew(&self, admission: Admission, scheduler: scheduler::Limits) {
+        *self
+            .admission
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = admission;
         self.scheduler.renew(scheduler);
     }
 
@@ -125,16 +129,18 @@ impl Service {
         self.scheduler.forget();
     }
 
-    fn limits(&self) -> RwLockReadGuard<'_, Limits> {
-        self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    fn admission(&self) -> RwLockReadGuard<'_, Admission> {
+        self.admission
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn permit(&self, caller: &Caller) -> Result<(), Refusal> {
-        let Limits {
+        let Admission {
             allowed_uids: uids,
             allowed_groups: groups,
             ..
-        } = &*self.limits();
+        } = &*self.admission();
         let open = uids.is_empty() && groups.is_empty();
         if open || uids.contains(&caller.uid) || groups::is_in_any(caller.uid, groups) {
             Ok(())
@@ -169,7 +175,7 @@ impl Service {
             return Err(Refusal::TooLong { tokens, limit });
         }
         let asked = raw.max_tokens.unwrap_or(usize::MAX);
-        let allowed = self.limits().max_tokens.unwrap_or(usize::MAX);
+        let allowed = self.admission().max_tokens.unwrap_or(usize::MAX);
         let (events, receiver) = mpsc::channel(UNREAD_EVENTS);
         self.scheduler.push(Admitted {
             caller,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Error;
-use super::limits::Limits;
+use super::limits::HttpLimits;
 
 /// Bodies up to here are read at once: with as many as there may be connections they are 256 MiB.
 const SMALL: u64 = 64 << 10;
@@ -21,14 +21,14 @@ const LARGE: usize = 4;
 pub struct Budget(Arc<Semaphore>);
 
 impl Budget {
-    pub fn new(limits: &Limits) -> Budget {
+    pub fn new(limits: &HttpLimits) -> Budget {
         Budget(Arc::new(Semaphore::new(
             LARGE * kibibytes(limits.request_bytes),
         )))
     }
 
     /// A place for a body; small ones need none.
-    async fn share(&self, limits: &Limits, stated: u64) -> Option<OwnedSemaphorePermit> {
+    async fn share(&self, limits: &HttpLimits, stated: u64) -> Option<OwnedSemaphorePermit> {
         if stated <= SMALL {
             return None;
         }
@@ -50,7 +50,7 @@ pub struct Read {
     _share: Option<OwnedSemaphorePermit>,
 }
 
-pub async fn read(budget: &Budget, limits: &Limits, raw: Body) -> Result<Read, Error> {
+pub async fn read(budget: &Budget, limits: &HttpLimits, raw: Body) -> Result<Read, Error> {
     let max = limits.request_bytes;
     let due = tokio::time::Instant::now() + limits.body;
     // Without a length it may become as large as any.

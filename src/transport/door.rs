@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use super::body::Budget;
-use super::limits::Limits;
+use super::limits::HttpLimits;
 use crate::service::Service;
 
 /// What the routes know: the service once the model is loaded, and the limits.
 pub struct Door {
     pub service: OnceLock<Service>,
-    pub limits: Limits,
+    pub limits: HttpLimits,
     pub traffic: Traffic,
     pub(super) bodies: Budget,
 }
@@ -42,7 +42,7 @@ impl Drop for Visit {
 }
 
 impl Door {
-    pub fn new(limits: Limits) -> Door {
+    pub fn new(limits: HttpLimits) -> Door {
         Door {
             service: OnceLock::new(),
             traffic: Traffic::default(),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::door::Door;
-use super::limits::Limits;
+use super::limits::HttpLimits;
 use super::{http, socket};
 use crate::scheduler::fake::{BOMB, Fake, POISON};
 use crate::scheduler::{self, Ended, Scheduler};
@@ -50,7 +50,7 @@ struct Setup {
     max_tokens: Option<usize>,
     /// Of a model that thinks aloud, instead of the model's own.
     thinks: Option<&'static str>,
-    http: Limits,
+    http: HttpLimits,
 }
 
 fn setup() -> Setup {
@@ -61,7 +61,7 @@ fn setup() -> Setup {
         max_queue: 16,
         max_tokens: None,
         thinks: None,
-        http: Limits::default(),
+        http: HttpLimits::default(),
     }
 }
 
@@ -97,7 +97,7 @@ fn serve(setup: Setup) -> Server {
             n_vocab: 256,
             context: 1000,
         };
-        let limits = service::Limits {
+        let limits = service::Admission {
             max_tokens: setup.max_tokens,
             allowed_uids: setup.allowed_uids,
             allowed_groups: setup.allowed_groups,

@@ -13,7 +13,7 @@ use deltad::scheduler::{self, Scheduler};
 use deltad::service::{self, Card, Service};
 use deltad::text::{ChatTemplate, Tokenizer};
 use deltad::transport::door::Door;
-use deltad::transport::limits::Limits;
+use deltad::transport::limits::HttpLimits;
 use deltad::transport::{http, messages, openai, responses};
 use serde_json::Value;
 
@@ -43,9 +43,9 @@ fn daemon(dir: &Path) -> Service {
     };
     let started = Scheduler::start(engine, tokenizer.clone(), limits);
     let (scheduler, _ended) = started.expect("a thread");
-    let limits = service::Limits {
+    let limits = service::Admission {
         max_tokens: Some(12),
-        ..service::Limits::default()
+        ..service::Admission::default()
     };
     Service::new(card, limits, tokenizer, template, scheduler)
 }
@@ -204,12 +204,12 @@ pub fn bus() -> Run {
 /// Every connection comes to an end, and the next one is served.
 pub fn http(dir: &Path) -> Run {
     let second = Duration::from_secs(1);
-    let limits = Limits {
+    let limits = HttpLimits {
         request_bytes: 1 << 20,
         head: second,
         body: second,
         patience: second,
-        ..Limits::default()
+        ..HttpLimits::default()
     };
     let door = Arc::new(Door::new(limits));
     assert!(door.service.set(daemon(dir)).is_ok());
