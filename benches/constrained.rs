@@ -11,15 +11,8 @@ use deltad::request::{Sampling, Token};
 use deltad::sampler::Sampler;
 use deltad::scheduler::beside::Beside;
 use deltad::text::{Grammars, Tokenizer};
-use quantize::convert::{self, Conversion, Input, Observer};
+use quantize::convert::{self, Conversion, Input, Silent};
 use serde_json::json;
-
-struct Quiet;
-
-impl Observer for Quiet {
-    fn tensor(&mut self, _: &str) {}
-    fn advance(&mut self, _: u64) {}
-}
 
 fn demo(dir: &Path) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/model");
@@ -31,7 +24,7 @@ fn demo(dir: &Path) -> PathBuf {
     };
     let conversion = Conversion::plan(&input, &options).expect("a plan");
     let never = AtomicBool::new(false);
-    let written = conversion.write(&target, false, None, &never, &mut Quiet);
+    let written = conversion.write(&target, false, None, &never, &mut Silent);
     written.expect("a model");
     target
 }

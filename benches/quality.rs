@@ -13,19 +13,12 @@ use deltad::measure::{self, Summary, Text};
 use deltad::text::Tokenizer;
 use ggml_kernels::gguf::GgufFile;
 use ggml_kernels::rival;
-use quantize::convert::{Conversion, Input, Observer};
+use quantize::convert::{Conversion, Input, Silent};
 use quantize::imatrix::{Imatrix, Record};
 use quantize::recipe::FileType;
 use quantize::schema;
 
 const CHUNK: usize = 512;
-
-struct Quiet;
-
-impl Observer for Quiet {
-    fn tensor(&mut self, _: &str) {}
-    fn advance(&mut self, _: u64) {}
-}
 
 fn main() {
     // cargo passes `--bench` of its own.
@@ -92,7 +85,7 @@ fn convert(from: &Path, to: &Path, ty: FileType, imatrix: Option<&Imatrix>) {
     let conversion = Conversion::plan(&input, &options).expect("a plan");
     let never = AtomicBool::new(false);
     conversion
-        .write(to, true, imatrix, &never, &mut Quiet)
+        .write(to, true, imatrix, &never, &mut Silent)
         .expect("a file");
 }
 

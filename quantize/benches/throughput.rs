@@ -6,19 +6,13 @@
 
 use ggml_kernels::gguf::GgufFile;
 use ggml_kernels::quant::{TensorType, dequantize, quantize_rows};
-use quantize::convert::{Conversion, Input, Observer, Options};
+use quantize::convert::{Conversion, Input, Options, Silent};
 use quantize::recipe::{FileType, Override};
 use quantize::synth::{self, Shape};
 use rayon::prelude::*;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
-
-struct Silent;
-impl Observer for Silent {
-    fn tensor(&mut self, _: &str) {}
-    fn advance(&mut self, _: u64) {}
-}
 
 /// Values per call of the plain quantizer.
 const BLOCK: usize = 1 << 18;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use deltad::engine::{CacheType, Device, Engine, Model, Options};
-use quantize::convert::{Conversion, Input, Observer};
+use quantize::convert::{Conversion, Input, Silent};
 use safetensors::SafeTensors;
 
 /// `tiny`: powers of two. `uneven`: every size differs, three shards, bf16. `apart`: heads apart.
@@ -14,13 +14,6 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures")
         .join(name)
-}
-
-struct Quiet;
-
-impl Observer for Quiet {
-    fn tensor(&mut self, _: &str) {}
-    fn advance(&mut self, _: u64) {}
 }
 
 /// A fixture as a GGUF of file type `to`, in a directory that goes with the value.
@@ -50,7 +43,7 @@ fn convert_directory(from: &Path, name: &str, to: &str) -> Converted {
     let conversion = Conversion::plan(&input, &options).unwrap();
     let never = AtomicBool::new(false);
     conversion
-        .write(&path, false, None, &never, &mut Quiet)
+        .write(&path, false, None, &never, &mut Silent)
         .unwrap();
     Converted { path, _dir: dir }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use deltad::engine::{CacheType, Device, Options};
-use quantize::convert::{self, Conversion, Input, Observer};
+use quantize::convert::{self, Conversion, Input, Silent};
 
 macro_rules! files {
     ($name:literal: $($file:literal)*) => {
@@ -39,11 +39,6 @@ pub fn tiny(dir: &Path) -> PathBuf {
 }
 
 fn convert(dir: &Path, name: &str, files: Files, to: &str) -> PathBuf {
-    struct Quiet;
-    impl Observer for Quiet {
-        fn tensor(&mut self, _: &str) {}
-        fn advance(&mut self, _: u64) {}
-    }
     let source = dir.join(name);
     let target = dir.join(format!("{name}.gguf"));
     std::fs::create_dir(&source).expect("a new directory");
@@ -57,7 +52,7 @@ fn convert(dir: &Path, name: &str, files: Files, to: &str) -> PathBuf {
     };
     let conversion = Conversion::plan(&input, &options).expect("a plan");
     let never = AtomicBool::new(false);
-    let written = conversion.write(&target, false, None, &never, &mut Quiet);
+    let written = conversion.write(&target, false, None, &never, &mut Silent);
     written.expect("a model");
     target
 }

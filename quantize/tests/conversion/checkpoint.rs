@@ -1,7 +1,7 @@
 //! Copies of the fixtures, to be damaged.
 
 use ggml_kernels::gguf::GgufFile;
-use quantize::convert::{Conversion, Input, Observer, Options};
+use quantize::convert::{Conversion, Input, Options, Silent};
 use quantize::error::Error;
 use quantize::imatrix::Imatrix;
 use quantize::recipe::FileType;
@@ -9,13 +9,6 @@ use serde_json::{Map, Value};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-
-pub struct Silent;
-
-impl Observer for Silent {
-    fn tensor(&mut self, _: &str) {}
-    fn advance(&mut self, _: u64) {}
-}
 
 pub fn fixture(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");

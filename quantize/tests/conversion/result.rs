@@ -1,9 +1,9 @@
 //! What a conversion writes, and what it leaves alone.
 
-use crate::checkpoint::{Copy, Silent, convert, fixture};
+use crate::checkpoint::{Copy, convert, fixture};
 use ggml_kernels::gguf::GgufFile;
 use ggml_kernels::quant::{TensorType, dequantize};
-use quantize::convert::{Conversion, Input, Observer, Options};
+use quantize::convert::{Conversion, Input, Observer, Options, Silent};
 use quantize::error::Error;
 use quantize::imatrix::{self, FEW, Imatrix, Record, Sums};
 use quantize::recipe::FileType;
