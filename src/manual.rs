@@ -9,7 +9,6 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, italic, roman};
 
 use crate::config::{Config, KEYS, Key};
-use crate::daemon::LIVE;
 
 const RELEASE: &str = concat!("deltad ", env!("CARGO_PKG_VERSION"));
 /// No date, so that a build can be repeated to the byte. Not empty: roff writes no empty argument,
@@ -151,7 +150,7 @@ fn describe(key: &Key, defaults: &Config, roff: &mut Roff) {
     roff.control("br", []);
     let default = key.shown(defaults).unwrap_or_else(|| "not set".into());
     roff.text([roman(format!("Takes {}. Default: {default}.", key.wanted))]);
-    if LIVE.contains(&format!("{}.{}", key.section, key.name).as_str()) {
+    if key.live {
         roff.text([roman("A reload puts it in force.")]);
     }
 }

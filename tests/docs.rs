@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use deltad::config::KEYS;
+
 fn text(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
@@ -61,4 +63,20 @@ fn every_error_code_and_every_route_of_http_is_documented() {
     let document = text("docs/http.md");
     let absent: Vec<&String> = routes.iter().filter(|r| !document.contains(*r)).collect();
     assert_eq!(absent, [""; 0]);
+}
+
+#[test]
+fn the_keys_that_a_reload_changes_are_the_ones_that_are_said_to() {
+    let document = text("docs/systemd.md");
+    let section = document.split("\n## Reload\n").nth(1).expect("a section");
+    let said = section.split("At once in force:").nth(1).expect("a list");
+    let said = said.split(". ").next().unwrap_or_default();
+    let said: BTreeSet<String> = said
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect();
+    let live = KEYS.iter().filter(|k| k.live).map(|k| k.path());
+    assert_eq!(said, live.collect());
 }

@@ -18,6 +18,8 @@ pub struct Key {
     pub about: &'static str,
     /// What a value must be, for people.
     pub wanted: &'static str,
+    /// A reload puts it in force; else a restart does.
+    pub live: bool,
     /// `None` when the value is not what `wanted` says.
     read: fn(&mut Config, &DeValue) -> Option<()>,
     /// The value as TOML; `None` where the default has no spelling (it is then left out).
@@ -25,6 +27,11 @@ pub struct Key {
 }
 
 impl Key {
+    /// As people name it: `section.name`.
+    pub fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+
     /// The value as TOML, where it has one.
     pub fn shown(&self, config: &Config) -> Option<String> {
         (self.show)(config)
@@ -32,12 +39,19 @@ impl Key {
 }
 
 macro_rules! key {
+    (live $section:ident . $name:ident, $($rest:tt)*) => {
+        Key {
+            live: true,
+            ..key!($section.$name, $($rest)*)
+        }
+    };
     ($section:ident . $name:ident, $about:literal, $wanted:literal, $read:expr, $show:expr) => {
         Key {
             section: stringify!($section),
             name: stringify!($name),
             about: $about,
             wanted: $wanted,
+            live: false,
             read: |config, value| {
                 config.$section.$name = $read(value)?;
                 Some(())
@@ -99,21 +113,21 @@ pub const KEYS: &[Key] = &[
         |t| quoted(name_of(CACHE_TYPES, t))
     ),
     key!(
-        limits.max_concurrent,
+        live limits.max_concurrent,
         "How many generations run side by side.",
         "1 to 1024 generations",
         |v| integer(v, 1, 1024).map(|n| n as usize),
         |n: &usize| Some(n.to_string())
     ),
     key!(
-        limits.max_queue,
+        live limits.max_queue,
         "How many requests may wait; one more is refused.",
         "0 to 65536 requests",
         |v| integer(v, 0, 65536).map(|n| n as usize),
         |n: &usize| Some(n.to_string())
     ),
     key!(
-        limits.max_tokens,
+        live limits.max_tokens,
         "Longest answer; \"context\" is what the context leaves.",
         "\"context\" or 1 to 16777216 tokens",
         |v| or_word(v, "context", 1, 1 << 24),
@@ -134,7 +148,7 @@ pub const KEYS: &[Key] = &[
         show_path
     ),
     key!(
-        sessions.memory,
+        live sessions.memory,
         "Memory for conversations, so that the next turn need not read them again.",
         "a size from \"0B\" to \"64TiB\"",
         |v| size(v, 0, 64 << 40),
@@ -155,7 +169,7 @@ pub const KEYS: &[Key] = &[
         show_or_never
     ),
     key!(
-        service.idle_exit,
+        live service.idle_exit,
         "The daemon ends when unused for this long; a socket unit starts it again.",
         "\"never\" or a time from \"1s\" to \"365d\"",
         or_never,
@@ -190,21 +204,21 @@ pub const KEYS: &[Key] = &[
         |b| quoted(name_of(BUSES, b))
     ),
     key!(
-        service.allowed_uids,
+        live service.allowed_uids,
         "Users who may ask. With allowed_groups empty too, whoever can open the socket.",
         "a list of user ids, empty for everyone",
         uids,
         |u: &Vec<u32>| Some(format!("{u:?}"))
     ),
     key!(
-        service.allowed_groups,
+        live service.allowed_groups,
         "Groups whose members may ask, beside allowed_uids.",
         "a list of groups, by name or id; empty for everyone",
         groups,
         |g: &Vec<String>| show_groups(g)
     ),
     key!(
-        service.drain,
+        live service.drain,
         "How long running answers may take to end when the daemon stops.",
         "a time from \"0s\" to \"1h\"",
         |v| span(v).filter(|d| *d <= Duration::from_secs(3600)),

@@ -150,10 +150,10 @@ impl Config {
         })
     }
 
-    /// The keys whose values are not those of `other`, as `section.name`.
-    pub fn differences(&self, other: &Config) -> Vec<String> {
-        let shown = KEYS.iter().filter(|k| k.shown(self) != k.shown(other));
-        shown.map(|k| format!("{}.{}", k.section, k.name)).collect()
+    /// The keys whose values are not those of `other`.
+    pub fn differences(&self, other: &Config) -> Vec<&'static Key> {
+        let changed = |k: &&Key| k.shown(self) != k.shown(other);
+        KEYS.iter().filter(changed).collect()
     }
 
     /// The effective configuration as TOML that [`Config::from_toml`] reads back to the same value.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus;
-use crate::config::{Bus, Config};
+use crate::config::{Bus, Config, Key};
 use crate::engine::{Engine, Model, Options};
 use crate::scheduler::{self, Ended, Scheduler};
 use crate::service::{self, Card, Service};
@@ -116,24 +116,12 @@ pub enum DaemonError {
 /// What a reload found in the configuration.
 pub struct Reloaded {
     pub settings: Settings,
-    /// Keys whose value differs from the one before, as `section.name`.
-    pub changed: Vec<String>,
+    /// Keys whose value differs from the one before.
+    pub changed: Vec<&'static Key>,
 }
 
 /// Reads the configuration again; `Err` says what is wrong with it.
 pub type Reload<'a> = dyn FnMut() -> Result<Reloaded, String> + 'a;
-
-/// Keys that a reload puts in force; the others wait for a restart.
-pub const LIVE: &[&str] = &[
-    "limits.max_concurrent",
-    "limits.max_queue",
-    "limits.max_tokens",
-    "sessions.memory",
-    "service.idle_exit",
-    "service.allowed_uids",
-    "service.allowed_groups",
-    "service.drain",
-];
 
 /// Runs until a signal, until nobody has used it for long enough, or until the engine fails.
 /// `inherited` is a listener that the service manager made and keeps.

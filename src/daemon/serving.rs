@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::watch::{self, Heart, Idle, Pulse};
-use super::{LIVE, Reload, Settings};
+use super::{Reload, Settings};
 use crate::bus::Presence;
+use crate::config::Key;
 use crate::service::Service;
 use crate::systemd;
 use crate::transport::door::Traffic;
@@ -192,20 +193,18 @@ impl<'a> Serving<'a> {
     }
 }
 
-fn report(changed: &[String]) {
-    let (now, later): (Vec<_>, Vec<_>) = changed
-        .iter()
-        .map(String::as_str)
-        .partition(|key| LIVE.contains(key));
+fn report(changed: &[&Key]) {
+    let paths = |live: bool| {
+        let keys = changed.iter().filter(|key| key.live == live);
+        keys.map(|key| key.path()).collect::<Vec<_>>().join(", ")
+    };
+    let (now, later) = (paths(true), paths(false));
     if now.is_empty() {
-        log::info!("configuration read again")
+        log::info!("configuration read again");
     } else {
-        log::info!("configuration read again; changed: {}", now.join(", "))
+        log::info!("configuration read again; changed: {now}");
     }
     if !later.is_empty() {
-        log::warn!(
-            "changed, but in force only after a restart: {}",
-            later.join(", ")
-        );
+        log::warn!("changed, but in force only after a restart: {later}");
     }
 }
