@@ -9,6 +9,7 @@ pub mod template;
 pub mod tokenizer;
 pub mod tool_calls;
 pub mod utf8_stream;
+mod vocabulary;
 
 pub use constraint::{Constraint, ConstraintError, Grammars, ToolChoice};
 pub use template::{ChatTemplate, PromptText, TemplateError, encode_chat};
