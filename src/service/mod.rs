@@ -161,9 +161,7 @@ impl Service {
         if let Some(n) = raw.logprobs.filter(|&n| n > MAX_LOGPROBS) {
             return invalid("logprobs", format!("got {n}, want 0 to {MAX_LOGPROBS}"));
         }
-        let constraints = (0..raw.n).filter_map(|_| self.constraint(&raw).transpose());
-        let constraints = constraints.collect::<Result<Vec<_>, _>>()?;
-        let (prompt, style) = self.tokens(raw.prompt)?;
+        let (prompt, style) = self.tokens(&raw.prompt)?;
         let limit = self.card.context;
         let Some(room) = limit.checked_sub(prompt.len()) else {
             let tokens = prompt.len();
@@ -174,6 +172,15 @@ impl Service {
             let tokens = prompt.len();
             return Err(Refusal::TooLong { tokens, limit });
         }
+        // Last, and once: a grammar may take longer than all the rest.
+        let constraints = match self.constraint(&raw)? {
+            None => Vec::new(),
+            Some(first) => {
+                let mut all: Vec<_> = (1..raw.n).map(|_| first.another()).collect();
+                all.push(first);
+                all
+            }
+        };
         let asked = raw.max_tokens.unwrap_or(usize::MAX);
         let allowed = self.admission().max_tokens.unwrap_or(usize::MAX);
         let (events, receiver) = mpsc::channel(UNREAD_EVENTS);
@@ -198,7 +205,7 @@ impl Service {
         })
     }
 
-    fn tokens(&self, prompt: Prompt) -> Result<(Vec<Token>, Style), Refusal> {
+    fn tokens(&self, prompt: &Prompt) -> Result<(Vec<Token>, Style), Refusal> {
         match prompt {
             Prompt::Tokens(tokens) => {
                 let n_vocab = self.card.n_vocab;
@@ -209,11 +216,11 @@ impl Service {
                 if tokens.is_empty() {
                     invalid("prompt", "got no tokens, want at least one")
                 } else {
-                    Ok((tokens, Style::Raw))
+                    Ok((tokens.clone(), Style::Raw))
                 }
             }
             Prompt::Text(text) => {
-                let tokens = self.tokenize(&text, true, Specials::Plain);
+                let tokens = self.tokenize(text, true, Specials::Plain);
                 match (tokens.is_empty(), self.tokenizer.bos()) {
                     (false, _) => Ok((tokens, Style::Raw)),
                     (true, Some(bos)) => Ok((vec![bos], Style::Raw)),
@@ -230,12 +237,12 @@ impl Service {
                     return invalid("messages", "got none, want at least one");
                 }
                 let tools = match tool_choice {
-                    ToolChoice::None => Vec::new(),
-                    _ => tools,
+                    ToolChoice::None => &[],
+                    _ => tools.as_slice(),
                 };
                 let rendered = self
                     .template
-                    .render(&self.tokenizer, &messages, &tools, true)
+                    .render(&self.tokenizer, messages, tools, true)
                     .or_else(|e| invalid("messages", e.to_string()))?;
                 let tokens = text::encode_chat(&self.tokenizer, &rendered);
                 if tokens.is_empty() {

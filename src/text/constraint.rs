@@ -162,6 +162,17 @@ pub struct Constraint {
 }
 
 impl Constraint {
+    /// The same wish for another reply: nothing is compiled again, nothing moves the other.
+    pub fn another(&self) -> Constraint {
+        Constraint {
+            // A plain clone would share the parser's state.
+            matcher: self.matcher.deep_clone(),
+            trigger: self.trigger,
+            ended: self.ended,
+            ends: self.ends.clone(),
+        }
+    }
+
     /// What may come next; `None` while everything may. Where the reply may end, every end-of-turn
     /// token is in it; where it must, nothing else is.
     pub fn mask(&mut self) -> Result<Option<TokenMask>, ConstraintError> {

@@ -74,6 +74,24 @@ fn whatever_the_model_likes_the_reply_validates() {
 }
 
 #[test]
+fn another_reply_under_the_same_grammar_goes_its_own_way() {
+    let (tokenizer, grammars) = &*SMALL;
+    let first = grammars.json_schema(&schema()).expect("a schema");
+    let mut begun = first.another();
+    let opening = tokenizer.encode("{", Specials::Plain);
+    let fresh = begun.mask().expect("a mask");
+    begun.accept(opening[0]).expect("an object begins so");
+    assert_ne!(begun.mask().expect("a mask"), fresh);
+    // Made of one that has begun, it goes on there; made of the first, it begins.
+    assert_eq!(begun.another().mask(), begun.mask());
+    assert_eq!(first.another().mask().expect("a mask"), fresh);
+    for seed in 0..4 {
+        let reply = tokenizer.decode(&babble(first.another(), seed, ""));
+        check(std::str::from_utf8(&reply).expect("UTF-8"));
+    }
+}
+
+#[test]
 fn a_json_object_is_an_object() {
     let (tokenizer, grammars) = &*SMALL;
     let object = || grammars.json_object().expect("a grammar");

@@ -363,6 +363,25 @@ fn a_wrong_field_is_named_with_what_it_is_and_should_be() {
 }
 
 #[test]
+fn a_prompt_that_is_too_long_is_refused_before_its_grammar_is_compiled() {
+    let server = serve(setup());
+    let mut body = hello();
+    body["response_format"] = json!({"type": "json_schema", "json_schema": {"name": "a",
+        "schema": {"type": "nonsense"}}});
+    let (status, answer) = server.post("/v1/chat/completions", body.clone());
+    assert_eq!(
+        (status, &answer["error"]["param"]),
+        (400, &json!("response_format"))
+    );
+    body["messages"][0]["content"] = json!("x ".repeat(4000));
+    let (status, answer) = server.post("/v1/chat/completions", body);
+    assert_eq!(
+        (status, &answer["error"]["code"]),
+        (400, &json!("context_length_exceeded"))
+    );
+}
+
+#[test]
 fn unknown_routes_methods_and_bodies_get_an_envelope_too() {
     let server = serve(setup());
     assert_eq!(server.get("/nothing").0, 404);
