@@ -408,6 +408,25 @@ mod tests {
     }
 
     #[test]
+    fn the_bias_comes_before_the_penalties_and_repetition_before_the_others() {
+        let biased = greedily(|s| {
+            s.logit_bias = vec![(0, 3.0)];
+            s.repetition_penalty = 4.0;
+        });
+        // (-1 + 3) / 4 beats 0; -1 * 4 + 3 would not.
+        let mut sampler = Sampler::new(&biased, 0, &[0]);
+        assert_eq!(sampler.sample(&[-1.0, 0.0], None), Some(0));
+        let penalized = greedily(|s| {
+            s.repetition_penalty = 2.0;
+            s.presence_penalty = 1.5;
+        });
+        // 2 / 2 - 1.5 loses to 0; (2 - 1.5) / 2 would not.
+        let mut sampler = Sampler::new(&penalized, 0, &[]);
+        assert_eq!(sampler.sample(&[2.0, 0.0], None), Some(0));
+        assert_eq!(sampler.sample(&[2.0, 0.0], None), Some(1));
+    }
+
+    #[test]
     fn presence_and_frequency_count_output_only() {
         let logits = [2.0, 1.5];
         for sampling in [

@@ -80,3 +80,35 @@ fn the_keys_that_a_reload_changes_are_the_ones_that_are_said_to() {
     let live = KEYS.iter().filter(|k| k.live).map(|k| k.path());
     assert_eq!(said, live.collect());
 }
+
+/// The steps in the order of their first mention after `from`.
+fn in_order(text: &str, from: &str, steps: &[&'static str]) -> Vec<&'static str> {
+    let text = text
+        .split(from)
+        .nth(1)
+        .unwrap_or_else(|| panic!("no {from:?}"));
+    let place = |step: &&'static str| text.find(step).unwrap_or_else(|| panic!("no {step}"));
+    let mut steps = steps.to_vec();
+    steps.sort_by_key(place);
+    steps
+}
+
+/// `src/sampler.rs` lists its steps in its head, and its own tests hold the code against the list.
+#[test]
+fn the_samplers_steps_are_told_in_the_order_that_the_code_takes_them() {
+    let steps = [
+        "mask",
+        "logit_bias",
+        "repetition",
+        "frequency",
+        "presence",
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "draw",
+    ];
+    let code = in_order(&text("src/sampler.rs"), "Order,", &steps);
+    let told = in_order(&text("docs/http.md"), "Sampling takes these steps", &steps);
+    assert_eq!(told, code);
+}
