@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus;
 use crate::config::{Bus, Config, Key};
-use crate::engine::{Engine, Model, Options};
+use crate::engine::{Engine, LoadError, Model, Options};
 use crate::scheduler::{self, Ended, Scheduler};
 use crate::service::{self, Card, Service};
 use crate::systemd;
@@ -101,6 +101,9 @@ impl Settings {
 pub enum DaemonError {
     #[error("socket {0}")]
     Socket(std::io::Error),
+    /// It names the file.
+    #[error("model {0}")]
+    Load(LoadError),
     #[error("model {}: {why}", path.display())]
     Model { path: PathBuf, why: String },
     #[error("allowed_groups: {0}")]
@@ -291,7 +294,7 @@ fn load(settings: &Settings) -> Result<(Service, Ended), DaemonError> {
         path: path.clone(),
         why,
     };
-    let model = Model::open(path, &settings.engine).map_err(|e| bad(e.to_string()))?;
+    let model = Model::open(path, &settings.engine).map_err(DaemonError::Load)?;
     let meta = model.metadata();
     let tokenizer = Tokenizer::from_metadata(meta).map_err(|e| bad(e.to_string()))?;
     let template = ChatTemplate::from_metadata(meta, &tokenizer).map_err(|e| bad(e.to_string()))?;

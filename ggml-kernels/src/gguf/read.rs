@@ -7,7 +7,7 @@ use crate::quant::TensorType;
 use memmap2::Mmap;
 use std::collections::HashMap;
 use std::collections::btree_map::Entry;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// One tensor of a file. Its bytes lie inside the file and overlap no other tensor's.
@@ -42,11 +42,9 @@ impl TensorInfo {
 /// Why a file was refused: what, where, got, wanted.
 #[derive(Debug, thiserror::Error)]
 pub enum GgufError {
-    #[error("{}: {source}", path.display())]
-    Io {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    /// Which file is the caller's to say, as of every other error here.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
     #[error("not a GGUF file: it begins with {got:02x?}, wanted \"GGUF\"")]
     Magic { got: [u8; 4] },
     #[error("GGUF version {got}, this program reads versions 2 and 3 (little-endian)")]
@@ -111,12 +109,7 @@ pub struct GgufFile {
 
 impl GgufFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, GgufError> {
-        let path = path.as_ref();
-        let map = map_file(path).map_err(|source| GgufError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
-        let map = Arc::new(map);
+        let map = Arc::new(map_file(path.as_ref())?);
         let header = Header::parse(&map)?;
         let by_name = header.tensors.iter().enumerate();
         let by_name = by_name.map(|(at, t)| (t.name.clone(), at)).collect();
