@@ -20,7 +20,7 @@
 //! | [`service`] | the single door: validate, render, tokenize, admit | `scheduler text request` |
 //! | [`transport`] | wire formats, nothing else | `service request` |
 //! | [`bus`] | the same on D-Bus: objects, sessions, descriptors | `transport service request` |
-//! | [`config`], [`daemon`], [`client`], [`cli`], [`manual`] | wiring and commands | everything above |
+//! | [`config`], [`daemon`], [`client`], [`cli`], [`manual`], [`stdio`] | wiring and commands | everything above |
 //!
 //! Tokens return only through the channel that the queued request carries, so no lower room
 //! names a higher one. One OS thread owns the engine; tokio does only sockets; channels are
@@ -39,6 +39,7 @@ pub mod request;
 pub mod sampler;
 pub mod scheduler;
 pub mod service;
+pub mod stdio;
 pub mod systemd;
 pub mod text;
 pub mod transport;

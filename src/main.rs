@@ -9,7 +9,7 @@ use deltad::client::{self, ClientError, Ended};
 use deltad::config::Config;
 use deltad::daemon::{self, Reloaded, Settings};
 use deltad::manual;
-use deltad::systemd;
+use deltad::{stdio, systemd};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -24,8 +24,9 @@ fn main() -> ExitCode {
         Command::Chat(flags) => finish(on_one_thread(client::chat(socket, &flags))),
         Command::Status(flags) => finish(on_one_thread(client::status(socket, &flags))),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "deltad", &mut std::io::stdout());
-            ExitCode::SUCCESS
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "deltad", &mut script);
+            printed(&String::from_utf8_lossy(&script))
         }
         Command::Manual { dir } => {
             let written =
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
             match written {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(e) => {
-                    eprintln!("deltad: {e}");
+                    stdio::remark(format_args!("deltad: {e}"));
                     ExitCode::from(exit::FAILED)
                 }
             }
@@ -50,18 +51,17 @@ fn serve(flags: &Serve, socket: Option<std::path::PathBuf>) -> ExitCode {
             config
         }
         Err(e) => {
-            eprintln!("deltad: {e}");
+            stdio::remark(format_args!("deltad: {e}"));
             return ExitCode::from(exit::USAGE);
         }
     };
     flags.apply(socket.as_ref(), &mut config);
     if flags.check_config {
-        print!("{}", config.to_toml());
-        return ExitCode::SUCCESS;
+        return printed(&config.to_toml());
     }
     let Some(settings) = Settings::of(&config) else {
-        eprintln!(
-            "deltad: no model: give --model FILE.gguf or set model.path in the configuration"
+        stdio::remark(
+            "deltad: no model: give --model FILE.gguf or set model.path in the configuration",
         );
         return ExitCode::from(exit::USAGE);
     };
@@ -77,13 +77,21 @@ fn serve(flags: &Serve, socket: Option<std::path::PathBuf>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             if systemd::on_journal() {
-                log::error!("{e}")
+                log::error!("{e}");
             } else {
-                eprintln!("deltad: {e}")
+                stdio::remark(format_args!("deltad: {e}"));
             }
             ExitCode::from(exit::FAILED)
         }
     }
+}
+
+fn printed(text: &str) -> ExitCode {
+    finish(
+        stdio::print(text)
+            .map(|()| Ended::Done)
+            .map_err(ClientError::Output),
+    )
 }
 
 fn on_one_thread<T>(work: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
@@ -101,9 +109,9 @@ fn finish(result: Result<Ended, ClientError>) -> ExitCode {
         Ok(Ended::Interrupted) => ExitCode::from(exit::INTERRUPTED),
         Err(e) if e.is_closed_pipe() => ExitCode::from(exit::FAILED),
         Err(e) => {
-            eprintln!("deltad: {e}");
+            stdio::remark(format_args!("deltad: {e}"));
             if let Some(advice) = e.advice() {
-                eprintln!("{advice}");
+                stdio::remark(advice);
             }
             ExitCode::from(e.exit_code())
         }

@@ -18,6 +18,7 @@ pub use wire::{Answer, ClientError, Daemon};
 
 use crate::cli::{Status, Talk, exit};
 use crate::config::socket_candidates;
+use crate::stdio;
 
 /// How a command that was carried out ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +54,9 @@ impl ClientError {
         }
     }
 
-    /// Nobody reads our output any more, which is their choice and no fault.
+    /// See [`stdio::is_closed`].
     pub fn is_closed_pipe(&self) -> bool {
-        matches!(self, ClientError::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe)
+        matches!(self, ClientError::Output(e) if stdio::is_closed(e))
     }
 }
 

@@ -1,19 +1,18 @@
 //! What the commands print: answers on standard output, remarks on standard error.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 use super::{Answer, ClientError};
+use crate::stdio;
 
 /// A piece of an answer, at once.
 pub fn piece(text: &str) -> Result<(), ClientError> {
-    let mut out = std::io::stdout().lock();
-    let text = if out.is_terminal() {
+    let text = if std::io::stdout().is_terminal() {
         harmless(text)
     } else {
         text.to_owned()
     };
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.map_err(ClientError::Output)
+    stdio::print(text).map_err(ClientError::Output)
 }
 
 pub fn line(text: &str) -> Result<(), ClientError> {
@@ -45,9 +44,9 @@ pub fn end_of_answer(answer: &Answer) -> Result<(), ClientError> {
 pub fn note(text: &str) {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     if colour {
-        eprintln!("\x1b[90m[{text}]\x1b[0m")
+        stdio::remark(format_args!("\x1b[90m[{text}]\x1b[0m"));
     } else {
-        eprintln!("[{text}]")
+        stdio::remark(format_args!("[{text}]"));
     }
 }
 

@@ -300,3 +300,88 @@ fn a_reader_that_leaves_ends_the_answer_quietly() {
         (Some(1), String::new())
     );
 }
+
+/// The end of a pipe that nobody reads.
+fn unread() -> Stdio {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    writer.into()
+}
+
+#[test]
+fn every_command_ends_quietly_when_nobody_reads_what_it_prints() {
+    let daemon = daemon();
+    for args in [
+        &["status"][..],
+        &["status", "--json"],
+        &["ask", "Hello"],
+        &["ask", "--json", "Hello"],
+        &["completions", "zsh"],
+        &["serve", "--check-config"],
+    ] {
+        let output = deltad(&daemon.socket).args(args).stdout(unread()).output();
+        let output = output.expect("a run");
+        assert_eq!(text(&output.stderr), "", "{args:?}");
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+    }
+    let mut command = deltad(&daemon.socket);
+    command.arg("chat").stdin(Stdio::piped()).stdout(unread());
+    let mut chat = command.stderr(Stdio::piped()).spawn().expect("a run");
+    let mut keys = chat.stdin.take().expect("a pipe");
+    keys.write_all(b"/help\n").expect("it reads");
+    drop(keys);
+    let output = chat.wait_with_output().expect("an end");
+    assert!(!text(&output.stderr).contains("panicked"), "{output:?}");
+    assert_eq!(output.status.code(), Some(1));
+    let help = deltad(&daemon.socket)
+        .arg("--help")
+        .stdout(unread())
+        .output();
+    assert_eq!(text(&help.expect("a run").stderr), "");
+}
+
+#[test]
+fn every_command_does_its_work_when_nobody_reads_its_remarks() {
+    let daemon = daemon();
+    let dir = daemon.home.path().to_str().expect("UTF-8");
+    for args in [
+        &["ask", "--speed", "Hello"][..],
+        &["chat"],
+        &["manual", dir],
+    ] {
+        let run = deltad(&daemon.socket).args(args).stderr(unread()).output();
+        assert_eq!(run.expect("a run").status.code(), Some(0), "{args:?}");
+    }
+    let nobody = daemon.home.path().join("none.sock");
+    let run = deltad(&nobody).arg("status").stderr(unread()).status();
+    assert_eq!(run.expect("a run").code(), Some(3));
+    // A daemon whose log nobody reads answers.
+    let socket = daemon.home.path().join("second.sock");
+    let mut command = super::daemon::command(daemon.home.path(), &socket);
+    let mut second = command.stderr(unread()).spawn().expect("a daemon");
+    let said = deltad(&socket).args(["status", "--wait", "60"]).output();
+    let said = said.expect("a run");
+    // It may have ended, which the assertion below would show.
+    let _ = second.kill();
+    let _ = second.wait();
+    assert!(said.status.success(), "{}", text(&said.stderr));
+}
+
+#[test]
+fn a_model_that_cannot_be_opened_is_named_once() {
+    let home = tempfile::tempdir().expect("a directory");
+    let junk = home.path().join("junk.gguf");
+    std::fs::write(&junk, "junk").expect("a file");
+    for file in ["/nope.gguf", junk.to_str().expect("UTF-8")] {
+        let socket = home.path().join("deltad.sock");
+        let run = deltad(&socket).args(["serve", "--model", file]).output();
+        let run = run.expect("a run");
+        assert_eq!(run.status.code(), Some(1));
+        let words = text(&run.stderr);
+        assert!(
+            words.contains(&format!("deltad: model {file}: ")),
+            "{words}"
+        );
+        assert_eq!(words.matches(file).count(), 1, "{words}");
+    }
+}

@@ -1,15 +1,17 @@
 //! `convert`: plan, show or write.
 
 use crate::args::Convert;
+use crate::failure::Failure;
 use crate::progress::{Progress, Unit};
 use crate::{interrupt, table};
+use deltad::stdio;
 use quantize::convert::{Conversion, Input, Options, Step};
 use quantize::error::Error;
 use quantize::imatrix::{FEW, Imatrix, Importance};
 use quantize::schema::Role;
 use std::path::Path;
 
-pub fn run(args: &Convert) -> Result<(), Error> {
+pub fn run(args: &Convert) -> Result<(), Failure> {
     let options = Options {
         to: args.to,
         overrides: args.overrides.clone(),
@@ -18,8 +20,8 @@ pub fn run(args: &Convert) -> Result<(), Error> {
     let conversion = Conversion::plan(&input, &options)?;
     let imatrix = args.imatrix.as_deref().map(Imatrix::open).transpose()?;
     if args.dry_run {
-        show(&conversion, imatrix.as_ref())?;
-        return Ok(());
+        let page = show(&conversion, imatrix.as_ref())?;
+        return stdio::print(page).map_err(Failure::Output);
     }
     if !args.quiet {
         remarks(&conversion, imatrix.as_ref())?;
@@ -46,12 +48,12 @@ pub fn run(args: &Convert) -> Result<(), Error> {
     let seconds = progress.finish();
     written?;
     if !args.quiet {
-        eprintln!(
+        stdio::remark(format_args!(
             "{}: {}, {:.2} bits per weight, {seconds:.1} s",
             args.target.display(),
             table::bytes(conversion.file_size()),
             bits_per_weight(&conversion),
-        );
+        ));
     }
     Ok(())
 }
@@ -64,11 +66,12 @@ fn bits_per_weight(conversion: &Conversion<'_>) -> f64 {
 /// Everything that is not as asked for.
 fn remarks(conversion: &Conversion<'_>, imatrix: Option<&Imatrix>) -> Result<(), Error> {
     for note in &conversion.notes {
-        eprintln!("note: {note}");
+        stdio::remark(format_args!("note: {note}"));
     }
     for step in &conversion.steps {
         if let Some(note) = note(step, imatrix)? {
-            eprintln!("note: {}: {}: {note}", step.spec.name, step.ty);
+            let name = &step.spec.name;
+            stdio::remark(format_args!("note: {name}: {}: {note}", step.ty));
         }
     }
     Ok(())
@@ -94,7 +97,7 @@ fn unknown(importance: Option<Importance>, step: &Step<'_>) -> Option<String> {
     (few > 0).then(|| format!("{few} experts saw fewer than {FEW} tokens, {none} of them none"))
 }
 
-fn show(conversion: &Conversion<'_>, imatrix: Option<&Imatrix>) -> Result<(), Error> {
+fn show(conversion: &Conversion<'_>, imatrix: Option<&Imatrix>) -> Result<String, Error> {
     let mut rows = vec![
         ["tensor", "shape", "from", "to", "size", "note"]
             .map(str::to_owned)
@@ -110,16 +113,16 @@ fn show(conversion: &Conversion<'_>, imatrix: Option<&Imatrix>) -> Result<(), Er
             note(step, imatrix)?.unwrap_or_default(),
         ]);
     }
-    table::print(&rows, &[4]);
+    let mut page = table::of(&rows, &[4]);
     for note in &conversion.notes {
-        println!("note: {note}");
+        page += &format!("note: {note}\n");
     }
-    println!(
-        "{} tensors, {:.1} M weights, {}, {:.2} bits per weight",
+    page += &format!(
+        "{} tensors, {:.1} M weights, {}, {:.2} bits per weight\n",
         conversion.steps.len(),
         conversion.values() as f64 / 1e6,
         table::bytes(conversion.file_size()),
         bits_per_weight(conversion),
     );
-    Ok(())
+    Ok(page)
 }

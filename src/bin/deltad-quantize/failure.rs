@@ -3,6 +3,7 @@
 
 use deltad::engine::LoadError;
 use deltad::measure::MeasureError;
+use deltad::stdio;
 use quantize::error::Error;
 use std::path::Path;
 
@@ -14,6 +15,8 @@ pub enum Failure {
     Load(#[from] LoadError),
     #[error(transparent)]
     Measure(#[from] MeasureError),
+    #[error("standard output: {0}")]
+    Output(std::io::Error),
 }
 
 impl Failure {
@@ -32,6 +35,11 @@ impl Failure {
         })
     }
 
+    /// See [`stdio::is_closed`].
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(e) if stdio::is_closed(e))
+    }
+
     /// As `--help` promises.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -40,6 +48,7 @@ impl Failure {
             Self::Measure(MeasureError::Activations { .. }) => 3,
             Self::Measure(MeasureError::Engine(_)) => 1,
             Self::Measure(MeasureError::Interrupted) => 130,
+            Self::Output(_) => 1,
         }
     }
 }

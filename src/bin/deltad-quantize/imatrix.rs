@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::progress::{Progress, Unit};
 use crate::{interrupt, reading};
 use deltad::measure;
+use deltad::stdio;
 use quantize::convert::Observer;
 use quantize::error::Error;
 use quantize::imatrix::{FEW, Record, Sums, write};
@@ -41,15 +42,15 @@ pub fn run(args: &Imatrix) -> Result<(), Failure> {
     write(&record, &args.output, args.overwrite)?;
     if !quiet {
         for note in scarce(&record.tensors) {
-            eprintln!("note: {note}");
+            stdio::remark(format_args!("note: {note}"));
         }
-        eprintln!(
+        stdio::remark(format_args!(
             "{}: {} tensors, {} chunks of {} tokens, {seconds:.1} s",
             name(&args.output),
             record.tensors.len(),
             record.chunks,
             record.chunk_size,
-        );
+        ));
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! `inspect`: a file's keys and tensors, for people or as JSON.
 
 use crate::args::Inspect;
+use crate::failure::Failure;
 use crate::table;
+use deltad::stdio;
 use ggml_kernels::gguf::{Array, GgufFile, Value};
 use quantize::error::Error;
 use quantize::schema;
@@ -10,7 +12,7 @@ use serde_json::{Value as Json, json};
 /// Arrays up to this long are shown whole.
 const SHORT: usize = 16;
 
-pub fn run(args: &Inspect) -> Result<(), Error> {
+pub fn run(args: &Inspect) -> Result<(), Failure> {
     let file = GgufFile::open(&args.file).map_err(|source| Error::Gguf {
         path: args.file.clone(),
         source,
@@ -33,8 +35,7 @@ pub fn run(args: &Inspect) -> Result<(), Error> {
             "metadata": metadata,
             "tensors": tensors,
         });
-        println!("{whole:#}");
-        return Ok(());
+        return stdio::line(format_args!("{whole:#}")).map_err(Failure::Output);
     }
     let mut rows = Vec::new();
     for (key, value) in &file.metadata().map {
@@ -44,8 +45,7 @@ pub fn run(args: &Inspect) -> Result<(), Error> {
         };
         rows.push(vec![key.clone(), value.type_name().to_owned(), shown]);
     }
-    table::print(&rows, &[]);
-    println!();
+    let mut page = table::of(&rows, &[]) + "\n";
     let mut rows = Vec::new();
     let mut values = 0;
     for t in file.tensors() {
@@ -57,18 +57,18 @@ pub fn run(args: &Inspect) -> Result<(), Error> {
             table::bytes(t.size as u64),
         ]);
     }
-    table::print(&rows, &[3]);
-    println!(
-        "{} tensors, {:.1} M weights, {}",
+    page += &table::of(&rows, &[3]);
+    page += &format!(
+        "{} tensors, {:.1} M weights, {}\n",
         file.tensors().len(),
         values as f64 / 1e6,
         table::bytes(file.map().len() as u64)
     );
-    match verdict {
-        Ok(()) => println!("deltad runs this file"),
-        Err(e) => println!("deltad does not run this file: {e}"),
-    }
-    Ok(())
+    page += &match verdict {
+        Ok(()) => "deltad runs this file\n".to_owned(),
+        Err(e) => format!("deltad does not run this file: {e}\n"),
+    };
+    stdio::print(page).map_err(Failure::Output)
 }
 
 fn tensor(t: &ggml_kernels::gguf::TensorInfo) -> Json {

@@ -22,6 +22,7 @@ mod table;
 mod verify;
 
 use clap::{CommandFactory, Parser};
+use deltad::stdio;
 use failure::Failure;
 use std::process::ExitCode;
 
@@ -29,21 +30,16 @@ fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let args = args::Args::parse();
     let result: Result<(), Failure> = match &args.command {
-        args::Command::Convert(args) => convert::run(args).map_err(Failure::from),
+        args::Command::Convert(args) => convert::run(args),
         args::Command::Imatrix(args) => imatrix::run(args),
-        args::Command::Inspect(args) => inspect::run(args).map_err(Failure::from),
+        args::Command::Inspect(args) => inspect::run(args),
         args::Command::Quality(args) => quality::run(args),
         args::Command::Synth(args) => synth::run(args).map_err(Failure::from),
-        args::Command::Verify(args) => verify::run(args).map_err(Failure::from),
+        args::Command::Verify(args) => verify::run(args),
         args::Command::Completions { shell } => {
-            let mut command = args::Args::command();
-            clap_complete::generate(
-                *shell,
-                &mut command,
-                "deltad-quantize",
-                &mut std::io::stdout(),
-            );
-            Ok(())
+            let (mut command, mut script) = (args::Args::command(), Vec::new());
+            clap_complete::generate(*shell, &mut command, "deltad-quantize", &mut script);
+            stdio::print(String::from_utf8_lossy(&script)).map_err(Failure::Output)
         }
         args::Command::Manual { dir } => {
             let written = deltad::manual::commands(args::Args::command(), dir);
@@ -53,7 +49,9 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("deltad-quantize: {failure}");
+            if !failure.is_closed_pipe() {
+                stdio::remark(format_args!("deltad-quantize: {failure}"));
+            }
             ExitCode::from(failure.exit_code())
         }
     }

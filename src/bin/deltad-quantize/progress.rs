@@ -1,6 +1,7 @@
 //! How far a long command is: a bar on a terminal, now and then a line elsewhere, nothing when
 //! quiet.
 
+use deltad::stdio;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use quantize::convert::Observer;
 use std::io::IsTerminal;
@@ -104,7 +105,10 @@ impl Observer for Progress {
                 let left = self.total.saturating_sub(self.done) as f64 / rate;
                 let percent = 100.0 * self.done as f64 / self.total.max(1) as f64;
                 let rate = self.unit.rate(rate);
-                eprintln!("{percent:3.0}%  {rate}  {left:.0} s left  {}", self.what);
+                stdio::remark(format_args!(
+                    "{percent:3.0}%  {rate}  {left:.0} s left  {}",
+                    self.what
+                ));
             }
             _ => {}
         }

@@ -6,6 +6,7 @@ use crate::progress::{Progress, Unit};
 use crate::{interrupt, reading, table};
 use deltad::engine::Engine;
 use deltad::measure::{self, Estimate, Summary, Text};
+use deltad::stdio;
 use ggml_kernels::gguf::Metadata;
 use quantize::convert::Observer;
 use serde_json::{Value, json};
@@ -31,11 +32,13 @@ pub fn run(args: &Quality) -> Result<(), Failure> {
     let summary = compared?;
     let sides = [side(&args.a, &a)?, side(&args.b, &b)?];
     if args.json {
-        println!("{:#}", as_json(args, &sides, &text, &summary));
+        let whole = as_json(args, &sides, &text, &summary);
+        stdio::line(format_args!("{whole:#}")).map_err(Failure::Output)?;
     } else {
-        show(&sides, &text, &summary);
+        let page = show(&sides, &text, &summary);
+        stdio::print(page).map_err(Failure::Output)?;
         if !quiet {
-            eprintln!("{seconds:.1} s");
+            stdio::remark(format_args!("{seconds:.1} s"));
         }
     }
     Ok(())
@@ -110,7 +113,7 @@ fn as_json(args: &Quality, sides: &[Side; 2], text: &Text, s: &Summary) -> Value
     })
 }
 
-fn show(sides: &[Side; 2], text: &Text, s: &Summary) {
+fn show(sides: &[Side; 2], text: &Text, s: &Summary) -> String {
     let estimate = |e: Estimate| format!("{:.5} ± {:.5}", e.mean, e.error);
     let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
     let [a, b] = sides;
@@ -128,8 +131,7 @@ fn show(sides: &[Side; 2], text: &Text, s: &Summary) {
             &estimate(s.perplexity_b),
         ]),
     ];
-    table::print(&rows, &[]);
-    println!();
+    let page = table::of(&rows, &[]) + "\n";
     let row = |what: &str, value: String| vec![what.to_owned(), value];
     let rows = [
         row("perplexity of B over A", estimate(s.ratio)),
@@ -149,5 +151,5 @@ fn show(sides: &[Side; 2], text: &Text, s: &Summary) {
             ),
         ),
     ];
-    table::print(&rows, &[]);
+    page + &table::of(&rows, &[])
 }

@@ -3,6 +3,7 @@
 use crate::args::Synth;
 use crate::interrupt;
 use crate::progress::{Progress, Unit};
+use deltad::stdio;
 use quantize::error::Error;
 use quantize::{schema, source, synth};
 
@@ -25,11 +26,11 @@ pub fn run(args: &Synth) -> Result<(), Error> {
     let seconds = progress.finish();
     written?;
     if !args.quiet {
-        eprintln!(
+        stdio::remark(format_args!(
             "{}: {:.0} M weights, {seconds:.1} s",
             args.target.display(),
             values as f64 / 1e6
-        );
+        ));
     }
     Ok(())
 }

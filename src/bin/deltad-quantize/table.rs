@@ -1,8 +1,9 @@
 //! Aligned columns, and sizes that people can read.
 
-/// Prints rows with every column as wide as its widest cell; cells are left-aligned unless `right`
+/// Rows as lines with every column as wide as its widest cell; cells are left-aligned unless `right`
 /// names their column.
-pub fn print(rows: &[Vec<String>], right: &[usize]) {
+pub fn of(rows: &[Vec<String>], right: &[usize]) -> String {
+    let mut lines = String::new();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -19,8 +20,10 @@ pub fn print(rows: &[Vec<String>], right: &[usize]) {
                 line.push_str(&format!("{cell:<width$}  "))
             }
         }
-        println!("{}", line.trim_end());
+        lines.push_str(line.trim_end());
+        lines.push('\n');
     }
+    lines
 }
 
 pub fn bytes(n: u64) -> String {

@@ -1,14 +1,16 @@
 //! `verify`: reads every byte, prints digests and the verdict. A bad file is exit code 3.
 
 use crate::args::Verify;
+use crate::failure::Failure;
 use crate::interrupt;
 use crate::progress::{Progress, Unit};
+use deltad::stdio;
 use quantize::convert::Observer;
 use quantize::error::Error;
 use quantize::verify::{Report, verify};
 use serde_json::json;
 
-pub fn run(args: &Verify) -> Result<(), Error> {
+pub fn run(args: &Verify) -> Result<(), Failure> {
     let io = |source| Error::Io {
         path: args.file.clone(),
         source,
@@ -23,12 +25,14 @@ pub fn run(args: &Verify) -> Result<(), Error> {
     let seconds = progress.finish();
     let report = report?;
     if args.json {
-        print_json(&report);
+        print_json(&report).map_err(Failure::Output)?;
     } else {
+        let mut lines = String::new();
         for tensor in report.tensors.iter().filter(|_| !args.quiet) {
-            println!("{}  {}", tensor.digest.to_hex(), tensor.name);
+            lines.push_str(&format!("{}  {}\n", tensor.digest.to_hex(), tensor.name));
         }
-        println!("{}  {}", report.digest.to_hex(), args.file.display());
+        let whole = format!("{}  {}", report.digest.to_hex(), args.file.display());
+        stdio::line(lines + &whole).map_err(Failure::Output)?;
     }
     let broken = report.tensors.iter().filter_map(|t| Some((t, t.broken?)));
     let broken = broken.map(|(t, at)| format!("{}: block {at} is not finite", t.name));
@@ -38,15 +42,16 @@ pub fn run(args: &Verify) -> Result<(), Error> {
         return Err(Error::Input {
             path: args.file.clone(),
             what: faults.join("; "),
-        });
+        }
+        .into());
     }
     if !args.json && !args.quiet {
-        eprintln!("good, {seconds:.1} s");
+        stdio::remark(format_args!("good, {seconds:.1} s"));
     }
     Ok(())
 }
 
-fn print_json(report: &Report) {
+fn print_json(report: &Report) -> std::io::Result<()> {
     let tensor = |t: &quantize::verify::Verdict| json!({ "name": t.name, "blake3": t.digest.to_hex().as_str(), "broken_block": t.broken });
     let whole = json!({
         "good": report.is_good(),
@@ -54,5 +59,5 @@ fn print_json(report: &Report) {
         "refusal": report.refusal.as_ref().map(ToString::to_string),
         "tensors": report.tensors.iter().map(tensor).collect::<Vec<_>>(),
     });
-    println!("{whole:#}");
+    stdio::line(format_args!("{whole:#}"))
 }
