@@ -1,6 +1,6 @@
 //! Holds every `crate::room` in `src/` against the table in `src/lib.rs`: arrows point one way.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A room and the rooms that it may name.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -143,4 +143,51 @@ fn right_arrows_and_mere_talk_of_wrong_ones_pass() {
     ] {
         assert_eq!(breaches("scheduler", line), Vec::<String>::new(), "{line}");
     }
+}
+
+fn sources(dir: &Path, all: &mut Vec<PathBuf>) {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, all);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            all.push(path);
+        }
+    }
+}
+
+/// Dependencies of a manifest that its code never names.
+fn unused(manifest: &str, code: &str) -> Vec<String> {
+    let manifest: toml::Table = manifest.parse().expect("TOML");
+    let tables = ["dependencies", "dev-dependencies"];
+    let tables = tables.iter().filter_map(|t| manifest.get(*t)?.as_table());
+    let names = tables.flat_map(|t| t.keys());
+    let named = |name: &&String| {
+        let name = name.replace('-', "_");
+        let uses = ["::", ";", "!", " as "].iter();
+        uses.map(|end| format!("{name}{end}"))
+            .any(|u| code.contains(&u))
+    };
+    names.filter(|name| !named(name)).cloned().collect()
+}
+
+#[test]
+fn every_dependency_is_named_in_the_code() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for package in [".", "quantize", "ggml-kernels"] {
+        let dir = root.join(package);
+        let mut files = Vec::new();
+        for part in ["src", "tests", "benches", "examples"] {
+            sources(&dir.join(part), &mut files);
+        }
+        let read = |path: &PathBuf| std::fs::read_to_string(path).expect("text");
+        let code: String = files.iter().map(read).collect();
+        let manifest = std::fs::read_to_string(dir.join("Cargo.toml")).expect("a manifest");
+        assert_eq!(unused(&manifest, &code), [""; 0], "{package}");
+    }
+    let manifest = "[dependencies]\na-b = \"=1\"\nc = \"=1\"\n[dev-dependencies]\nd = \"=1\"\n";
+    assert_eq!(unused(manifest, "use a_b::X; // c d"), ["c", "d"]);
 }
