@@ -112,3 +112,12 @@ fn the_samplers_steps_are_told_in_the_order_that_the_code_takes_them() {
     let told = in_order(&text("docs/http.md"), "Sampling takes these steps", &steps);
     assert_eq!(told, code);
 }
+
+#[test]
+fn the_changes_of_this_version_are_told_first() {
+    let changes = text("CHANGELOG.md");
+    let mut heads = changes.lines().filter_map(|l| l.strip_prefix("## "));
+    let newest = heads.find(|v| v.starts_with(|c: char| c.is_ascii_digit()));
+    let newest = newest.expect("a version").split([',', ' ']).next();
+    assert_eq!(newest, Some(env!("CARGO_PKG_VERSION")));
+}
