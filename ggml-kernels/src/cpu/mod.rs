@@ -2,9 +2,14 @@
 //! is a [`Tier`]; who runs it is a [`Pool`]. Every kernel has a scalar form that the others are
 //! held against, and gives the same bits whatever the number of rows or threads.
 
+pub mod aligned;
+pub mod crew;
+pub mod math;
 pub mod pool;
 mod share;
+mod simd;
 pub mod tier;
 
+pub use crew::Crew;
 pub use pool::Pool;
 pub use tier::{Kind, Tier};

@@ -1,0 +1,97 @@
+//! Sixteen lanes of `f32`, the one vector that kernels are written in: a register of AVX-512, two
+//! of AVX2, an array elsewhere. A kernel is one inlined body; every lane of every tier computes the
+//! same rounded operations in the same order, so the bits do not depend on the tier.
+
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub(crate) use scalar::{One, Sixteen};
+
+use super::tier::{Kind, Tier};
+
+/// Lanes of a vector.
+pub(crate) const LANES: usize = 16;
+
+/// Rounded operations, lane by lane.
+pub(crate) trait Arith: Copy {
+    type V: Copy;
+    fn splat(self, x: f32) -> Self::V;
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `b` where either is NaN.
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `b` where either is NaN.
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * 2^n`, rounded once; `n` is whole and in -152..=128, `a` in 0.5..=2.
+    fn scale(self, a: Self::V, n: Self::V) -> Self::V;
+}
+
+#[allow(dead_code, reason = "the kernels that load halves and bytes follow")]
+/// [`Arith`] on sixteen lanes, with memory. A value of it is the proof that the processor has the
+/// instructions.
+pub(crate) trait Simd: Arith {
+    /// Register tiles of a small matrix product: rows and vectors that fit the registers.
+    const ROWS: usize;
+    const WIDE: bool;
+
+    /// # Safety
+    /// Sixteen floats can be read there.
+    unsafe fn read(self, at: *const f32) -> Self::V;
+    /// # Safety
+    /// Sixteen floats can be written there.
+    unsafe fn write(self, at: *mut f32, v: Self::V);
+    fn load(self, x: &[f32; LANES]) -> Self::V {
+        // SAFETY: sixteen floats.
+        unsafe { self.read(x.as_ptr()) }
+    }
+    fn store(self, x: &mut [f32; LANES], v: Self::V) {
+        // SAFETY: sixteen floats.
+        unsafe { self.write(x.as_mut_ptr(), v) }
+    }
+    fn halves(self, x: &[u16; LANES]) -> Self::V;
+    fn bhalves(self, x: &[u16; LANES]) -> Self::V;
+    fn bytes(self, x: &[i8; LANES]) -> Self::V;
+
+    /// The sum of the lanes: halves onto each other, then quarters, eighths, the last two.
+    #[inline(always)]
+    fn sum(self, v: Self::V) -> f32 {
+        let mut t = [0.0; LANES];
+        self.store(&mut t, v);
+        for half in [8, 4, 2, 1] {
+            for at in 0..half {
+                t[at] += t[at + half];
+            }
+        }
+        t[0]
+    }
+}
+
+/// A kernel: its arguments are its fields. `run` must be `#[inline(always)]`, so that it is compiled
+/// with the instructions of its tier.
+pub(crate) trait Body {
+    type Out;
+    fn run<S: Simd>(self, s: S) -> Self::Out;
+}
+
+/// Runs a kernel with the instructions of `tier`.
+pub(crate) fn dispatch<B: Body>(tier: Tier, body: B) -> B::Out {
+    match tier.kind() {
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 => {
+            // SAFETY: a tier of this kind exists only where the processor has these instructions.
+            unsafe { x86::avx2(body) }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 | Kind::Amx => {
+            // SAFETY: as above; the kind with tiles has those of AVX-512.
+            unsafe { x86::avx512(body) }
+        }
+        // Every aarch64 has vectors with fused multiply-adds: the array's loops become those.
+        _ => body.run(Sixteen),
+    }
+}
