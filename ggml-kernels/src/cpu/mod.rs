@@ -5,7 +5,9 @@
 pub mod aligned;
 pub mod crew;
 pub mod math;
+pub mod norm;
 pub mod pool;
+pub mod route;
 mod share;
 mod simd;
 pub mod tier;
