@@ -2,13 +2,14 @@
 //! that keep activations in range, so no weight is ever quantized. Says nothing about quality.
 
 mod blocks;
+mod words;
 
 use crate::convert::Observer;
 use crate::error::Error;
 use crate::output::Output;
 use crate::recipe::{self, FileType};
 use crate::schema::{self, Ffn, Hparams, Kda, LayerKind, Mixer, Mla, Moe, Role, TensorSpec};
-use ggml_kernels::gguf::{Array, GgufWriter, Layout, Metadata, PlannedTensor};
+use ggml_kernels::gguf::{GgufWriter, Layout, Metadata, PlannedTensor};
 use ggml_kernels::quant::TensorType;
 use rayon::prelude::*;
 use std::io::BufWriter;
@@ -165,7 +166,6 @@ fn fill_of(spec: &TensorSpec) -> blocks::Fill {
     }
 }
 
-/// Bytes, then as many special tokens as the vocabulary has left.
 fn metadata(h: &Hparams, to: FileType) -> Metadata {
     let mut metadata = Metadata::default();
     h.write(&mut metadata);
@@ -173,28 +173,6 @@ fn metadata(h: &Hparams, to: FileType) -> Metadata {
     metadata.set("general.name", "synthetic");
     metadata.set("general.file_type", to.id());
     metadata.set("general.quantization_version", 2u32);
-    let bytes = (0..=255u8).map(|b| crate::tokenizer::spell(&[b]));
-    let names = (256..h.vocab).map(|id| match id {
-        256 => "[BOS]".to_owned(),
-        257 => "[EOS]".to_owned(),
-        258 => "<|im_end|>".to_owned(),
-        id => format!("<|t{id}|>"),
-    });
-    let types = (0..h.vocab)
-        .map(|id| if id < 256 { 1 } else { 3 })
-        .collect();
-    metadata.set("tokenizer.ggml.model", "gpt2");
-    metadata.set("tokenizer.ggml.pre", "kimi-k2");
-    metadata.set(
-        "tokenizer.ggml.tokens",
-        Array::Str(bytes.chain(names).collect()),
-    );
-    metadata.set("tokenizer.ggml.token_type", Array::I32(types));
-    // Other readers want at least one merge; this one needs a token that no text has.
-    metadata.set("tokenizer.ggml.merges", Array::Str(vec!["a b".into()]));
-    metadata.set("tokenizer.ggml.bos_token_id", 256u32);
-    metadata.set("tokenizer.ggml.eos_token_id", 257u32);
-    metadata.set("tokenizer.ggml.eot_token_id", 258u32);
-    metadata.set("tokenizer.ggml.add_bos_token", false);
+    words::write(h.vocab, &mut metadata);
     metadata
 }

@@ -91,6 +91,12 @@ pub fn start_with(checkpoint: &Path, file_type: &str, extra: &str) -> Daemon {
     run(home_with(checkpoint, file_type, extra))
 }
 
+/// Over the `model.gguf` that lies in `home` already.
+pub fn at_home(home: tempfile::TempDir, config: &str) -> Daemon {
+    std::fs::write(home.path().join("deltad.toml"), config).expect("a file");
+    run(home)
+}
+
 fn run(home: tempfile::TempDir) -> Daemon {
     let socket = home.path().join("run/deltad.sock");
     let child = command(home.path(), &socket).spawn().expect("the daemon");

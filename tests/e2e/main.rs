@@ -12,4 +12,5 @@ mod hostile;
 mod http;
 mod lifecycle;
 mod manager;
+mod synthetic;
 mod tools;

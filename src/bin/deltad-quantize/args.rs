@@ -165,6 +165,9 @@ pub struct Verify {
 }
 
 /// Writes a model of random weights, for speed runs.
+///
+/// Its tokenizer has the layout and size of a real one, with words that mean nothing: `deltad serve`
+/// answers with it, and what it says is noise.
 #[derive(Debug, clap::Args)]
 pub struct Synth {
     /// The file to write.
