@@ -4,6 +4,7 @@
 
 pub mod aligned;
 pub mod crew;
+pub mod kda;
 pub mod math;
 pub mod norm;
 pub mod pool;
