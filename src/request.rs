@@ -192,6 +192,8 @@ pub enum Event {
     Finished {
         choice: usize,
         reason: FinishReason,
+        /// The stop string that ended it, where one did.
+        stop: Option<String>,
     },
     Done(Usage),
     Failed(Failure),

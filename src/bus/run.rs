@@ -187,7 +187,7 @@ impl Run {
                         self.say(&event).await?;
                     }
                 }
-                Event::Finished { choice, reason } => {
+                Event::Finished { choice, reason, .. } => {
                     if let Some(slot) = self.reasons.get_mut(choice) {
                         *slot = Some(reason);
                     }

@@ -99,18 +99,18 @@ impl Choice {
         Ok(token)
     }
 
-    /// The parts that `token` made certain, and whether a stop string ended the text.
-    fn read(&mut self, tokenizer: &Tokenizer, token: Token) -> (Vec<Part>, bool) {
+    /// The parts that `token` made certain, and which stop string ended the text, if one did.
+    fn read(&mut self, tokenizer: &Tokenizer, token: Token) -> (Vec<Part>, Option<usize>) {
         match &mut self.reader {
             // Markup is not text.
-            Reader::Raw(_) if tokenizer.is_special(token) => (Vec::new(), false),
+            Reader::Raw(_) if tokenizer.is_special(token) => (Vec::new(), None),
             Reader::Raw(stream) => {
                 let piece = stream.push(tokenizer.token_bytes(token));
-                (text(piece.text), piece.stopped.is_some())
+                (text(piece.text), piece.stopped)
             }
             Reader::Reply(reader) => {
                 let parts = reader.push(tokenizer, token).into_iter().map(part);
-                (parts.collect(), reader.stopped().is_some())
+                (parts.collect(), reader.stopped())
             }
         }
     }
@@ -288,7 +288,11 @@ impl<M: Model> Running<M> {
         if self.request.max_tokens == 0 {
             for choice in 0..self.request.n {
                 let reason = FinishReason::Length;
-                self.outbox.push(Event::Finished { choice, reason });
+                self.outbox.push(Event::Finished {
+                    choice,
+                    reason,
+                    stop: None,
+                });
             }
             self.end();
             return Ok(());
@@ -326,11 +330,11 @@ impl<M: Model> Running<M> {
             let complete = self.choice.constraint.as_ref();
             let complete = complete.is_some_and(Constraint::is_complete);
             let (mut parts, stopped) = match ends {
-                true => (Vec::new(), false),
+                true => (Vec::new(), None),
                 false => self.choice.read(tokenizer, token),
             };
             let is_full = self.choice.n_tokens >= self.request.max_tokens;
-            let by_itself = ends || stopped || complete;
+            let by_itself = ends || stopped.is_some() || complete;
             let finished = by_itself || is_full;
             if finished {
                 parts.extend(self.choice.finish());
@@ -352,7 +356,12 @@ impl<M: Model> Running<M> {
                 (true, false) => FinishReason::Stop,
                 (false, _) => FinishReason::Length,
             };
-            self.outbox.push(Event::Finished { choice, reason });
+            let stop = stopped.map(|at| self.request.stop.strings[at].clone());
+            self.outbox.push(Event::Finished {
+                choice,
+                reason,
+                stop,
+            });
             self.keep_prefix(model, prefixes);
             let next = choice + 1;
             match &self.fork {

@@ -60,7 +60,15 @@ fn a_request_runs_to_its_limit_and_counts_what_it_did() {
         cached_tokens: 0,
         completion_tokens: 4,
     };
-    let end = [Event::Finished { choice: 0, reason }, Event::Done(usage)];
+    let (choice, stop) = (0, None);
+    let end = [
+        Event::Finished {
+            choice,
+            reason,
+            stop,
+        },
+        Event::Done(usage),
+    ];
     assert_eq!(events[events.len() - 2..], end);
 }
 

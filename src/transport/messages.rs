@@ -223,6 +223,7 @@ pub struct Answer {
     id: String,
     turn: Turn,
     reason: Option<FinishReason>,
+    stopped_by: Option<String>,
     usage: Usage,
     begun: bool,
 }
@@ -234,6 +235,7 @@ impl Answer {
             id: fresh_id("msg_"),
             turn: Turn::default(),
             reason: None,
+            stopped_by: None,
             usage: Usage {
                 prompt_tokens,
                 ..Usage::default()
@@ -245,7 +247,10 @@ impl Answer {
     fn stop(&self) -> (Option<&'static str>, Option<&str>) {
         match self.reason {
             None => (None, None),
-            Some(FinishReason::Stop) => (Some("end_turn"), None),
+            Some(FinishReason::Stop) => match self.stopped_by.as_deref() {
+                Some(sequence) => (Some("stop_sequence"), Some(sequence)),
+                None => (Some("end_turn"), None),
+            },
             Some(FinishReason::Length) => (Some("max_tokens"), None),
             Some(FinishReason::ToolCalls) => (Some("tool_use"), None),
         }
@@ -329,8 +334,9 @@ impl Render for Answer {
                     frames.extend(steps.into_iter().map(|s| self.frame(s)));
                 }
             }
-            Event::Finished { reason, .. } => {
+            Event::Finished { reason, stop, .. } => {
                 self.reason = Some(reason);
+                self.stopped_by = stop;
                 let closed = self.turn.close();
                 frames.extend(closed.map(|s| self.frame(s)));
             }

@@ -88,7 +88,7 @@ impl Replies {
                 choice.logprobs.extend(logprob);
                 parts.into_iter().for_each(|part| choice.take(part));
             }
-            Event::Finished { choice, reason } => {
+            Event::Finished { choice, reason, .. } => {
                 let index = prompt * self.n + choice;
                 self.begin(service, index);
                 self.choices[index].reason = Some(reason);
@@ -180,7 +180,7 @@ impl Replies {
                 }
                 Ok(chunks)
             }
-            Event::Finished { choice, reason } => {
+            Event::Finished { choice, reason, .. } => {
                 let index = prompt * self.n + choice;
                 let mut chunks = self.opening(service, index);
                 let nothing = Delta::default();
@@ -285,7 +285,7 @@ impl Replies {
         if self.token_ids {
             format!("token_id:{token}")
         } else {
-            String::from_utf8_lossy(service.token_bytes(token)).into_owned()
+            spelling(service, token)
         }
     }
 
@@ -296,23 +296,9 @@ impl Replies {
         match self.kind {
             Kind::Chat if scored.is_empty() => Value::Null,
             Kind::Chat => {
-                let entry = |token: Token, logprob: Option<f32>| {
-                    json!({
-                        "token": self.name(service, token),
-                        "logprob": logprob,
-                        "bytes": service.token_bytes(token),
-                    })
-                };
-                let content: Vec<Value> = scored
-                    .iter()
-                    .map(|s| {
-                        let mut one = entry(s.token, s.logprob);
-                        let top = s.top.iter().map(|&(t, l)| entry(t, Some(l)));
-                        one["top_logprobs"] = top.collect();
-                        one
-                    })
-                    .collect();
-                json!({"content": content, "refusal": null})
+                let name = |token| self.name(service, token);
+                let content = scored.iter().map(|s| score_json(service, s, name));
+                json!({"content": content.collect::<Vec<_>>(), "refusal": null})
             }
             Kind::Completion => {
                 let mut tokens = Vec::new();
@@ -347,6 +333,27 @@ impl Replies {
             }
         }
     }
+}
+
+/// A token as text; U+FFFD for what is no character by itself.
+pub fn spelling(service: &Service, token: Token) -> String {
+    String::from_utf8_lossy(service.token_bytes(token)).into_owned()
+}
+
+/// A token's score with its alternatives, as chat and responses have it.
+pub fn score_json(
+    service: &Service,
+    scored: &TokenLogprob,
+    name: impl Fn(Token) -> String,
+) -> Value {
+    let entry = |token: Token, logprob: Option<f32>| {
+        let bytes = service.token_bytes(token);
+        json!({"token": name(token), "logprob": logprob, "bytes": bytes})
+    };
+    let mut one = entry(scored.token, scored.logprob);
+    let top = scored.top.iter().map(|&(t, l)| entry(t, Some(l)));
+    one["top_logprobs"] = top.collect();
+    one
 }
 
 impl Render for Replies {

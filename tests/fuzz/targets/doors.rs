@@ -153,7 +153,7 @@ fn run(service: &Service, uid: u32, request: Request) {
                     }
                 }
             }
-            Event::Finished { choice, reason } => {
+            Event::Finished { choice, reason, .. } => {
                 let is_json = super::is_json(texts[choice].as_bytes());
                 assert!(
                     format == Format::Text || reason != FinishReason::Stop || is_json,
