@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::fields::{Fields, refuse, wrong};
 use super::openai::{self, Asked};
 use super::render::{Frame, Render};
-use super::replies::{fresh_id, now};
+use super::replies::{fresh_id, now, score_json, spelling};
 use super::turn::{Block, Step, Turn};
 use crate::request::{
-    Event, Failure, FinishReason, Format, Message, Prompt, Refusal, Request, Sampling, Stop,
+    Event, Failure, FinishReason, Format, Message, Part, Prompt, Refusal, Request, Sampling, Stop,
     ToolCall, ToolChoice, Usage,
 };
 use crate::service::Service;
@@ -29,9 +29,6 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
     }
     if f.string("truncation")?.is_some_and(|t| t != "disabled") {
         return refuse("truncation", "want \"disabled\": nothing is cut silently");
-    }
-    if f.count("top_logprobs")?.is_some_and(|n| n > 0) {
-        return refuse("top_logprobs", "is served by /v1/chat/completions only");
     }
     let mut messages = Vec::new();
     if let Some(text) = f.string("instructions")? {
@@ -62,7 +59,7 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
         },
         stop: Stop::default(),
         max_tokens: f.count("max_output_tokens")?,
-        logprobs: None,
+        logprobs: logprobs(&f)?,
         echo: false,
         n: 1,
         format: format(&f)?,
@@ -184,6 +181,18 @@ fn tool_choice(f: &Fields) -> Result<ToolChoice, Refusal> {
     }
 }
 
+/// Scores are given where alternatives are asked for, or the scores themselves by `include`. Other
+/// things to include are of tools that are not served: nothing of them is there to include.
+fn logprobs(f: &Fields) -> Result<Option<usize>, Refusal> {
+    let n_top = f.count("top_logprobs")?;
+    if n_top.is_some_and(|n| n > 20) {
+        return refuse("top_logprobs", "want 0 to 20");
+    }
+    let include = f.array("include")?.map_or(&[][..], Vec::as_slice);
+    let named = include.iter().any(|v| v == "message.output_text.logprobs");
+    Ok(n_top.filter(|&n| n > 0).or(named.then_some(0)))
+}
+
 /// `text.format` has the schema one level higher than chat's `response_format`.
 fn format(f: &Fields) -> Result<Format, Refusal> {
     let Some(format) = f.object("text")?.map(|t| t.object("format")).transpose()? else {
@@ -215,6 +224,10 @@ pub struct Answer {
     echo: Value,
     turn: Turn,
     ids: Vec<String>,
+    /// Each block's scores; of text alone.
+    scores: Vec<Vec<Value>>,
+    /// Scores of tokens whose text has not come yet.
+    waiting: Vec<Value>,
     reason: Option<FinishReason>,
     usage: Option<Usage>,
     sequence: usize,
@@ -236,11 +249,14 @@ impl Answer {
                 "tool_choice": given("tool_choice", json!("auto")),
                 "tools": given("tools", json!([])),
                 "top_p": given("top_p", json!(1.0)),
+                "top_logprobs": given("top_logprobs", json!(0)),
                 "truncation": "disabled",
                 "store": false,
             }),
             turn: Turn::default(),
             ids: Vec::new(),
+            scores: Vec::new(),
+            waiting: Vec::new(),
             reason: None,
             usage: None,
             sequence: 0,
@@ -278,7 +294,7 @@ impl Answer {
         let id = &self.ids[index];
         match &self.turn.blocks[index] {
             Block::Text(text) => json!({"type": "message", "id": id, "status": status,
-                "role": "assistant", "content": [part(text)]}),
+                "role": "assistant", "content": [part(text, &self.scores[index])]}),
             Block::Reasoning(text) => json!({"type": "reasoning", "id": id, "status": status,
                 "summary": [], "content": [{"type": "reasoning_text", "text": text}]}),
             Block::Call {
@@ -300,6 +316,7 @@ impl Answer {
     fn step(&mut self, step: Step) -> Vec<Frame> {
         let (Step::Opened(index) | Step::Grew(index, _) | Step::Closed(index)) = step;
         if let Step::Opened(_) = step {
+            self.scores.push(Vec::new());
             self.ids.push(fresh_id(match &self.turn.blocks[index] {
                 Block::Text(_) => "msg_",
                 Block::Reasoning(_) => "rs_",
@@ -326,17 +343,21 @@ impl Answer {
                 let added = json!({"output_index": index, "item": item});
                 let mut frames = vec![self.event("response.output_item.added", added)];
                 if matches!(block, Block::Text(_)) {
-                    let data = with(json!({"content_index": 0, "part": part("")}));
+                    let data = with(json!({"content_index": 0, "part": part("", &[])}));
                     frames.push(self.event("response.content_part.added", data));
                 }
                 frames
             }
             (Step::Grew(_, delta), block) => {
                 let (name, data) = match block {
-                    Block::Text(_) => (
-                        "response.output_text.delta",
-                        json!({"content_index": 0, "delta": delta, "logprobs": []}),
-                    ),
+                    Block::Text(_) => {
+                        let new = std::mem::take(&mut self.waiting);
+                        self.scores[index].extend_from_slice(&new);
+                        (
+                            "response.output_text.delta",
+                            json!({"content_index": 0, "delta": delta, "logprobs": new}),
+                        )
+                    }
                     Block::Reasoning(_) => (
                         "response.reasoning_text.delta",
                         json!({"content_index": 0, "delta": delta}),
@@ -352,9 +373,14 @@ impl Answer {
                 let mut frames = Vec::new();
                 match block {
                     Block::Text(text) => {
-                        let done = json!({"content_index": 0, "text": text, "logprobs": []});
+                        // The token that ended the turn, and what a stop string hid.
+                        let rest = std::mem::take(&mut self.waiting);
+                        self.scores[index].extend(rest);
+                        let scores = self.scores[index].clone();
+                        let part = part(&text, &scores);
+                        let done = json!({"content_index": 0, "text": text, "logprobs": scores});
                         frames.push(self.event("response.output_text.done", with(done)));
-                        let done = json!({"content_index": 0, "part": part(&text)});
+                        let done = json!({"content_index": 0, "part": part});
                         frames.push(self.event("response.content_part.done", with(done)));
                     }
                     Block::Reasoning(text) => {
@@ -389,8 +415,13 @@ impl Render for Answer {
         }
         match told {
             Event::Prompt(_) => {}
-            Event::Delta { parts, .. } => {
+            Event::Delta { parts, logprob, .. } => {
+                let score = |s| score_json(service, &s, |token| spelling(service, token));
+                self.waiting.extend(logprob.map(score));
                 for part in parts {
+                    if !matches!(part, Part::Text(_)) {
+                        self.waiting.clear();
+                    }
                     for step in self.turn.push(part) {
                         frames.extend(self.step(step));
                     }
@@ -426,8 +457,8 @@ impl Render for Answer {
     }
 }
 
-fn part(text: &str) -> Value {
-    json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
+fn part(text: &str, scores: &[Value]) -> Value {
+    json!({"type": "output_text", "text": text, "annotations": [], "logprobs": scores})
 }
 
 fn usage(usage: Usage) -> Value {

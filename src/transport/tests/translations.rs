@@ -299,3 +299,80 @@ fn failures_have_each_wire_formats_own_form() {
     let kind = &answer["error"]["type"];
     assert_eq!((status, kind), (503, &json!("overloaded_error")));
 }
+
+#[test]
+fn a_message_that_a_stop_sequence_ends_says_which() {
+    let server = serve(setup());
+    let (_, mut body, said) = asked(&server);
+    let (_, free) = server.post(MESSAGES, body.clone());
+    assert_eq!(free["stop_sequence"], Value::Null);
+    let middle = said.char_indices().nth(said.chars().count() / 2);
+    let (start, stop) = middle.expect("more than a character");
+    let first = said.find(stop).expect("it is there");
+    body["stop_sequences"] = json!(["never said", stop.to_string()]);
+    let (status, whole) = server.post(MESSAGES, body.clone());
+    assert_eq!(status, 200, "{whole}");
+    assert_eq!(whole["stop_reason"], "stop_sequence", "{whole}");
+    assert_eq!(whole["stop_sequence"], json!(stop.to_string()));
+    assert!(first <= start);
+    if first > 0 {
+        assert_eq!(whole["content"][0]["text"], json!(said[..first]));
+    }
+    let events = server.events(MESSAGES, body);
+    let delta = events.iter().find(|e| e["type"] == "message_delta");
+    let delta = &delta.expect("an end")["delta"];
+    assert_eq!(delta["stop_reason"], "stop_sequence");
+    assert_eq!(delta["stop_sequence"], json!(stop.to_string()));
+}
+
+#[test]
+fn a_response_gives_the_scores_that_a_chat_gives() {
+    let server = serve(setup());
+    let (mut body, _, said) = asked(&server);
+    let (_, plain) = server.post(RESPONSES, body.clone());
+    assert_eq!(plain["output"][0]["content"][0]["logprobs"], json!([]));
+    let mut chat = hello();
+    chat["logprobs"] = json!(true);
+    chat["top_logprobs"] = json!(3);
+    let (_, chat) = server.post("/v1/chat/completions", chat);
+    let wanted = &chat["choices"][0]["logprobs"]["content"];
+    assert_eq!(wanted.as_array().map(Vec::len), Some(6));
+    body["top_logprobs"] = json!(3);
+    let (status, whole) = server.post(RESPONSES, body.clone());
+    assert_eq!(status, 200, "{whole}");
+    assert_eq!(whole["top_logprobs"], 3);
+    assert_eq!(&whole["output"][0]["content"][0]["logprobs"], wanted);
+    let events = server.events(RESPONSES, body.clone());
+    let of = |kind: &str| {
+        events
+            .iter()
+            .filter(|e| e["type"] == kind)
+            .collect::<Vec<_>>()
+    };
+    let done = of("response.output_text.done");
+    assert_eq!(
+        (&done[0]["text"], &done[0]["logprobs"]),
+        (&json!(said), wanted)
+    );
+    let deltas = of("response.output_text.delta");
+    let scores = deltas.iter().filter_map(|e| e["logprobs"].as_array());
+    let told: Vec<&Value> = scores.flatten().collect();
+    let wanted: Vec<&Value> = wanted.as_array().expect("scores").iter().collect();
+    assert!(!told.is_empty() && wanted.starts_with(&told), "{told:?}");
+    // Asked for by name alone: the scores without alternatives.
+    body["top_logprobs"] = Value::Null;
+    body["include"] = json!([
+        "reasoning.encrypted_content",
+        "message.output_text.logprobs"
+    ]);
+    let (_, named) = server.post(RESPONSES, body.clone());
+    let scores = &named["output"][0]["content"][0]["logprobs"];
+    assert_eq!(scores.as_array().map(Vec::len), Some(6));
+    assert_eq!(scores[0]["top_logprobs"], json!([]));
+    body["top_logprobs"] = json!(21);
+    let (status, refused) = server.post(RESPONSES, body);
+    assert_eq!(
+        (status, &refused["error"]["param"]),
+        (400, &json!("top_logprobs"))
+    );
+}
