@@ -31,12 +31,10 @@ pub(crate) trait Arith: Copy {
     fn scale(self, a: Self::V, n: Self::V) -> Self::V;
 }
 
-#[allow(dead_code, reason = "the kernels that load halves and bytes follow")]
 /// [`Arith`] on sixteen lanes, with memory. A value of it is the proof that the processor has the
 /// instructions.
 pub(crate) trait Simd: Arith {
-    /// Register tiles of a small matrix product: rows and vectors that fit the registers.
-    const ROWS: usize;
+    /// A vector is one register of many: two vectors side by side fit where else one does.
     const WIDE: bool;
 
     /// # Safety
@@ -53,9 +51,12 @@ pub(crate) trait Simd: Arith {
         // SAFETY: sixteen floats.
         unsafe { self.write(x.as_mut_ptr(), v) }
     }
-    fn halves(self, x: &[u16; LANES]) -> Self::V;
-    fn bhalves(self, x: &[u16; LANES]) -> Self::V;
-    fn bytes(self, x: &[i8; LANES]) -> Self::V;
+    /// From IEEE halves.
+    fn halves(self, x: &[u8; 2 * LANES]) -> Self::V;
+    /// From bfloat16.
+    fn bhalves(self, x: &[u8; 2 * LANES]) -> Self::V;
+    /// From signed bytes.
+    fn bytes(self, x: &[u8; LANES]) -> Self::V;
 
     /// The sum of the lanes: halves onto each other, then quarters, eighths, the last two.
     #[inline(always)]

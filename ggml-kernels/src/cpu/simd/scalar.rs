@@ -86,7 +86,6 @@ impl Arith for Sixteen {
 }
 
 impl Simd for Sixteen {
-    const ROWS: usize = 2;
     const WIDE: bool = false;
 
     #[inline(always)]
@@ -100,15 +99,15 @@ impl Simd for Sixteen {
         unsafe { at.cast::<[f32; LANES]>().write(v) }
     }
     #[inline(always)]
-    fn halves(self, x: &[u16; LANES]) -> [f32; LANES] {
-        x.map(|bits| half::f16::from_bits(bits).to_f32())
+    fn halves(self, x: &[u8; 2 * LANES]) -> [f32; LANES] {
+        std::array::from_fn(|at| half::f16::from_le_bytes([x[2 * at], x[2 * at + 1]]).to_f32())
     }
     #[inline(always)]
-    fn bhalves(self, x: &[u16; LANES]) -> [f32; LANES] {
-        x.map(|bits| f32::from_bits(u32::from(bits) << 16))
+    fn bhalves(self, x: &[u8; 2 * LANES]) -> [f32; LANES] {
+        std::array::from_fn(|at| half::bf16::from_le_bytes([x[2 * at], x[2 * at + 1]]).to_f32())
     }
     #[inline(always)]
-    fn bytes(self, x: &[i8; LANES]) -> [f32; LANES] {
-        x.map(f32::from)
+    fn bytes(self, x: &[u8; LANES]) -> [f32; LANES] {
+        x.map(|byte| f32::from(byte.cast_signed()))
     }
 }

@@ -93,7 +93,6 @@ impl Avx2 {
 }
 
 impl Simd for Avx2 {
-    const ROWS: usize = 6;
     const WIDE: bool = false;
 
     #[inline(always)]
@@ -110,7 +109,7 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn halves(self, x: &[u16; LANES]) -> Self::V {
+    fn halves(self, x: &[u8; 2 * LANES]) -> Self::V {
         let at = x.as_ptr().cast::<__m128i>();
         // SAFETY: sixteen halves are two vectors; `self` for F16C.
         unsafe {
@@ -121,7 +120,7 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn bhalves(self, x: &[u16; LANES]) -> Self::V {
+    fn bhalves(self, x: &[u8; 2 * LANES]) -> Self::V {
         let at = x.as_ptr().cast::<__m128i>();
         // SAFETY: sixteen halves are two vectors; `self` for AVX2.
         unsafe {
@@ -133,7 +132,7 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn bytes(self, x: &[i8; LANES]) -> Self::V {
+    fn bytes(self, x: &[u8; LANES]) -> Self::V {
         // SAFETY: sixteen bytes are one vector; `self` for AVX2.
         unsafe {
             let v = _mm_loadu_si128(x.as_ptr().cast());
@@ -194,7 +193,6 @@ impl Arith for Avx512 {
 }
 
 impl Simd for Avx512 {
-    const ROWS: usize = 8;
     const WIDE: bool = true;
 
     #[inline(always)]
@@ -208,12 +206,12 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_ps(at, v) }
     }
     #[inline(always)]
-    fn halves(self, x: &[u16; LANES]) -> __m512 {
+    fn halves(self, x: &[u8; 2 * LANES]) -> __m512 {
         // SAFETY: sixteen halves are one vector; `self` for AVX-512.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) }
     }
     #[inline(always)]
-    fn bhalves(self, x: &[u16; LANES]) -> __m512 {
+    fn bhalves(self, x: &[u8; 2 * LANES]) -> __m512 {
         // SAFETY: as above.
         unsafe {
             let v = _mm512_cvtepu16_epi32(_mm256_loadu_si256(x.as_ptr().cast()));
@@ -221,7 +219,7 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn bytes(self, x: &[i8; LANES]) -> __m512 {
+    fn bytes(self, x: &[u8; LANES]) -> __m512 {
         // SAFETY: sixteen bytes are one vector; `self` for AVX-512.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
     }
