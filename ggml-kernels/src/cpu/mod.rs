@@ -6,6 +6,7 @@ pub mod aligned;
 pub mod crew;
 pub mod kda;
 pub mod math;
+pub mod mla;
 pub mod norm;
 pub mod pool;
 pub mod route;

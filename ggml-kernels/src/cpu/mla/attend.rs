@@ -1,0 +1,307 @@
+//! A few groups of queries over some splits of a lane's rows: scores, softmax and sums, tile by
+//! tile. Lanes of a vector are pairs of token and head, so nothing here knows of heads, and no pair
+//! sees what the others in its group do.
+
+use std::ops::Range;
+
+use super::product::{Matrix, ROWS, Start, WIDTH, product};
+use super::rows::load_rows;
+use super::{BLOCK, MlaLane, MlaShape, SPLIT};
+use crate::cpu::math::exp_v;
+use crate::cpu::simd::{Body, LANES, Simd};
+use crate::quant::TensorType;
+
+/// Columns of the scores' product at a time: with its rows of queries, half a first-level cache.
+const COLUMNS: usize = 96;
+/// Below every score, and no infinity: a difference to it is a number.
+const LEAST: f32 = -1e38;
+
+/// Sizes of working memory, in floats.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    pub latent: usize,
+    pub rank: usize,
+    /// A row of the tile.
+    pub wide: usize,
+}
+
+impl Sizes {
+    pub(super) fn new(shape: &MlaShape) -> Sizes {
+        let latent = shape.latent();
+        Sizes {
+            latent,
+            rank: shape.rank,
+            wide: latent.next_multiple_of(LANES),
+        }
+    }
+
+    /// What a group of queries gathers: the greatest score, the sum of weights, and the weighted
+    /// sum of rows, `[2 + rank, WIDTH]` with room for whole register tiles.
+    pub(super) fn part(&self) -> usize {
+        (2 + self.rank.next_multiple_of(ROWS)) * WIDTH
+    }
+
+    fn tile(&self) -> usize {
+        // Register tiles read up to ROWS columns behind the last row's end.
+        BLOCK.next_multiple_of(ROWS) * self.wide + ROWS.next_multiple_of(LANES)
+    }
+
+    fn queries(&self) -> usize {
+        self.latent * WIDTH
+    }
+
+    /// What a worker needs for `groups` at a time.
+    pub(super) fn work(&self, groups: usize) -> usize {
+        let scores = BLOCK.next_multiple_of(ROWS) * WIDTH;
+        self.tile() + scores + WIDTH + groups * (self.queries() + self.part())
+    }
+}
+
+pub(super) struct Attend<'a> {
+    pub shape: &'a MlaShape,
+    pub ty: TensorType,
+    pub lane: &'a MlaLane<'a>,
+    /// The lane's queries, `[tokens, heads, latent]`.
+    pub q: &'a [f32],
+    /// Of [`WIDTH`] pairs each.
+    pub groups: Range<usize>,
+    /// Of [`SPLIT`] rows each; not empty, and every group sees rows of the first.
+    pub splits: Range<usize>,
+    /// Where the groups gather: [`Sizes::part`] each.
+    pub parts: &'a mut [f32],
+    /// [`Sizes::work`].
+    pub work: &'a mut [f32],
+}
+
+/// A group's rows.
+struct Group<'g> {
+    /// Rows that each pair sees.
+    visible: [usize; WIDTH],
+    most: usize,
+    /// `[latent, WIDTH]`, scaled.
+    queries: &'g mut [f32],
+    /// Gathers all splits.
+    all: &'g mut [f32],
+    /// Gathers one split after the first.
+    one: &'g mut [f32],
+}
+
+impl Body for Attend<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let sizes = Sizes::new(self.shape);
+        let (tile, rest) = self.work.split_at_mut(sizes.tile());
+        let (scores, rest) = rest.split_at_mut(BLOCK.next_multiple_of(ROWS) * WIDTH);
+        let (factors, rest) = rest.split_at_mut(WIDTH);
+        let n = self.groups.len();
+        let (queries, rest) = rest.split_at_mut(n * sizes.queries());
+        let ones = rest[..n * sizes.part()].chunks_exact_mut(sizes.part());
+        let parts = self.parts.chunks_exact_mut(sizes.part()).zip(ones);
+        let parts = queries.chunks_exact_mut(sizes.queries()).zip(parts);
+        let mut groups: Vec<Group<'_>> = parts
+            .zip(self.groups.clone())
+            .map(|((queries, (all, one)), group)| {
+                let mut visible = [0; WIDTH];
+                let first = group * WIDTH;
+                let pairs = (self.q.len() / sizes.latent - first).min(WIDTH);
+                for (at, visible) in visible.iter_mut().enumerate() {
+                    // Lanes behind the last pair see what it sees; nobody reads them.
+                    let pair = first + at.min(pairs - 1);
+                    *visible = self.lane.past + pair / self.shape.heads + 1;
+                }
+                let q = &self.q[first * sizes.latent..][..pairs * sizes.latent];
+                spread(q, sizes.latent, self.shape.scale, queries);
+                Group {
+                    most: visible[WIDTH - 1],
+                    visible,
+                    queries,
+                    all,
+                    one,
+                }
+            })
+            .collect();
+        let most = groups.iter().map(|g| g.most).max().unwrap_or(0);
+        for split in self.splits.clone() {
+            let first = split == self.splits.start;
+            let rows = split * SPLIT..most.min((split + 1) * SPLIT);
+            for group in &mut groups {
+                let part = if first {
+                    &mut *group.all
+                } else {
+                    &mut *group.one
+                };
+                part[..WIDTH].fill(LEAST);
+                part[WIDTH..].fill(0.0);
+            }
+            for start in rows.clone().step_by(BLOCK) {
+                let n = BLOCK.min(rows.end - start);
+                let block = self.lane.blocks[start / BLOCK];
+                load_rows(s, self.ty, block, n, sizes.latent, tile);
+                for group in groups.iter_mut().filter(|g| g.most > start) {
+                    step(s, &sizes, start, group, first, tile, scores, factors);
+                }
+            }
+            if !first {
+                for group in groups.iter_mut().filter(|g| g.most > rows.start) {
+                    fold(s, group.all, group.one);
+                }
+            }
+        }
+    }
+}
+
+/// Queries `[pairs, latent]` to `[latent, WIDTH]`.
+#[inline(always)]
+fn spread(q: &[f32], latent: usize, scale: f32, to: &mut [f32]) {
+    let pairs = q.len() / latent;
+    for lane in 0..WIDTH {
+        let row = &q[lane.min(pairs - 1) * latent..][..latent];
+        for (to, x) in to[lane..].iter_mut().step_by(WIDTH).zip(row) {
+            *to = x * scale;
+        }
+    }
+}
+
+/// One tile, whose rows begin with row `start` of the lane.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "the parts of a worker's memory")]
+fn step<S: Simd>(
+    s: S,
+    sizes: &Sizes,
+    start: usize,
+    group: &mut Group<'_>,
+    first: bool,
+    tile: &[f32],
+    scores: &mut [f32],
+    factors: &mut [f32],
+) {
+    let part = if first {
+        &mut *group.all
+    } else {
+        &mut *group.one
+    };
+    let n = BLOCK.min(group.most - start);
+    assert!(tile.len() == sizes.tile() && group.queries.len() == sizes.queries());
+    assert!(part.len() == sizes.part() && scores.len() >= n.next_multiple_of(ROWS) * WIDTH);
+    for column in (0..sizes.latent).step_by(COLUMNS) {
+        let k = COLUMNS.min(sizes.latent - column);
+        // SAFETY: the tile has BLOCK.next_multiple_of(ROWS) rows of `wide` >= latent, the queries
+        // `latent` rows, the scores as many as the tile.
+        unsafe {
+            let a = Matrix {
+                start: tile.as_ptr().add(column),
+                m: sizes.wide,
+                k: 1,
+            };
+            let b = group.queries.as_ptr().add(column * WIDTH);
+            let begin = if column == 0 { Start::Zero } else { Start::Sum };
+            product(s, [n, k], a, b, scores.as_mut_ptr(), begin);
+        }
+    }
+    let rows = scores.as_chunks_mut::<WIDTH>().0;
+    if group.visible[0] < start + n {
+        for (lane, &visible) in group.visible.iter().enumerate() {
+            for row in &mut rows[visible.saturating_sub(start).min(n)..n] {
+                row[lane] = f32::NEG_INFINITY;
+            }
+        }
+    }
+    weigh(s, &mut rows[..n], part, factors);
+    // SAFETY: as rows of `a` the tile has `wide` columns, and ROWS more behind its last row; the
+    // scores have n rows; the part has rank.next_multiple_of(ROWS) rows from the third on.
+    unsafe {
+        let a = Matrix {
+            start: tile.as_ptr(),
+            m: 1,
+            k: sizes.wide,
+        };
+        let out = part.as_mut_ptr().add(2 * WIDTH);
+        let begin = Start::Scaled(factors.as_ptr());
+        product(s, [sizes.rank, n], a, scores.as_ptr(), out, begin);
+    }
+}
+
+/// Scores to weights below the greatest so far; what was gathered is to be scaled by `factors`.
+#[inline(always)]
+fn weigh<S: Simd>(s: S, rows: &mut [[f32; WIDTH]], part: &mut [f32], factors: &mut [f32]) {
+    for vector in 0..2 {
+        let at = vector * LANES;
+        let (before, sums) = part.split_at_mut(WIDTH);
+        let (Some(before), Some(sums), Some(factors)) = (
+            before[at..].first_chunk_mut::<LANES>(),
+            sums[at..].first_chunk_mut::<LANES>(),
+            factors[at..].first_chunk_mut::<LANES>(),
+        ) else {
+            return;
+        };
+        let old = s.load(before);
+        let mut most = old;
+        for row in rows.iter() {
+            most = s.max(most, s.load(half(row, vector)));
+        }
+        let factor = exp_v(s, s.sub(old, most));
+        let mut sum = s.mul(s.load(sums), factor);
+        for row in rows.iter_mut() {
+            let row = half_mut(row, vector);
+            let weight = exp_v(s, s.sub(s.load(row), most));
+            sum = s.add(sum, weight);
+            s.store(row, weight);
+        }
+        s.store(before, most);
+        s.store(sums, sum);
+        s.store(factors, factor);
+    }
+}
+
+#[inline(always)]
+fn half(row: &[f32; WIDTH], at: usize) -> &[f32; LANES] {
+    &row.as_chunks().0[at]
+}
+
+#[inline(always)]
+fn half_mut(row: &mut [f32; WIDTH], at: usize) -> &mut [f32; LANES] {
+    &mut row.as_chunks_mut().0[at]
+}
+
+/// Adds what a later split gathered. Lanes that saw nothing there gathered zeros below LEAST.
+#[inline(always)]
+fn fold<S: Simd>(s: S, all: &mut [f32], one: &[f32]) {
+    let (all, one) = (all.as_chunks_mut::<WIDTH>().0, one.as_chunks::<WIDTH>().0);
+    for vector in 0..2 {
+        let (a, b) = (s.load(half(&all[0], vector)), s.load(half(&one[0], vector)));
+        let most = s.max(a, b);
+        let (a, b) = (exp_v(s, s.sub(a, most)), exp_v(s, s.sub(b, most)));
+        s.store(half_mut(&mut all[0], vector), most);
+        for (all, one) in all.iter_mut().zip(one).skip(1) {
+            let all = half_mut(all, vector);
+            let sum = s.fma(s.load(half(one, vector)), b, s.mul(s.load(all), a));
+            s.store(all, sum);
+        }
+    }
+}
+
+/// [`fold`] as a job of its own.
+pub(super) struct Fold<'f> {
+    pub all: &'f mut [f32],
+    pub one: &'f [f32],
+}
+
+impl Body for Fold<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        fold(s, self.all, self.one);
+    }
+}
+
+/// What a group gathered, divided by its weights, to `out [pairs, rank]`.
+pub(super) fn finish(part: &[f32], rank: usize, out: &mut [f32]) {
+    let rows = part.as_chunks::<WIDTH>().0;
+    for (lane, out) in out.chunks_exact_mut(rank).enumerate() {
+        let inverse = 1.0 / rows[1][lane];
+        for (out, row) in out.iter_mut().zip(&rows[2..]) {
+            *out = row[lane] * inverse;
+        }
+    }
+}
