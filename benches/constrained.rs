@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use deltad::engine::{Engine, Model, Options, Want};
+use deltad::engine::{Engine, Options, Want};
 use deltad::request::{Sampling, Token};
 use deltad::sampler::Sampler;
 use deltad::scheduler::beside::Beside;
@@ -50,10 +50,10 @@ fn main() {
         .next()
         .map_or(2000, |n| n.parse().expect("a number"));
     let options = Options::default();
-    let model = Model::open(&path, &options).expect("a model");
+    let mut engine = Engine::open(&path, &options).expect("a model");
+    let model = engine.model();
     let tokenizer = Tokenizer::from_metadata(model.metadata()).expect("a tokenizer");
     let grammars = Grammars::new(&tokenizer).expect("grammars");
-    let mut engine = Engine::new(model, &options).expect("an engine");
     let schema = json!({"type": "object", "properties": {
         "name": {"type": "string", "maxLength": 40},
         "tags": {"type": "array", "items": {"enum": ["red", "green", "blue"]}, "maxItems": 6},
@@ -110,14 +110,14 @@ fn reply(
     for _ in 0..200 {
         let began = Instant::now();
         engine
-            .forward(&mut alone, &[last], Want::Last)
+            .feed(&mut alone, &[last], Want::Last)
             .expect("a pass");
         times.pass += began.elapsed();
         let began = Instant::now();
         twin.mask().expect("a mask");
         times.mask += began.elapsed();
         let began = Instant::now();
-        let pass = || engine.forward(&mut together, &[last], Want::Last);
+        let pass = || engine.feed(&mut together, &[last], Want::Last);
         let (logits, mask) = beside.run(&mut constraint, pass);
         times.both += began.elapsed();
         times.steps += 1;

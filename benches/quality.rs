@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use deltad::engine::{CacheType, Engine, Model, Options};
+use deltad::engine::{CacheType, Engine, Options};
 use deltad::measure::{self, Summary, Text};
 use deltad::text::Tokenizer;
 use ggml_kernels::gguf::GgufFile;
@@ -113,7 +113,7 @@ fn engine(path: &Path) -> Engine {
         cache_type: CacheType::F32,
         ..Options::default()
     };
-    Engine::new(Model::open(path, &options).expect("a model"), &options).expect("an engine")
+    Engine::open(path, &options).expect("a model")
 }
 
 fn read(text: &Path, engine: &Engine) -> Text {

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use deltad::engine::{CacheType, Device, Engine, Model, Options, Want};
+use deltad::engine::{CacheType, Device, Engine, Options, Want};
 use ggml_kernels::rival::{Llama, RivalCache};
 
 const PREFILL: usize = 512;
@@ -40,13 +40,13 @@ fn main() {
         ..Options::default()
     };
     let start = Instant::now();
-    let model = Model::open(path, &options).expect("the model opens");
+    let mut engine = Engine::open(path, &options).expect("the model opens");
+    let model = engine.model();
     println!(
         "open: {:.0} ms, {threads} threads",
         start.elapsed().as_secs_f64() * 1e3
     );
     let n_vocab = model.n_vocab() as u32;
-    let mut engine = Engine::new(model, &options).expect("an engine");
     println!("depth  what      deltad t/s  llama.cpp t/s  ratio");
     for depth in depths {
         let room = depth + PREFILL + DECODE + 8;
@@ -59,7 +59,7 @@ fn main() {
             let mut sequence = engine.sequence().expect("a sequence");
             let mut feed = |tokens: &[u32]| {
                 engine
-                    .forward(&mut sequence, tokens, Want::Last)
+                    .feed(&mut sequence, tokens, Want::Last)
                     .expect("a pass");
             };
             keep_best(&mut ours, &tokens, depth, &mut feed);

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus;
 use crate::config::{Bus, Config, Key};
-use crate::engine::{Engine, LoadError, Model, Options};
+use crate::engine::{Engine, LoadError, Options};
 use crate::scheduler::{self, Ended, Scheduler};
 use crate::service::{self, Card, Service};
 use crate::systemd;
@@ -294,7 +294,8 @@ fn load(settings: &Settings) -> Result<(Service, Ended), DaemonError> {
         path: path.clone(),
         why,
     };
-    let model = Model::open(path, &settings.engine).map_err(DaemonError::Load)?;
+    let engine = Engine::open(path, &settings.engine).map_err(DaemonError::Load)?;
+    let model = engine.model();
     let meta = model.metadata();
     let tokenizer = Tokenizer::from_metadata(meta).map_err(|e| bad(e.to_string()))?;
     let template = ChatTemplate::from_metadata(meta, &tokenizer).map_err(|e| bad(e.to_string()))?;
@@ -303,7 +304,6 @@ fn load(settings: &Settings) -> Result<(Service, Ended), DaemonError> {
         n_vocab: model.n_vocab(),
         context: model.context(),
     };
-    let engine = Engine::new(model, &settings.engine).map_err(|e| bad(e.to_string()))?;
     let tokenizer = Arc::new(tokenizer);
     let (scheduler, ended) =
         Scheduler::start(engine, tokenizer.clone(), settings.scheduler.clone())

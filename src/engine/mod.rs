@@ -1,77 +1,65 @@
-//! The model and its sequences: one forward pass at a time, on one thread. Knows no text, no
+//! The model and its sequences: passes over any number of lanes, on one thread. Knows no text, no
 //! requests beyond a token's type, and no clock.
 //!
-//! ```ignore
-//! let model = Model::open(path, &Options::default())?;
-//! let mut engine = Engine::new(model)?;
-//! let mut seq = engine.sequence();
-//! let logits = engine.forward(&mut seq, &tokens, Want::Last)?;
+//! ```no_run
+//! # use deltad::engine::{Engine, Lane, Options, Want};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut engine = Engine::open("model.gguf".as_ref(), &Options::default())?;
+//! let (mut one, mut other) = (engine.sequence()?, engine.sequence()?);
+//! let logits = engine.forward(&mut [
+//!     Lane { sequence: &mut one, tokens: &[1, 2, 3], want: Want::Last },
+//!     Lane { sequence: &mut other, tokens: &[7], want: Want::Last },
+//! ])?;
+//! assert_eq!(logits.len(), 2);
+//! # Ok(())
+//! # }
 //! ```
+//!
+//! | file | job |
+//! |---|---|
+//! | `model` | an opened file, held against the schema |
+//! | `layers` | its tensors as fields, for any executor |
+//! | `sequence` | a conversation's state and its moments |
+//! | `executor` | ways to run a pass: `stock` (a ggml graph) |
+//! | `tap` | what a pass shows to who listens |
 
-use ggml_kernels::graph::{Graph, GraphError, Observer};
-use ggml_kernels::quant::TensorType;
+use std::path::Path;
+
+use ggml_kernels::backend::{Backend, DeviceKind};
 
 use crate::request::Token;
 
+mod error;
+mod executor;
+mod layers;
 mod model;
-mod pass;
+mod options;
 mod sequence;
+mod tap;
 
+pub use error::{Cause, LaneError, LoadError, PassError, StateError, Unfit};
 pub use model::Model;
+pub use options::{CacheType, Device, OnCpu, Options};
 pub use sequence::{Sequence, Snapshot};
+pub use tap::{Listener, Point, Tap};
 
-/// Where and how a model runs.
-#[derive(Debug, Clone)]
-pub struct Options {
-    pub device: Device,
-    /// CPU threads; `None` takes every core the process may use, or one for a very small model.
-    pub threads: Option<usize>,
-    /// Layers whose weights go to the device; `None` takes all. Nothing to a CPU.
-    pub gpu_layers: Option<usize>,
-    /// Element type of the MLA cache rows. KDA state is always f32.
-    pub cache_type: CacheType,
-    /// Longest sequence, in tokens; `None` takes the model's own `context_length`.
-    pub context: Option<usize>,
-    /// Tokens per prefill pass.
-    pub chunk: usize,
-}
+use executor::{Broken, Executor, Share, stock::Stock};
+use sequence::ModelId;
 
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            device: Device::Auto,
-            threads: None,
-            gpu_layers: None,
-            cache_type: CacheType::F16,
-            context: None,
-            chunk: 512,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Device {
-    Auto,
-    Cpu,
-    Cuda,
-    Metal,
-    Vulkan,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CacheType {
-    F32,
-    F16,
-    Bf16,
-    Q8_0,
-}
-
-/// Which positions of a pass the caller wants logits for.
+/// Which positions of a lane the caller wants logits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
     Nothing,
     Last,
     All,
+}
+
+/// One sequence's share of a pass. (`S`: other engines than ours, in tests.)
+#[derive(Debug)]
+pub struct Lane<'t, S = Sequence> {
+    pub sequence: &'t mut S,
+    pub tokens: &'t [Token],
+    pub want: Want,
 }
 
 /// `[n_rows, n_vocab]`, f32, row-major: one row per wanted position, oldest first.
@@ -82,6 +70,11 @@ pub struct Logits {
 }
 
 impl Logits {
+    /// Of rows of `n_vocab` values each.
+    pub fn new(n_vocab: usize, data: Vec<f32>) -> Logits {
+        debug_assert!(data.len().is_multiple_of(n_vocab.max(1)));
+        Logits { n_vocab, data }
+    }
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
         self.data.chunks_exact(self.n_vocab)
     }
@@ -90,39 +83,24 @@ impl Logits {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct LoadError(pub String);
-
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    #[error("the sequence holds {have} tokens and {more} more would pass the context of {limit}")]
-    ContextFull {
-        have: usize,
-        more: usize,
-        limit: usize,
-    },
-    #[error("token {token} is outside the vocabulary of {n_vocab}")]
-    NoSuchToken { token: Token, n_vocab: usize },
-    #[error("not enough memory for {what}: {bytes} bytes")]
-    OutOfMemory { what: &'static str, bytes: usize },
-    #[error("the backend failed: {0}")]
-    Backend(String),
-}
-
 /// Runs passes. One thread owns it (it may move between threads).
 #[derive(Debug)]
 pub struct Engine {
     model: Model,
-    cache: TensorType,
+    executor: Box<dyn Executor>,
+    id: ModelId,
     chunk: usize,
 }
 
 impl Engine {
-    pub fn new(model: Model, options: &Options) -> Result<Self, LoadError> {
-        Ok(Self {
+    /// Opens `path`; mapped weights are read when they are first touched.
+    pub fn open(path: &Path, options: &Options) -> Result<Engine, LoadError> {
+        let model = Model::open(path, options)?;
+        let executor = start(&model, options).map_err(LoadError::at(path))?;
+        Ok(Engine {
             model,
-            cache: model::cache_tensor_type(options.cache_type),
+            executor,
+            id: ModelId::next(),
             chunk: options.chunk.max(1),
         })
     }
@@ -131,120 +109,172 @@ impl Engine {
         &self.model
     }
 
-    pub fn sequence(&self) -> Result<Sequence, EngineError> {
-        Sequence::new(&self.model.weights.hparams, self.cache, &self.model.backend)
+    /// The device that it runs on, as people know it.
+    pub fn device(&self) -> &str {
+        self.executor.device()
     }
 
-    /// Feeds `tokens` (any number; longer than a chunk is split) and returns the wanted logits.
-    /// When memory runs out the sequence is as it was before the chunk that failed; after any
-    /// other failure of the backend it refuses further use.
-    pub fn forward(
+    /// A token's logits are the same bits whoever else is in the pass, and however its prompt was
+    /// cut.
+    pub fn is_batch_invariant(&self) -> bool {
+        self.executor.is_batch_invariant()
+    }
+
+    /// Bytes of the state of a sequence of so many tokens.
+    pub fn state_bytes(&self, tokens: usize) -> usize {
+        self.executor.state_bytes(tokens)
+    }
+
+    pub fn sequence(&self) -> Result<Sequence, StateError> {
+        Ok(Sequence {
+            state: self.executor.state()?,
+            len: 0,
+            model: self.id,
+            broken: false,
+        })
+    }
+
+    pub fn snapshot(&self, sequence: &Sequence) -> Snapshot {
+        Snapshot {
+            kept: self.executor.keep(&sequence.state, sequence.len),
+            len: sequence.len,
+            model: sequence.model,
+        }
+    }
+
+    pub fn restore(&self, snapshot: &Snapshot) -> Result<Sequence, StateError> {
+        if snapshot.model != self.id {
+            return Err(StateError::Foreign);
+        }
+        let state = self.executor.take_up(&snapshot.kept);
+        Ok(Sequence {
+            state: state.ok_or(StateError::Foreign)??,
+            len: snapshot.len,
+            model: self.id,
+            broken: false,
+        })
+    }
+
+    /// Feeds every lane its tokens, any number of them, and returns each lane's wanted logits.
+    pub fn forward(&mut self, lanes: &mut [Lane<'_>]) -> Result<Vec<Logits>, PassError> {
+        self.run(lanes, None)
+    }
+
+    /// As [`Engine::forward`], showing what happens to `listener`. Slow.
+    pub fn forward_heard(
+        &mut self,
+        lanes: &mut [Lane<'_>],
+        listener: &mut dyn Listener,
+    ) -> Result<Vec<Logits>, PassError> {
+        self.run(lanes, Some(listener))
+    }
+
+    /// One lane alone.
+    pub fn feed(
         &mut self,
         sequence: &mut Sequence,
         tokens: &[Token],
         want: Want,
-    ) -> Result<Logits, EngineError> {
-        self.feed(sequence, tokens, want, None)
+    ) -> Result<Logits, PassError> {
+        let lane = Lane {
+            sequence,
+            tokens,
+            want,
+        };
+        let logits = self.forward(&mut [lane])?.pop();
+        Ok(logits.unwrap_or_else(|| Logits::new(self.model.n_vocab(), Vec::new())))
     }
 
-    /// As [`Engine::forward`], showing each computed tensor to `observer`. Slow.
-    pub fn forward_observed(
+    fn run(
         &mut self,
-        sequence: &mut Sequence,
-        tokens: &[Token],
-        want: Want,
-        observer: &mut dyn Observer,
-    ) -> Result<Logits, EngineError> {
-        self.feed(sequence, tokens, want, Some(observer))
-    }
-
-    pub fn snapshot(&self, sequence: &Sequence) -> Result<Snapshot, EngineError> {
-        Ok(sequence.snapshot())
-    }
-
-    pub fn restore(&self, snapshot: &Snapshot) -> Result<Sequence, EngineError> {
-        let model = &self.model;
-        Sequence::restored(snapshot, &model.weights.hparams, self.cache, &model.backend)
-    }
-
-    fn feed(
-        &mut self,
-        sequence: &mut Sequence,
-        tokens: &[Token],
-        want: Want,
-        mut observer: Option<&mut dyn Observer>,
-    ) -> Result<Logits, EngineError> {
+        lanes: &mut [Lane<'_>],
+        mut listener: Option<&mut dyn Listener>,
+    ) -> Result<Vec<Logits>, PassError> {
+        for (lane, wish) in lanes.iter().enumerate() {
+            let refuse = |why| PassError::Refused { lane, why };
+            self.check(wish).map_err(refuse)?;
+        }
         let n_vocab = self.model.n_vocab();
-        if let Some(&token) = tokens.iter().find(|&&t| t as usize >= n_vocab) {
-            return Err(EngineError::NoSuchToken { token, n_vocab });
-        }
-        let (have, more, limit) = (sequence.len, tokens.len(), self.model.context());
-        if have.saturating_add(more) > limit {
-            return Err(EngineError::ContextFull { have, more, limit });
-        }
-        let mut data = Vec::new();
-        let chunks = tokens.len().div_ceil(self.chunk);
-        for (at, chunk) in tokens.chunks(self.chunk).enumerate() {
-            let want = match want {
-                Want::Last if at + 1 < chunks => Want::Nothing,
-                other => other,
-            };
-            let observer = observer.as_mut().map(|o| &mut **o as &mut dyn Observer);
-            let rows = self.pass(sequence, chunk, want, observer)?;
-            if data.is_empty() {
-                data = rows;
-            } else {
-                data.extend(rows);
+        let mut logits = vec![Vec::new(); lanes.len()];
+        let mut done = vec![0; lanes.len()];
+        loop {
+            let (mut room, mut who, mut shares) = (self.chunk, Vec::new(), Vec::new());
+            for (at, lane) in lanes.iter_mut().enumerate() {
+                let rest = &lane.tokens[done[at]..];
+                let tokens = &rest[..rest.len().min(room)];
+                if tokens.is_empty() {
+                    continue;
+                }
+                room -= tokens.len();
+                done[at] += tokens.len();
+                let is_last = tokens.len() == rest.len();
+                who.push(at);
+                shares.push(Share {
+                    state: &mut lane.sequence.state,
+                    past: lane.sequence.len,
+                    tokens,
+                    want: match lane.want {
+                        Want::Last if !is_last => Want::Nothing,
+                        want => want,
+                    },
+                });
+            }
+            if shares.is_empty() {
+                let of = |data| Logits::new(n_vocab, data);
+                return Ok(logits.into_iter().map(of).collect());
+            }
+            let listener = listener.as_mut().map(|l| &mut **l as &mut dyn Listener);
+            let fed: Vec<usize> = shares.iter().map(|s| s.tokens.len()).collect();
+            let passed = self.executor.pass(&mut shares, listener);
+            let rows = passed.map_err(|broken| fail(lanes, &who, broken))?;
+            for ((at, fed), rows) in who.into_iter().zip(fed).zip(rows) {
+                lanes[at].sequence.len += fed;
+                if logits[at].is_empty() {
+                    logits[at] = rows;
+                } else {
+                    logits[at].extend(rows);
+                }
             }
         }
-        Ok(Logits { n_vocab, data })
     }
 
-    fn pass(
-        &mut self,
-        sequence: &mut Sequence,
-        tokens: &[Token],
-        want: Want,
-        observer: Option<&mut dyn Observer>,
-    ) -> Result<Vec<f32>, EngineError> {
+    fn check(&self, lane: &Lane<'_>) -> Result<(), LaneError> {
+        let (n_vocab, sequence) = (self.model.n_vocab(), &*lane.sequence);
+        if sequence.model != self.id {
+            return Err(LaneError::Foreign);
+        }
         if sequence.broken {
-            let why = "an earlier pass of this sequence failed half-way";
-            return Err(EngineError::Backend(why.into()));
+            return Err(LaneError::Broken);
         }
-        let len = sequence.len + tokens.len();
-        sequence.reserve(len, &self.model.backend)?;
-        match run(&mut self.model, sequence, tokens, want, observer) {
-            Ok(logits) => {
-                sequence.len = len;
-                Ok(logits)
-            }
-            Err(e) => {
-                let before_computing = !matches!(
-                    e,
-                    GraphError::Backend(ggml_kernels::backend::BackendError::Compute(_))
-                );
-                sequence.broken |= !before_computing;
-                Err(EngineError::Backend(e.to_string()))
-            }
+        if let Some(&token) = lane.tokens.iter().find(|&&t| t as usize >= n_vocab) {
+            return Err(LaneError::NoSuchToken { token, n_vocab });
         }
+        let (have, more) = (sequence.len, lane.tokens.len());
+        let limit = self.model.context();
+        if have.saturating_add(more) > limit {
+            return Err(LaneError::ContextFull { have, more, limit });
+        }
+        Ok(())
     }
 }
 
-fn run(
-    model: &mut Model,
-    sequence: &mut Sequence,
-    tokens: &[Token],
-    want: Want,
-    observer: Option<&mut dyn Observer>,
-) -> Result<Vec<f32>, GraphError> {
-    let Model {
-        weights, backend, ..
-    } = model;
-    let graph = Graph::new(pass::tensors_needed(&weights.hparams))?;
-    let logits = pass::build(&graph, weights, sequence, tokens, want)?;
-    match observer {
-        Some(observer) => graph.compute_observed(backend, observer)?,
-        None => graph.compute(backend)?,
+fn fail(lanes: &mut [Lane<'_>], who: &[usize], broken: Broken) -> PassError {
+    for &at in who {
+        lanes[at].sequence.broken |= !broken.states_are_whole;
     }
-    logits.map_or(Ok(Vec::new()), |logits| graph.read(logits))
+    broken.cause.into()
+}
+
+fn start(model: &Model, options: &Options) -> Result<Box<dyn Executor>, Unfit> {
+    let kind = match options.device {
+        Device::Auto => DeviceKind::Auto,
+        Device::Cpu => DeviceKind::Cpu,
+        Device::Cuda => DeviceKind::Gpu("CUDA"),
+        Device::Metal => DeviceKind::Gpu("M"),
+        Device::Vulkan => DeviceKind::Gpu("Vulkan"),
+    };
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = options.threads.unwrap_or_else(cores);
+    let backend = Backend::open(kind, threads)?;
+    Ok(Box::new(Stock::new(model, backend, options)?))
 }

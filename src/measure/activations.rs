@@ -3,12 +3,11 @@
 
 use std::collections::HashMap;
 
-use ggml_kernels::graph::{Node, Observer};
 use quantize::imatrix::Sums;
-use quantize::schema;
+use quantize::schema::{self, Role};
 
 use super::{MeasureError, PIECE, Step, Text, went_on};
-use crate::engine::{Engine, Want};
+use crate::engine::{Engine, Lane, Listener, Tap, Want};
 
 /// Reads `text`; the sums of every weight that took part in a product, in no order.
 pub fn collect(
@@ -21,7 +20,12 @@ pub fn collect(
         let mut sequence = engine.sequence()?;
         for tokens in chunk.chunks(PIECE) {
             // All positions: with fewer wanted, the last layer's experts would see only those.
-            engine.forward_observed(&mut sequence, tokens, Want::All, &mut collector)?;
+            let lane = Lane {
+                sequence: &mut sequence,
+                tokens,
+                want: Want::All,
+            };
+            engine.forward_heard(&mut [lane], &mut collector)?;
             if let Some((tensor, what)) = collector.fault.take() {
                 return Err(MeasureError::Activations { tensor, what });
             }
@@ -32,12 +36,13 @@ pub fn collect(
 }
 
 struct Collector {
-    weights: HashMap<String, Weight>,
+    weights: HashMap<(Option<usize>, Role), Weight>,
     /// The first tensor that could not be followed, and why.
     fault: Option<(String, &'static str)>,
 }
 
 struct Weight {
+    name: String,
     row: usize,
     matrices: usize,
     experts: bool,
@@ -53,14 +58,16 @@ impl Collector {
         let weights = specs.into_iter().map(|spec| {
             let matrices = spec.shape.get(2).map_or(1, |&n| n as usize);
             let experts = spec.role.is_stacked_experts();
+            let at = (spec.layer, spec.role);
             let weight = Weight {
                 row: spec.shape[0] as usize,
                 matrices,
                 experts,
                 squares: Vec::new(),
                 counts: vec![0; if experts { matrices } else { 1 }],
+                name: spec.name,
             };
-            (spec.name, weight)
+            (at, weight)
         });
         Self {
             weights: weights.collect(),
@@ -69,10 +76,10 @@ impl Collector {
     }
 
     fn finish(self) -> Vec<Sums> {
-        let met = self.weights.into_iter();
-        let met = met.filter(|(_, weight)| !weight.squares.is_empty());
-        let sums = met.map(|(name, weight)| Sums {
-            name,
+        let met = self.weights.into_values();
+        let met = met.filter(|weight| !weight.squares.is_empty());
+        let sums = met.map(|weight| Sums {
+            name: weight.name,
             squares: weight.squares,
             counts: weight.counts,
         });
@@ -80,80 +87,42 @@ impl Collector {
     }
 }
 
-impl Observer for Collector {
-    fn wants(&mut self, node: &Node<'_>) -> bool {
-        let product = matches!(node.op(), "MUL_MAT" | "MUL_MAT_ID");
-        product
-            && node
-                .source_name(0)
-                .is_some_and(|name| self.weights.contains_key(name))
-    }
-
-    fn observe(&mut self, node: &Node<'_>) {
-        let Some((name, weight)) = node.source_name(0).and_then(|name| {
-            let weight = self.weights.get_mut(name)?;
-            Some((name, weight))
-        }) else {
+impl Listener for Collector {
+    fn hear(&mut self, tap: Tap<'_>) {
+        let Tap::Input {
+            layer,
+            role,
+            matrix,
+            rows,
+        } = tap
+        else {
             return;
         };
-        let followed = if weight.experts {
-            weight.follow_experts(node)
-        } else {
-            weight.follow(node)
+        let Some(weight) = self.weights.get_mut(&(layer, role)) else {
+            return;
         };
-        if let Err(why) = followed {
-            self.fault.get_or_insert((name.to_owned(), why));
+        if !weight.add(matrix, rows) {
+            let tensor = weight.name.clone();
+            self.fault.get_or_insert((tensor, "not finite"));
         }
     }
 }
 
 impl Weight {
-    /// Inputs `[row, tokens, matrices]`, whatever their strides; with more stacks of inputs than
-    /// matrices, each matrix meets several.
-    fn follow(&mut self, node: &Node<'_>) -> Result<(), &'static str> {
+    /// False: what met it is not finite.
+    fn add(&mut self, matrix: usize, rows: &[f32]) -> bool {
         self.squares.resize(self.matrices * self.row, 0.0);
-        let mut rows = 0;
-        let read = node.each_source_row(1, &mut |[_, stack, _], x| {
-            self.add(stack % self.matrices, x);
-            rows += 1;
-        });
-        self.counts[0] += rows / self.matrices as u64;
-        self.judge(read)
-    }
-
-    /// Inputs `[row, used or 1, tokens]` and who takes them, `[used, tokens]`.
-    fn follow_experts(&mut self, node: &Node<'_>) -> Result<(), &'static str> {
-        self.squares.resize(self.matrices * self.row, 0.0);
-        let (Some(ids), Some([_, slots, ..])) = (node.source_indices(2), node.source_ne(1)) else {
-            return self.judge(false);
-        };
-        let read = node.each_source_row(1, &mut |[slot, token, _], x| {
-            for (at, &expert) in ids[token].iter().enumerate() {
-                // One input for all the token's experts, or one each.
-                if at % slots == slot {
-                    self.counts[expert as usize] += 1;
-                    self.add(expert as usize, x);
-                }
-            }
-        });
-        self.judge(read)
-    }
-
-    fn judge(&self, read: bool) -> Result<(), &'static str> {
-        if !read {
-            return Err("not f32");
-        }
-        if self.squares.iter().all(|x| x.is_finite()) {
-            Ok(())
-        } else {
-            Err("not finite")
-        }
-    }
-
-    fn add(&mut self, matrix: usize, x: &[f32]) {
         let squares = &mut self.squares[matrix * self.row..(matrix + 1) * self.row];
-        for (sum, &x) in squares.iter_mut().zip(x) {
-            *sum += f64::from(x) * f64::from(x);
+        for x in rows.chunks_exact(self.row) {
+            for (sum, &x) in squares.iter_mut().zip(x) {
+                *sum += f64::from(x) * f64::from(x);
+            }
         }
+        let count = if self.experts { matrix } else { 0 };
+        // Heads share a count: each meets every token.
+        if self.experts || matrix == 0 {
+            self.counts[count] += (rows.len() / self.row) as u64;
+        }
+        squares.iter().all(|x| x.is_finite())
     }
 }

@@ -11,7 +11,7 @@ mod divergence;
 pub use activations::collect;
 pub use divergence::{Divergence, Estimate, Summary};
 
-use crate::engine::{Engine, EngineError, Want};
+use crate::engine::{Engine, PassError, StateError, Want};
 use crate::request::Token;
 use crate::text::tokenizer::{Specials, Tokenizer};
 
@@ -89,7 +89,9 @@ impl Text {
 #[derive(Debug, thiserror::Error)]
 pub enum MeasureError {
     #[error(transparent)]
-    Engine(#[from] EngineError),
+    Pass(#[from] PassError),
+    #[error(transparent)]
+    State(#[from] StateError),
     #[error("chunk {chunk}, token {position}: a logit of {model} is not finite")]
     Logits {
         model: char,
@@ -125,14 +127,14 @@ pub fn compare(
     for (at, chunk) in text.each().enumerate() {
         let (mut in_a, mut in_b) = (a.sequence()?, b.sequence()?);
         let (before, scored) = chunk.split_at(chunk.len() / 2);
-        a.forward(&mut in_a, before, Want::Nothing)?;
-        b.forward(&mut in_b, before, Want::Nothing)?;
+        a.feed(&mut in_a, before, Want::Nothing)?;
+        b.feed(&mut in_b, before, Want::Nothing)?;
         went_on(step, before.len())?;
         // The last token of a chunk foretells nothing that is known.
         let mut position = before.len();
         for piece in scored.chunks(PIECE) {
-            let rows_a = a.forward(&mut in_a, piece, Want::All)?;
-            let rows_b = b.forward(&mut in_b, piece, Want::All)?;
+            let rows_a = a.feed(&mut in_a, piece, Want::All)?;
+            let rows_b = b.feed(&mut in_b, piece, Want::All)?;
             for (row_a, row_b) in rows_a.rows().zip(rows_b.rows()) {
                 position += 1;
                 let Some(&next) = chunk.get(position) else {

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::{Admitted, Model, Style};
-use crate::engine::{EngineError, Want};
+use crate::engine::{Lane, LaneError, Logits, PassError, StateError, Want};
 use crate::request::{Caller, Event, Sampling, Stop, Token};
 
 pub const N_VOCAB: usize = 256;
-/// Feeding this token is an error of the backend, the next one a panic.
+/// Feeding this token is refused, the next one is a panic.
 pub const POISON: Token = 250;
 pub const BOMB: Token = 251;
 
@@ -45,55 +45,62 @@ impl Fake {
         let alive = self.alive.clone();
         State { hash, len, alive }
     }
+
+    fn run(&self, lane: &mut Lane<'_, State>) -> Logits {
+        let Lane {
+            sequence,
+            tokens,
+            want,
+        } = lane;
+        self.fed.fetch_add(tokens.len(), Relaxed);
+        let (mut width, mut rows) = (N_VOCAB, Vec::new());
+        for (i, &token) in tokens.iter().enumerate() {
+            assert_ne!(token, BOMB, "a token that explodes");
+            let mixed = (sequence.hash ^ u64::from(token)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            sequence.hash = mixed ^ (mixed >> 29);
+            sequence.len += 1;
+            if *want == Want::All || *want == Want::Last && i + 1 == tokens.len() {
+                let favourite = match self.script.get(&sequence.len) {
+                    Some(&token) => token as usize,
+                    None => (sequence.hash % 200) as usize,
+                };
+                // What it is told to say may lie beyond what it would say.
+                width = N_VOCAB.max(favourite + 1);
+                let mut logits: Vec<f32> = (0..width)
+                    .map(|t| ((sequence.hash >> (t % 40)) & 7) as f32 / 4.0)
+                    .collect();
+                logits[favourite] = 9.0;
+                rows.extend(logits);
+            }
+        }
+        Logits::new(width, rows)
+    }
 }
 
 impl Model for Fake {
     type Sequence = State;
     type Snapshot = (u64, usize);
 
-    fn sequence(&mut self) -> Result<State, EngineError> {
+    fn sequence(&mut self) -> Result<State, StateError> {
         Ok(self.state(7, 0))
     }
 
-    fn forward(
-        &mut self,
-        sequence: &mut State,
-        tokens: &[Token],
-        want: Want,
-        row: &mut dyn FnMut(&[f32]),
-    ) -> Result<(), EngineError> {
+    fn forward(&mut self, lanes: &mut [Lane<'_, State>]) -> Result<Vec<Logits>, PassError> {
         std::thread::sleep(self.pause);
-        self.fed.fetch_add(tokens.len(), Relaxed);
-        for (i, &token) in tokens.iter().enumerate() {
-            match token {
-                POISON => return Err(EngineError::Backend("a poisoned token".into())),
-                BOMB => panic!("a token that explodes"),
-                _ => {}
-            }
-            let mixed = (sequence.hash ^ u64::from(token)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            sequence.hash = mixed ^ (mixed >> 29);
-            sequence.len += 1;
-            if want == Want::All || want == Want::Last && i + 1 == tokens.len() {
-                let favourite = match self.script.get(&sequence.len) {
-                    Some(&token) => token as usize,
-                    None => (sequence.hash % 200) as usize,
-                };
-                // What it is told to say may lie beyond what it would say.
-                let mut logits: Vec<f32> = (0..N_VOCAB.max(favourite + 1))
-                    .map(|t| ((sequence.hash >> (t % 40)) & 7) as f32 / 4.0)
-                    .collect();
-                logits[favourite] = 9.0;
-                row(&logits);
-            }
+        let poisoned = |lane: &Lane<'_, State>| lane.tokens.contains(&POISON);
+        if let Some(lane) = lanes.iter().position(poisoned) {
+            let (token, n_vocab) = (POISON, N_VOCAB);
+            let why = LaneError::NoSuchToken { token, n_vocab };
+            return Err(PassError::Refused { lane, why });
         }
-        Ok(())
+        Ok(lanes.iter_mut().map(|lane| self.run(lane)).collect())
     }
 
-    fn snapshot(&mut self, sequence: &State) -> Result<(u64, usize), EngineError> {
-        Ok((sequence.hash, sequence.len))
+    fn snapshot(&mut self, sequence: &State) -> (u64, usize) {
+        (sequence.hash, sequence.len)
     }
 
-    fn restore(&mut self, &(hash, len): &(u64, usize)) -> Result<State, EngineError> {
+    fn restore(&mut self, &(hash, len): &(u64, usize)) -> Result<State, StateError> {
         Ok(self.state(hash, len))
     }
 

@@ -17,10 +17,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-pub use model::Model;
+pub use model::{Fault, Model};
 pub use stats::Stats;
 
-use crate::engine::EngineError;
 use crate::request::{Caller, Event, Failure, Refusal, Sampling, Stop, Token};
 use crate::text::{Constraint, Expect, Tokenizer};
 use beside::Beside;
@@ -354,7 +353,7 @@ impl<M: Model> Runner<M> {
     }
 }
 
-fn failed(e: &EngineError) -> Event {
+fn failed(e: &Fault) -> Event {
     Event::Failed(Failure::Engine(e.to_string()))
 }
 

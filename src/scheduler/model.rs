@@ -1,53 +1,53 @@
 //! What the scheduler needs of an engine, so that its decisions can be tested without one.
 
-use crate::engine::{Engine, EngineError, Sequence, Snapshot, Want};
-use crate::request::Token;
+use crate::engine::{Engine, Lane, Logits, PassError, Sequence, Snapshot, StateError};
+use crate::text::ConstraintError;
 
-/// Runs passes over sequences. One thread owns it.
+/// Runs passes over any number of lanes. One thread owns it.
 pub trait Model {
     type Sequence;
     type Snapshot;
 
-    fn sequence(&mut self) -> Result<Self::Sequence, EngineError>;
-    /// Feeds `tokens`; `row` gets the logits (`[n_vocab]`) of each wanted position, oldest first.
-    fn forward(
-        &mut self,
-        sequence: &mut Self::Sequence,
-        tokens: &[Token],
-        want: Want,
-        row: &mut dyn FnMut(&[f32]),
-    ) -> Result<(), EngineError>;
-    fn snapshot(&mut self, sequence: &Self::Sequence) -> Result<Self::Snapshot, EngineError>;
-    fn restore(&mut self, snapshot: &Self::Snapshot) -> Result<Self::Sequence, EngineError>;
+    fn sequence(&mut self) -> Result<Self::Sequence, StateError>;
+    /// Feeds every lane; each lane's wanted logits.
+    fn forward(&mut self, lanes: &mut [Lane<'_, Self::Sequence>])
+    -> Result<Vec<Logits>, PassError>;
+    fn snapshot(&mut self, sequence: &Self::Sequence) -> Self::Snapshot;
+    fn restore(&mut self, snapshot: &Self::Snapshot) -> Result<Self::Sequence, StateError>;
     /// Bytes of state that the sequence, or a snapshot of it, holds now.
     fn bytes(sequence: &Self::Sequence) -> usize;
+}
+
+/// Why one request cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error(transparent)]
+    Pass(#[from] PassError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
+    #[error("no token can follow: no logits, or the grammar allows none")]
+    NoToken,
 }
 
 impl Model for Engine {
     type Sequence = Sequence;
     type Snapshot = Snapshot;
 
-    fn sequence(&mut self) -> Result<Sequence, EngineError> {
+    fn sequence(&mut self) -> Result<Sequence, StateError> {
         Engine::sequence(self)
     }
 
-    fn forward(
-        &mut self,
-        sequence: &mut Sequence,
-        tokens: &[Token],
-        want: Want,
-        row: &mut dyn FnMut(&[f32]),
-    ) -> Result<(), EngineError> {
-        let logits = Engine::forward(self, sequence, tokens, want)?;
-        logits.rows().for_each(row);
-        Ok(())
+    fn forward(&mut self, lanes: &mut [Lane<'_>]) -> Result<Vec<Logits>, PassError> {
+        Engine::forward(self, lanes)
     }
 
-    fn snapshot(&mut self, sequence: &Sequence) -> Result<Snapshot, EngineError> {
+    fn snapshot(&mut self, sequence: &Sequence) -> Snapshot {
         Engine::snapshot(self, sequence)
     }
 
-    fn restore(&mut self, snapshot: &Snapshot) -> Result<Sequence, EngineError> {
+    fn restore(&mut self, snapshot: &Snapshot) -> Result<Sequence, StateError> {
         Engine::restore(self, snapshot)
     }
 

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::beside::{Beside, Mask};
 use super::deliver::Outbox;
-use super::model::Model;
+use super::model::{Fault, Model};
 use super::plan::{Cost, DECODE_COST, Standing, prefill_cost};
 use super::prefixes::Prefixes;
 use super::{Admitted, Style, failed};
-use crate::engine::{EngineError, Want};
+use crate::engine::{Lane, Logits, PassError, Want};
 use crate::request::{Event, FinishReason, Part, Token, TokenLogprob, Usage};
 use crate::sampler::{Sampler, logprobs};
 use crate::text::{Constraint, ConstraintError, Delta, ReplyReader, TextStream, Tokenizer};
@@ -151,7 +151,7 @@ impl<M: Model> Running<M> {
         model: &mut M,
         tokenizer: &Tokenizer,
         prefixes: &mut Prefixes<M::Snapshot>,
-    ) -> Result<Running<M>, Box<(Admitted, EngineError)>> {
+    ) -> Result<Running<M>, Box<(Admitted, Fault)>> {
         let uid = request.caller.uid;
         // Scores of the prompt need all of its logits.
         let found = match request.scores_prompt {
@@ -164,7 +164,7 @@ impl<M: Model> Running<M> {
         };
         let (sequence, cached) = match begun {
             Ok(begun) => begun,
-            Err(e) => return Err(Box::new((request, e))),
+            Err(e) => return Err(Box::new((request, e.into()))),
         };
         Ok(Running {
             standing: Standing { id, uid },
@@ -202,15 +202,13 @@ impl<M: Model> Running<M> {
         prefixes: &mut Prefixes<M::Snapshot>,
         beside: &mut Beside,
         chunk: usize,
-    ) -> Result<Cost, EngineError> {
+    ) -> Result<Cost, Fault> {
         match self.phase {
             Phase::Prefilling => self.prefill(model, tokenizer, prefixes, beside, chunk),
             Phase::Decoding { last } => {
-                let mut logits = Vec::new();
-                let row = &mut |row: &[f32]| logits = row.to_vec();
-                let pass = || model.forward(&mut self.sequence, &[last], Want::Last, row);
+                let pass = || alone(model, &mut self.sequence, &[last], Want::Last);
                 let (passed, mask) = beside.run(&mut self.choice.constraint, pass);
-                passed?;
+                let logits = passed?.last().map_or_else(Vec::new, <[f32]>::to_vec);
                 self.fed.push(last);
                 self.accept(logits, mask, model, tokenizer, prefixes)?;
                 Ok(DECODE_COST)
@@ -226,7 +224,7 @@ impl<M: Model> Running<M> {
         prefixes: &mut Prefixes<M::Snapshot>,
         beside: &mut Beside,
         chunk: usize,
-    ) -> Result<Cost, EngineError> {
+    ) -> Result<Cost, Fault> {
         let prompt = &self.request.prompt;
         let done = self.fed.len();
         let scores = self.request.scores_prompt;
@@ -254,19 +252,18 @@ impl<M: Model> Running<M> {
         // Logits at position i are about token i + 1.
         let mut about = if scores { done + 1 } else { end };
         let mut last_row = Vec::new();
-        let row = &mut |row: &[f32]| {
+        let mut pass = || alone(model, &mut self.sequence, &prompt[done..end], want);
+        let (passed, mask) = match is_last {
+            true => beside.run(&mut self.choice.constraint, pass),
+            false => (pass(), None),
+        };
+        for row in passed?.rows() {
             match prompt.get(about) {
                 Some(&token) => scored.push(logprobs(row, token, n_top)),
                 None => last_row = row.to_vec(),
             }
             about += 1;
-        };
-        let mut pass = || model.forward(&mut self.sequence, &prompt[done..end], want, row);
-        let (passed, mask) = match is_last {
-            true => beside.run(&mut self.choice.constraint, pass),
-            false => (pass(), None),
-        };
-        passed?;
+        }
         self.fed.extend_from_slice(&prompt[done..end]);
         if !scored.is_empty() {
             self.outbox.push(Event::Prompt(scored));
@@ -284,7 +281,7 @@ impl<M: Model> Running<M> {
         model: &mut M,
         tokenizer: &Tokenizer,
         prefixes: &mut Prefixes<M::Snapshot>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<(), Fault> {
         if self.request.max_tokens == 0 {
             for choice in 0..self.request.n {
                 let reason = FinishReason::Length;
@@ -299,7 +296,7 @@ impl<M: Model> Running<M> {
         }
         if self.request.n > 1 {
             self.fork = Some(Fork {
-                snapshot: model.snapshot(&self.sequence)?,
+                snapshot: model.snapshot(&self.sequence),
                 logits: logits.clone(),
             });
         }
@@ -315,14 +312,10 @@ impl<M: Model> Running<M> {
         model: &mut M,
         tokenizer: &Tokenizer,
         prefixes: &mut Prefixes<M::Snapshot>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<(), Fault> {
         loop {
             let chosen = self.choice.choose(&logits, mask.take());
-            let chosen = chosen.map_err(|e| EngineError::Backend(e.to_string()))?;
-            let Some(token) = chosen else {
-                let why = "no token can follow: no logits, or the grammar allows none";
-                return Err(EngineError::Backend(why.into()));
-            };
+            let token = chosen?.ok_or(Fault::NoToken)?;
             self.choice.n_tokens += 1;
             self.usage.completion_tokens += 1;
             let logprob = self.request.logprobs.map(|n| logprobs(&logits, token, n));
@@ -380,7 +373,7 @@ impl<M: Model> Running<M> {
     }
 
     /// Nothing more will run; the caller is told why.
-    pub fn fail(&mut self, e: &EngineError) {
+    pub fn fail(&mut self, e: &Fault) {
         self.phase = Phase::Finished;
         self.outbox.push(failed(e));
     }
@@ -390,16 +383,29 @@ impl<M: Model> Running<M> {
         self.outbox.push(Event::Done(self.usage));
     }
 
-    /// Only conversations come back; and a state that cannot be kept is no reason to fail.
+    /// Only conversations come back.
     fn keep_prefix(&self, model: &mut M, prefixes: &mut Prefixes<M::Snapshot>) {
         let bytes = M::bytes(&self.sequence);
         let uid = self.standing.uid;
         let worth = matches!(self.request.style, Style::Chat(_)) && prefixes.has_room_for(bytes);
         if worth && !prefixes.holds(uid, &self.fed) {
-            match model.snapshot(&self.sequence) {
-                Ok(snapshot) => prefixes.keep(uid, self.fed.clone(), snapshot, bytes),
-                Err(e) => log::debug!("a state of {bytes} bytes was not kept: {e}"),
-            }
+            let snapshot = model.snapshot(&self.sequence);
+            prefixes.keep(uid, self.fed.clone(), snapshot, bytes);
         }
     }
+}
+
+fn alone<M: Model>(
+    model: &mut M,
+    sequence: &mut M::Sequence,
+    tokens: &[Token],
+    want: Want,
+) -> Result<Logits, PassError> {
+    let lane = Lane {
+        sequence,
+        tokens,
+        want,
+    };
+    let logits = model.forward(&mut [lane])?.pop();
+    Ok(logits.unwrap_or_else(|| Logits::new(1, Vec::new())))
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use deltad::engine::{CacheType, Device, Engine, Model, Options};
+use deltad::engine::{CacheType, Device, Engine, Options};
 use quantize::convert::{Conversion, Input, Silent};
 use safetensors::SafeTensors;
 
@@ -60,7 +60,7 @@ pub fn options(cache_type: CacheType, chunk: usize) -> Options {
 
 pub fn engine(model: &Converted, cache_type: CacheType, chunk: usize) -> Engine {
     let options = options(cache_type, chunk);
-    Engine::new(Model::open(&model.path, &options).unwrap(), &options).unwrap()
+    Engine::open(&model.path, &options).unwrap()
 }
 
 pub struct Golden(Vec<u8>);

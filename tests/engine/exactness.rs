@@ -3,8 +3,7 @@
 use crate::checkpoint::{
     Converted, FIXTURES, Golden, argmax, convert, convert_trained, engine, log_softmax,
 };
-use deltad::engine::{CacheType, Want};
-use ggml_kernels::graph::{Node, Observer};
+use deltad::engine::{CacheType, Lane, Listener, Point, Tap, Want};
 use std::collections::HashMap;
 
 /// The contract of an F32 file with an f32 cache is 1e-3. Measured at worst: 1.6e-4 (`tiny`).
@@ -32,7 +31,7 @@ fn distance(name: &str, model: &Converted, cache: CacheType, chunk: usize) -> Di
         let wanted = golden.f32(&format!("logits.{n}")).unwrap();
         let wanted: Vec<&[f32]> = wanted.chunks_exact(engine.model().n_vocab()).collect();
         let mut sequence = engine.sequence().unwrap();
-        let logits = engine.forward(&mut sequence, &tokens, Want::All).unwrap();
+        let logits = engine.feed(&mut sequence, &tokens, Want::All).unwrap();
         assert_eq!(logits.rows().len(), n);
         for (got, want) in logits.rows().skip(n - wanted.len()).zip(wanted) {
             same += usize::from(argmax(got) == argmax(want));
@@ -92,7 +91,7 @@ fn greedy_tokens_are_the_references() {
         let mut feed = golden.tokens("greedy.prompt");
         let mut got = Vec::new();
         while got.len() < wanted.len() {
-            let logits = engine.forward(&mut sequence, &feed, Want::Last).unwrap();
+            let logits = engine.feed(&mut sequence, &feed, Want::Last).unwrap();
             feed = vec![argmax(logits.last().unwrap())];
             got.push(feed[0]);
         }
@@ -109,7 +108,7 @@ fn a_trained_model_reads_a_long_text_as_the_reference_does() {
     let model = convert_trained("f32");
     let mut engine = engine(&model, CacheType::F32, 512);
     let mut sequence = engine.sequence().unwrap();
-    let logits = engine.forward(&mut sequence, &tokens, Want::All).unwrap();
+    let logits = engine.feed(&mut sequence, &tokens, Want::All).unwrap();
     let rows: Vec<&[f32]> = logits.rows().collect();
     let mut worst = 0f64;
     for (&at, want) in positions.iter().zip(wanted.chunks_exact(rows[0].len())) {
@@ -122,18 +121,15 @@ fn a_trained_model_reads_a_long_text_as_the_reference_does() {
     assert!(worst < TRAINED_TOLERANCE, "{worst:e}");
 }
 
-/// Keeps the named tensors of a pass.
+/// Keeps the rows between the layers of a pass.
 #[derive(Default)]
-struct Hidden(HashMap<String, Vec<f32>>);
+struct Hidden(HashMap<Point, Vec<f32>>);
 
-impl Observer for Hidden {
-    fn wants(&mut self, node: &Node<'_>) -> bool {
-        let name = node.name();
-        name == "embd" || name == "result_norm" || name.starts_with("l_out-")
-    }
-    fn observe(&mut self, node: &Node<'_>) {
-        self.0
-            .insert(node.name().to_owned(), node.values().unwrap());
+impl Listener for Hidden {
+    fn hear(&mut self, tap: Tap<'_>) {
+        if let Tap::Hidden { at, rows } = tap {
+            self.0.entry(at).or_default().extend(rows);
+        }
     }
 }
 
@@ -150,9 +146,12 @@ fn hidden_states_are_the_references_layer_by_layer() {
             let tokens = golden.tokens(&format!("tokens.{n}"));
             let mut hidden = Hidden::default();
             let mut sequence = engine.sequence().unwrap();
-            engine
-                .forward_observed(&mut sequence, &tokens, Want::All, &mut hidden)
-                .unwrap();
+            let lane = Lane {
+                sequence: &mut sequence,
+                tokens: &tokens,
+                want: Want::All,
+            };
+            engine.forward_heard(&mut [lane], &mut hidden).unwrap();
             for at in 0..=layers {
                 let Some(wanted) = golden.f32(&format!("hidden.{n}.{at}")) else {
                     continue;
@@ -160,16 +159,16 @@ fn hidden_states_are_the_references_layer_by_layer() {
                 // The reference lists the embedding, each layer's output but the last's, and
                 // the final norm's.
                 let node = match at {
-                    0 => "embd".to_owned(),
-                    at if at == layers => "result_norm".to_owned(),
-                    at => format!("l_out-{}", at - 1),
+                    0 => Point::Embedding,
+                    at if at == layers => Point::OutputNorm,
+                    at => Point::After { layer: at - 1 },
                 };
                 let got = &hidden.0[&node];
-                assert_eq!(got.len(), wanted.len(), "{name} {node}");
+                assert_eq!(got.len(), wanted.len(), "{name} {node:?}");
                 let size = wanted.iter().fold(0f32, |m, v| m.max(v.abs()));
                 let off = got.iter().zip(&wanted).map(|(g, w)| (g - w).abs());
                 let off = off.fold(0f32, f32::max) / size;
-                assert!(off < HIDDEN_TOLERANCE, "{name} {n} {node}: {off:e}");
+                assert!(off < HIDDEN_TOLERANCE, "{name} {n} {node:?}: {off:e}");
                 compared += 1;
             }
         }

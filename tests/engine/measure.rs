@@ -4,11 +4,10 @@
 use std::collections::BTreeMap;
 
 use crate::checkpoint::{Converted, FIXTURES, convert, engine};
-use deltad::engine::{CacheType, Engine, Want};
+use deltad::engine::{CacheType, Engine, Lane, Listener, Point, Tap, Want};
 use deltad::measure::{self, Text};
 use deltad::text::{Specials, Tokenizer};
 use ggml_kernels::gguf::GgufFile;
-use ggml_kernels::graph::{Node, Observer};
 use quantize::imatrix::{Imatrix, Record, Sums, write};
 use quantize::schema::{self, Role};
 
@@ -38,41 +37,67 @@ fn collected(engine: &mut Engine) -> BTreeMap<String, Sums> {
     sums.into_iter().map(|s| (s.name.clone(), s)).collect()
 }
 
-/// Values of named tensors, and of the products of named weights, pass after pass.
-struct Watch<'a> {
-    names: &'a [&'a str],
-    seen: BTreeMap<String, Vec<f32>>,
+/// What meets some weights, and the rows before the head, pass after pass.
+struct Watch {
+    weights: Vec<(Option<usize>, Role)>,
+    /// Heads and experts one after another, as they come.
+    seen: BTreeMap<(Option<usize>, Role), Vec<f32>>,
+    normed: Vec<f32>,
 }
 
-impl Observer for Watch<'_> {
-    fn wants(&mut self, node: &Node<'_>) -> bool {
-        let product = node.source_name(0).filter(|_| node.op() == "MUL_MAT");
-        self.names.contains(&node.name()) || product.is_some_and(|n| self.names.contains(&n))
-    }
-    fn observe(&mut self, node: &Node<'_>) {
-        let own = self.names.contains(&node.name());
-        let name = if own {
-            node.name()
-        } else {
-            node.source_name(0).unwrap()
-        };
-        let values = self.seen.entry(name.to_owned()).or_default();
-        values.extend(node.values().unwrap());
+impl Listener for Watch {
+    fn hear(&mut self, tap: Tap<'_>) {
+        match tap {
+            Tap::Input {
+                layer, role, rows, ..
+            } if self.weights.contains(&(layer, role)) => {
+                self.seen.entry((layer, role)).or_default().extend(rows);
+            }
+            Tap::Hidden {
+                at: Point::OutputNorm,
+                rows,
+            } => self.normed.extend(rows),
+            _ => {}
+        }
     }
 }
 
 /// The same tokens as [`text`]'s, read plainly.
-fn watched(engine: &mut Engine, names: &[&str]) -> BTreeMap<String, Vec<f32>> {
+fn watched(engine: &mut Engine, weights: Vec<(Option<usize>, Role)>) -> Watch {
     let tokens = tokenizer(engine).encode(&words(), Specials::Parse);
-    let seen = BTreeMap::new();
-    let mut watch = Watch { names, seen };
+    let mut watch = Watch {
+        weights,
+        seen: BTreeMap::new(),
+        normed: Vec::new(),
+    };
     for chunk in tokens.chunks_exact(CHUNK).take(3) {
         let mut sequence = engine.sequence().unwrap();
-        engine
-            .forward_observed(&mut sequence, chunk, Want::All, &mut watch)
-            .unwrap();
+        let lane = Lane {
+            sequence: &mut sequence,
+            tokens: chunk,
+            want: Want::All,
+        };
+        engine.forward_heard(&mut [lane], &mut watch).unwrap();
     }
-    watch.seen
+    watch
+}
+
+/// The product of `x` with the F32 weight `name`, in plain sums.
+fn queries(model: &Converted, x: &[f32], name: &str) -> Vec<f32> {
+    let file = GgufFile::open(&model.path).unwrap();
+    let tensor = file.tensor(name).unwrap();
+    let width = tensor.ne[0] as usize;
+    let values = file.data(tensor).chunks_exact(4);
+    let values: Vec<f32> = values
+        .map(|v| f32::from_le_bytes(v.try_into().unwrap()))
+        .collect();
+    let dot = |x: &[f32], w: &[f32]| {
+        let products = x.iter().zip(w).map(|(&x, &w)| f64::from(x) * f64::from(w));
+        products.sum::<f64>() as f32
+    };
+    let rows = x.chunks_exact(width);
+    rows.flat_map(|x| values.chunks_exact(width).map(move |w| dot(x, w)))
+        .collect()
 }
 
 fn squares(rows: &[f32], row: usize) -> Vec<f64> {
@@ -102,13 +127,16 @@ fn importance_is_the_sum_of_the_squares_that_met_each_column() {
         let sums = collected(&mut engine);
         let at = h.layers.iter().position(|l| l.mixer == schema::Mixer::Mla);
         let mla = |role| schema::name(at, role);
-        let q = mla(Role::MlaQ);
-        let seen = watched(&mut engine, &["result_norm", &q]);
-        let wanted = squares(&seen["result_norm"], h.hidden);
+        let mla_q = (at, Role::MlaQ);
+        let watch = watched(&mut engine, vec![mla_q]);
+        let wanted = squares(&watch.normed, h.hidden);
         assert_close("output.weight", &sums["output.weight"].squares, &wanted);
+        let wanted = squares(&watch.seen[&mla_q], h.hidden);
+        assert_close("attn_q", &sums[&mla(Role::MlaQ)].squares, &wanted);
         // What meets head h of k_b is its part of the query, without the shared columns.
+        let queries = queries(&model, &watch.seen[&mla_q], &mla(Role::MlaQ));
         let (qk, nope) = (h.mla.qk(), h.mla.qk_nope);
-        let by_head = squares(&seen[&q], h.mla.heads * qk);
+        let by_head = squares(&queries, h.mla.heads * qk);
         let wanted = by_head.chunks_exact(qk).flat_map(|head| &head[..nope]);
         let wanted: Vec<f64> = wanted.copied().collect();
         let k_b = &sums[&mla(Role::MlaKB)];

@@ -22,7 +22,7 @@ fn llama_cpp_reads_our_files_and_agrees() {
         let theirs = rival.feed(&tokens).unwrap();
         let mut engine = engine(&model, CacheType::F32, 512);
         let mut sequence = engine.sequence().unwrap();
-        let ours = engine.forward(&mut sequence, &tokens, Want::Last).unwrap();
+        let ours = engine.feed(&mut sequence, &tokens, Want::Last).unwrap();
         let off = ours.last().unwrap().iter().zip(&theirs);
         let off = off.fold(0f32, |m, (a, b)| m.max((a - b).abs()));
         println!("{name}: largest difference of logits {off:e}");

@@ -1,7 +1,7 @@
 //! A sequence is its tokens: however they came in, the same continuation.
 
 use crate::checkpoint::{FIXTURES, Golden, convert, engine, fixture};
-use deltad::engine::{CacheType, EngineError, Model, Options, Want};
+use deltad::engine::{CacheType, Engine, LaneError, Options, PassError, Want};
 
 /// Passes of other widths take other paths through the matrix kernels; the sums differ in order.
 const PATH_TOLERANCE: f32 = 1e-3;
@@ -21,13 +21,13 @@ fn a_restored_snapshot_goes_on_as_if_nothing_had_happened() {
         let mut engine = engine(&model, CacheType::F16, 64);
         let (first, second) = tokens.split_at(n / 2);
         let mut sequence = engine.sequence().unwrap();
-        engine.forward(&mut sequence, first, Want::Nothing).unwrap();
-        let snapshot = engine.snapshot(&sequence).unwrap();
-        let straight = engine.forward(&mut sequence, second, Want::Last).unwrap();
+        engine.feed(&mut sequence, first, Want::Nothing).unwrap();
+        let snapshot = engine.snapshot(&sequence);
+        let straight = engine.feed(&mut sequence, second, Want::Last).unwrap();
         for _ in 0..2 {
             let mut again = engine.restore(&snapshot).unwrap();
             assert_eq!(again.len(), first.len());
-            let resumed = engine.forward(&mut again, second, Want::Last).unwrap();
+            let resumed = engine.feed(&mut again, second, Want::Last).unwrap();
             // The same passes over the same state: not a bit differs.
             assert_eq!(resumed, straight, "{name}");
         }
@@ -46,9 +46,9 @@ fn neighbours_do_not_change_a_sequence() {
     let mut other = engine.sequence().unwrap();
     let reversed: Vec<u32> = tokens.iter().rev().copied().collect();
     for (chunk, noise) in tokens.chunks(9).zip(reversed.chunks(9)) {
-        let quiet = engine.forward(&mut alone, chunk, Want::Last).unwrap();
-        engine.forward(&mut other, noise, Want::Last).unwrap();
-        let noisy = engine.forward(&mut among, chunk, Want::Last).unwrap();
+        let quiet = engine.feed(&mut alone, chunk, Want::Last).unwrap();
+        engine.feed(&mut other, noise, Want::Last).unwrap();
+        let noisy = engine.feed(&mut among, chunk, Want::Last).unwrap();
         assert_eq!(quiet, noisy);
     }
 }
@@ -62,12 +62,12 @@ fn memory_grows_with_the_text_and_keeps_what_it_held() {
     let small = grown.bytes();
     let mut last = None;
     for chunk in tokens.chunks(100) {
-        last = Some(engine.forward(&mut grown, chunk, Want::Last).unwrap());
+        last = Some(engine.feed(&mut grown, chunk, Want::Last).unwrap());
     }
     assert!(grown.bytes() > small);
     assert!(grown.bytes() < small * 8, "{} from {small}", grown.bytes());
     let mut whole = engine.sequence().unwrap();
-    let at_once = engine.forward(&mut whole, &tokens, Want::Last).unwrap();
+    let at_once = engine.feed(&mut whole, &tokens, Want::Last).unwrap();
     let off = largest_difference(at_once.last().unwrap(), last.unwrap().last().unwrap());
     assert!(off < PATH_TOLERANCE, "{off:e}");
 }
@@ -79,24 +79,32 @@ fn wrong_tokens_and_full_contexts_are_refused_and_change_nothing() {
         context: Some(16),
         ..crate::checkpoint::options(CacheType::F16, 4)
     };
-    let model = Model::open(&model.path, &options).unwrap();
-    let n_vocab = model.n_vocab();
-    let mut engine = deltad::engine::Engine::new(model, &options).unwrap();
+    let mut engine = Engine::open(&model.path, &options).unwrap();
+    let n_vocab = engine.model().n_vocab();
     let mut sequence = engine.sequence().unwrap();
-    engine.forward(&mut sequence, &[1; 10], Want::Last).unwrap();
-    let outside = engine.forward(&mut sequence, &[1, n_vocab as u32], Want::Last);
-    assert!(matches!(outside, Err(EngineError::NoSuchToken { .. })));
-    let full = engine.forward(&mut sequence, &[1; 7], Want::Last);
+    engine.feed(&mut sequence, &[1; 10], Want::Last).unwrap();
+    let outside = engine.feed(&mut sequence, &[1, n_vocab as u32], Want::Last);
+    assert!(matches!(
+        outside,
+        Err(PassError::Refused {
+            lane: 0,
+            why: LaneError::NoSuchToken { .. }
+        })
+    ));
+    let full = engine.feed(&mut sequence, &[1; 7], Want::Last);
     assert!(matches!(
         full,
-        Err(EngineError::ContextFull {
-            have: 10,
-            more: 7,
-            limit: 16
+        Err(PassError::Refused {
+            lane: 0,
+            why: LaneError::ContextFull {
+                have: 10,
+                more: 7,
+                limit: 16
+            }
         })
     ));
     assert_eq!(sequence.len(), 10);
-    engine.forward(&mut sequence, &[1; 6], Want::Last).unwrap();
+    engine.feed(&mut sequence, &[1; 6], Want::Last).unwrap();
 }
 
 #[test]
@@ -104,13 +112,13 @@ fn a_snapshot_of_another_model_is_refused() {
     let (tiny, uneven) = (convert("tiny", "f32"), convert("uneven", "f32"));
     let one = engine(&tiny, CacheType::F16, 64);
     let other = engine(&uneven, CacheType::F16, 64);
-    let snapshot = one.snapshot(&one.sequence().unwrap()).unwrap();
+    let snapshot = one.snapshot(&one.sequence().unwrap());
     assert!(other.restore(&snapshot).is_err());
 }
 
 #[test]
 fn what_is_no_model_is_refused_with_its_path() {
     let path = fixture("tiny").join("config.json");
-    let refused = Model::open(&path, &Options::default()).unwrap_err();
+    let refused = Engine::open(&path, &Options::default()).unwrap_err();
     assert!(refused.to_string().contains("config.json"), "{refused}");
 }

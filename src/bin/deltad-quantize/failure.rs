@@ -46,7 +46,7 @@ impl Failure {
             Self::Quantize(error) => error.exit_code(),
             Self::Load(_) | Self::Measure(MeasureError::Logits { .. }) => 3,
             Self::Measure(MeasureError::Activations { .. }) => 3,
-            Self::Measure(MeasureError::Engine(_)) => 1,
+            Self::Measure(MeasureError::Pass(_) | MeasureError::State(_)) => 1,
             Self::Measure(MeasureError::Interrupted) => 130,
             Self::Output(_) => 1,
         }

@@ -2,7 +2,7 @@
 
 use crate::args::Reading;
 use crate::failure::Failure;
-use deltad::engine::{CacheType, Engine, Model, Options};
+use deltad::engine::{CacheType, Engine, Options};
 use deltad::measure::Text;
 use deltad::text::Tokenizer;
 use std::path::Path;
@@ -14,7 +14,7 @@ pub fn engine(path: &Path, reading: &Reading) -> Result<Engine, Failure> {
         cache_type: CacheType::F32,
         ..Options::default()
     };
-    Ok(Engine::new(Model::open(path, &options)?, &options)?)
+    Ok(Engine::open(path, &options)?)
 }
 
 /// The chunks to read, in tokens of the model in `model`.

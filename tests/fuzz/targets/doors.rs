@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deltad::bus;
-use deltad::engine::{Engine, Model};
+use deltad::engine::Engine;
 use deltad::request::{Caller, Event, FinishReason, Format, Part, Request};
 use deltad::scheduler::{self, Scheduler};
 use deltad::service::{self, Card, Service};
@@ -24,7 +24,8 @@ use crate::fixtures;
 
 fn daemon(dir: &Path) -> Service {
     let options = fixtures::options();
-    let model = Model::open(&fixtures::tiny(dir), &options).expect("a model");
+    let engine = Engine::open(&fixtures::tiny(dir), &options).expect("a model");
+    let model = engine.model();
     let tokenizer = Tokenizer::from_metadata(model.metadata()).expect("a tokenizer");
     let template = ChatTemplate::from_metadata(model.metadata(), &tokenizer).expect("a template");
     let card = Card {
@@ -32,7 +33,6 @@ fn daemon(dir: &Path) -> Service {
         n_vocab: model.n_vocab(),
         context: model.context(),
     };
-    let engine = Engine::new(model, &options).expect("an engine");
     let tokenizer = Arc::new(tokenizer);
     let limits = scheduler::Limits {
         max_concurrent: 4,

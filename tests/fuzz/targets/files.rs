@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use deltad::config::{Config, KEYS};
-use deltad::engine::{Engine, Model, Want};
+use deltad::engine::{Engine, Want};
 use deltad::text::{ChatTemplate, Grammars, Tokenizer};
 
 use super::Run;
@@ -20,9 +20,10 @@ pub fn gguf(dir: &Path) -> Run {
         std::fs::write(&path, &bytes).expect("room for a file");
         dice.made(&bytes);
         let options = fixtures::options();
-        let Ok(model) = Model::open(&path, &options) else {
+        let Ok(mut engine) = Engine::open(&path, &options) else {
             return;
         };
+        let model = engine.model();
         let words = Tokenizer::from_metadata(model.metadata()).ok();
         if let Some(words) = words {
             let template = ChatTemplate::from_metadata(model.metadata(), &words);
@@ -30,14 +31,11 @@ pub fn gguf(dir: &Path) -> Run {
             let _ = (template.is_ok(), Grammars::new(&words).is_ok());
         }
         let n_vocab = model.n_vocab();
-        let Ok(mut engine) = Engine::new(model, &options) else {
-            return;
-        };
         let Ok(mut sequence) = engine.sequence() else {
             return;
         };
         let tokens: Vec<u32> = (0..5).map(|_| dice.below(n_vocab) as u32).collect();
-        if let Ok(logits) = engine.forward(&mut sequence, &tokens, Want::Last) {
+        if let Ok(logits) = engine.feed(&mut sequence, &tokens, Want::Last) {
             assert_eq!(logits.last().map(<[f32]>::len), Some(n_vocab));
         }
     })

@@ -9,9 +9,10 @@ use ggml_kernels::tensor::Tensor;
 use half::f16;
 use quantize::schema::Hparams;
 
-use super::Want;
-use super::model::{FfnWeights, KdaWeights, MixerWeights, MlaWeights, Mlp, Weight, Weights};
-use super::sequence::{KDA_TENSORS, Sequence};
+use super::state::{KDA_TENSORS, State};
+use super::weights::{Weight, Weights};
+use crate::engine::Want;
+use crate::engine::layers::{FfnParts, KdaParts, MixerParts, MlaParts, Mlp};
 use crate::request::Token;
 
 type Built = Result<Tensor, GraphError>;
@@ -21,15 +22,21 @@ pub(super) fn tensors_needed(h: &Hparams) -> usize {
     128 + h.layers.len() * (160 + 2 * h.moe.used)
 }
 
+/// What one lane wants of a pass.
+pub(super) struct Work<'t> {
+    pub past: usize,
+    pub tokens: &'t [Token],
+    pub want: Want,
+}
+
 /// Builds the pass; returns the logits `[n_vocab, wanted rows]`, if any are wanted.
 pub(super) fn build<'a>(
     graph: &Graph<'a>,
     weights: &'a Weights,
-    sequence: &'a mut Sequence,
-    tokens: &[Token],
-    want: Want,
+    state: &'a mut State,
+    work: &Work<'_>,
 ) -> Result<Option<Tensor>, GraphError> {
-    let past = sequence.len;
+    let &Work { past, tokens, want } = work;
     let pass = Pass {
         graph,
         weights,
@@ -38,23 +45,23 @@ pub(super) fn build<'a>(
         tokens: tokens.len(),
         mask: causal_mask(graph, past, tokens.len())?,
     };
-    let fixed = graph.state(&mut sequence.fixed)?;
-    let rows = graph.state(&mut sequence.rows)?;
+    let fixed = graph.state(&mut state.fixed)?;
+    let rows = graph.state(&mut state.rows)?;
     let mut kda_states = fixed.chunks_exact(KDA_TENSORS);
     let mut mla_rows = rows.iter();
     let ids: Vec<i32> = tokens.iter().map(|&t| t as i32).collect();
     let ids = graph.input_i32(&ids)?;
-    let mut x = graph.get_rows(pass.weight(weights.token_embd)?, ids)?;
+    let mut x = graph.get_rows(pass.weight(weights.parts.token_embd)?, ids)?;
     x = graph.name(x, "embd");
-    let last_layer = weights.layers.len() - 1;
-    for (at, layer) in weights.layers.iter().enumerate() {
+    let last_layer = weights.parts.layers.len() - 1;
+    for (at, layer) in weights.parts.layers.iter().enumerate() {
         let normed = pass.norm(x, layer.attn_norm)?;
         let mut mixed = match &layer.mixer {
-            MixerWeights::Kda(w) => {
+            MixerParts::Kda(w) => {
                 let state = kda_states.next().ok_or(GraphError::TooLarge)?;
                 pass.kda(w, normed, state)?
             }
-            MixerWeights::Mla(w) => {
+            MixerParts::Mla(w) => {
                 let rows = *mla_rows.next().ok_or(GraphError::TooLarge)?;
                 pass.mla(w, normed, rows)?
             }
@@ -70,8 +77,8 @@ pub(super) fn build<'a>(
         x = graph.add(x, mixed)?;
         let normed = pass.norm(x, layer.ffn_norm)?;
         let out = match &layer.ffn {
-            FfnWeights::Dense(w) => pass.mlp(w, normed)?,
-            FfnWeights::Sparse(w) => {
+            FfnParts::Dense(w) => pass.mlp(w, normed)?,
+            FfnParts::Sparse(w) => {
                 let logits = graph.mul_mat(pass.weight(w.router)?, normed)?;
                 let bias = pass.weight(w.router_bias)?;
                 let (ids, weights) = graph.route(logits, bias, pass.routing())?;
@@ -89,8 +96,8 @@ pub(super) fn build<'a>(
         };
         x = graph.name(graph.add(x, out)?, &format!("l_out-{at}"));
     }
-    let x = graph.name(pass.norm(x, weights.output_norm)?, "result_norm");
-    let logits = graph.mul_mat(pass.weight(weights.output)?, x)?;
+    let x = graph.name(pass.norm(x, weights.parts.output_norm)?, "result_norm");
+    let logits = graph.mul_mat(pass.weight(weights.parts.output)?, x)?;
     graph.output(logits)?;
     Ok(Some(logits))
 }
@@ -122,7 +129,7 @@ struct Pass<'g, 'a> {
 
 impl<'a> Pass<'_, 'a> {
     fn weight(&self, w: Weight) -> Built {
-        self.graph.weight(&self.weights.storages[w.storage], w.at)
+        self.graph.weight(w.storage(&self.weights.storages), w.at)
     }
 
     fn norm(&self, x: Tensor, weight: Weight) -> Built {
@@ -134,7 +141,7 @@ impl<'a> Pass<'_, 'a> {
         self.graph.mul_mat(self.weight(w)?, x)
     }
 
-    fn mlp(&self, w: &Mlp, x: Tensor) -> Built {
+    fn mlp(&self, w: &Mlp<Weight>, x: Tensor) -> Built {
         let gate = self.project(w.gate, x)?;
         let up = self.project(w.up, x)?;
         self.project(w.down, self.graph.swiglu(gate, up)?)
@@ -159,7 +166,7 @@ impl<'a> Pass<'_, 'a> {
     }
 
     /// x `[hidden, tokens]`, normed; state as [`KDA_TENSORS`] says.
-    fn kda(&self, w: &KdaWeights, x: Tensor, state: &[Tensor]) -> Built {
+    fn kda(&self, w: &KdaParts<Weight, Weight>, x: Tensor, state: &[Tensor]) -> Built {
         let g = self.graph;
         let (d, heads, tokens) = (self.h.kda.head_dim, self.h.kda.heads, self.tokens);
         let by_head = [d, heads, tokens, 1];
@@ -185,7 +192,7 @@ impl<'a> Pass<'_, 'a> {
     }
 
     /// x `[hidden, tokens]`, normed; rows: this layer's cache `[latent, capacity]`.
-    fn mla(&self, w: &MlaWeights, x: Tensor, rows: Tensor) -> Built {
+    fn mla(&self, w: &MlaParts<Weight, Weight>, x: Tensor, rows: Tensor) -> Built {
         let g = self.graph;
         let m = &self.h.mla;
         let (tokens, f) = (self.tokens, size_of::<f32>());

@@ -1,0 +1,80 @@
+//! Ways to run a model. An executor owns the weights in the form that it computes on, and knows
+//! what a sequence's state looks like there; the engine above checks, cuts and adopts.
+
+use crate::request::Token;
+
+use super::Want;
+use super::error::Cause;
+use super::tap::Listener;
+
+pub(super) mod stock;
+
+/// One lane's share of a pass.
+pub(super) struct Share<'a> {
+    pub state: &'a mut State,
+    /// Tokens that the state holds.
+    pub past: usize,
+    /// At least one, all inside the vocabulary.
+    pub tokens: &'a [Token],
+    pub want: Want,
+}
+
+/// A sequence's state, where its executor keeps it.
+#[derive(Debug)]
+pub(super) enum State {
+    Stock(Box<stock::State>),
+}
+
+/// A state at one moment, read-only and shared.
+#[derive(Debug, Clone)]
+pub(super) enum Kept {
+    Stock(std::sync::Arc<stock::Kept>),
+}
+
+impl Kept {
+    pub fn bytes(&self) -> usize {
+        match self {
+            Kept::Stock(kept) => kept.bytes(),
+        }
+    }
+}
+
+impl State {
+    pub fn bytes(&self) -> usize {
+        match self {
+            State::Stock(state) => state.bytes(),
+        }
+    }
+}
+
+pub(super) trait Executor: std::fmt::Debug + Send {
+    /// The device that it runs on, as people know it.
+    fn device(&self) -> &str;
+
+    /// A token's logits are the same bits whoever else is in the pass and however its prompt was
+    /// cut.
+    fn is_batch_invariant(&self) -> bool;
+
+    fn state(&self) -> Result<State, Cause>;
+    /// `len` tokens are in it.
+    fn keep(&self, state: &State, len: usize) -> Kept;
+    /// `None`: of another shape.
+    fn take_up(&self, kept: &Kept) -> Option<Result<State, Cause>>;
+
+    /// Bytes of the state of a sequence of so many tokens.
+    fn state_bytes(&self, tokens: usize) -> usize;
+
+    /// Runs every share and returns its wanted logits, `[wanted, n_vocab]` each. After a failure
+    /// that came too late for the states to be as they were, says so.
+    fn pass(
+        &mut self,
+        shares: &mut [Share<'_>],
+        listener: Option<&mut dyn Listener>,
+    ) -> Result<Vec<Vec<f32>>, Broken>;
+}
+
+/// A pass that failed, and whether the states are still what they were.
+pub(super) struct Broken {
+    pub cause: Cause,
+    pub states_are_whole: bool,
+}

@@ -1,0 +1,72 @@
+//! Where and how a model runs.
+
+use ggml_kernels::cpu::Kind;
+use ggml_kernels::quant::TensorType;
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub device: Device,
+    /// CPU threads; `None` takes every core the process may use.
+    pub threads: Option<usize>,
+    /// Layers whose weights go to the device; `None` takes all. Nothing to a CPU.
+    pub gpu_layers: Option<usize>,
+    /// Element type of the MLA cache rows. KDA state is always f32.
+    pub cache_type: CacheType,
+    /// Longest sequence, in tokens; `None` takes the model's own `context_length`.
+    pub context: Option<usize>,
+    /// Rows of one pass, all lanes together; longer work is cut.
+    pub chunk: usize,
+    /// Who runs a model on the CPU.
+    pub on_cpu: OnCpu,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            device: Device::Auto,
+            threads: None,
+            gpu_layers: None,
+            cache_type: CacheType::F16,
+            context: None,
+            chunk: 512,
+            on_cpu: OnCpu::Own(None),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Device {
+    Auto,
+    Cpu,
+    Cuda,
+    Metal,
+    Vulkan,
+}
+
+/// Executors of the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnCpu {
+    /// Our own kernels, of this tier; `None`: the best that the processor has.
+    Own(Option<Kind>),
+    /// ggml's graph.
+    Stock,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheType {
+    F32,
+    F16,
+    Bf16,
+    Q8_0,
+}
+
+impl CacheType {
+    pub(super) fn tensor_type(self) -> TensorType {
+        match self {
+            CacheType::F32 => TensorType::F32,
+            CacheType::F16 => TensorType::F16,
+            CacheType::Bf16 => TensorType::Bf16,
+            CacheType::Q8_0 => TensorType::Q8_0,
+        }
+    }
+}
