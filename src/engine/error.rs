@@ -69,6 +69,9 @@ pub enum LaneError {
     Foreign,
     #[error("an earlier pass of this sequence failed half-way")]
     Broken,
+    #[cfg(test)]
+    #[error("a poisoned token")]
+    Poisoned,
 }
 
 /// Why a pass gave nothing.

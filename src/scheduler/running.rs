@@ -250,19 +250,18 @@ impl<M: Model> Running<M> {
             });
         }
         // Logits at position i are about token i + 1.
-        let mut about = if scores { done + 1 } else { end };
+        let about = if scores { done + 1 } else { end };
         let mut last_row = Vec::new();
         let mut pass = || alone(model, &mut self.sequence, &prompt[done..end], want);
         let (passed, mask) = match is_last {
             true => beside.run(&mut self.choice.constraint, pass),
             false => (pass(), None),
         };
-        for row in passed?.rows() {
+        for (about, row) in (about..).zip(passed?.rows()) {
             match prompt.get(about) {
                 Some(&token) => scored.push(logprobs(row, token, n_top)),
                 None => last_row = row.to_vec(),
             }
-            about += 1;
         }
         self.fed.extend_from_slice(&prompt[done..end]);
         if !scored.is_empty() {
