@@ -109,8 +109,8 @@ pub(super) fn run<S: Simd>(s: S, c: Chunk<'_>, m: &mut Memory<'_>, last: bool, o
     let from = m.from.map_or(to, |from| from.as_ptr().cast_mut());
     let mut at = 0;
     while at < wide / LANES {
-        // SAFETY: a vector inside the blocks.
         let block = Place {
+            // SAFETY: a vector inside the blocks.
             start: unsafe { blocks.add(at * d * LANES) },
             row: LANES,
             vector: d * LANES,
