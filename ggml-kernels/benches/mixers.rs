@@ -15,7 +15,7 @@ use ggml_kernels::cpu::{Crew, Kind, Pool, Tier};
 use ggml_kernels::graph::Graph;
 use ggml_kernels::ops::kda::L2_EPS;
 use ggml_kernels::quant::TensorType;
-use ggml_kernels::storage::{Placement, Storage};
+use ggml_kernels::storage::{Placement, State, Weights};
 use ggml_kernels::tensor::Tensor;
 
 const HEADS: usize = 32;
@@ -221,8 +221,8 @@ impl Bench<'_> {
         };
         let tail = [TAPS - 1, INNER, 1, 1];
         let places = [tail, tail, tail, [D, D, HEADS, 1]].map(place);
-        let zeroed = |_| Storage::zeroed(&self.backend, &places).unwrap();
-        let mut held: Vec<Storage> = (0..lanes).map(zeroed).collect();
+        let zeroed = |_| State::zeroed(&self.backend, &places).unwrap();
+        let mut held: Vec<State> = (0..lanes).map(zeroed).collect();
         // One sequence after another: the graph knows no more than one.
         let mut theirs = |backend: &mut Backend| {
             for (lane, held) in held.iter_mut().enumerate() {
@@ -299,8 +299,8 @@ impl Bench<'_> {
             ty,
             ne: [LATENT, n_kv, 1, 1],
         };
-        let mut held = Storage::zeroed(&self.backend, &[place]).unwrap();
-        held.write(0, &cache[..n_kv * row_bytes]).unwrap();
+        let kept = [(place, &cache[..n_kv * row_bytes])];
+        let held = Weights::copied(&self.backend, &kept).unwrap();
         let mut mask = vec![0u8; n_kv * tokens * 2];
         for (t, row) in mask.chunks_exact_mut(n_kv * 2).enumerate() {
             for hidden in row.chunks_exact_mut(2).skip(past + t + 1) {

@@ -11,7 +11,7 @@ use ggml_sys as sys;
 
 use crate::backend::{Backend, BackendError, MAX_NODES};
 use crate::quant::TensorType;
-use crate::storage::Storage;
+use crate::storage::{State, Tensors, Weights};
 use crate::tensor::{Tensor, next_owner};
 
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub struct Graph<'a> {
     left: Cell<usize>,
     inputs: RefCell<Vec<(Tensor, Vec<u8>)>>,
     /// Invariant: a borrow lent to one graph lasts as long as the graph, never less.
-    borrows: PhantomData<fn(&'a Storage) -> &'a Storage>,
+    borrows: PhantomData<fn(&'a Tensors) -> &'a Tensors>,
 }
 
 /// Watches tensors as they are computed; see [`Graph::compute_observed`].
@@ -194,23 +194,39 @@ impl<'a> Graph<'a> {
     }
 
     /// A weight: read only.
-    pub fn weight(&self, storage: &'a Storage, at: usize) -> Result<Tensor, GraphError> {
+    pub fn weight(&self, weights: &'a Weights, at: usize) -> Result<Tensor, GraphError> {
         self.take(1)?;
         Ok(Tensor {
             owner: self.owner,
-            ..storage.tensor(at)
+            ..weights.tensor(at)
         })
     }
 
-    /// All tensors of a state, which copies may write.
-    pub fn state(&self, storage: &'a mut Storage) -> Result<Vec<Tensor>, GraphError> {
-        self.take(storage.len())?;
+    /// All tensors of a state, which copies may write. Weights are of another type and cannot come
+    /// this way, for they may be a read-only map:
+    ///
+    /// ```compile_fail,E0308
+    /// # use ggml_kernels::{graph::{Graph, GraphError}, storage::Weights};
+    /// fn f<'a>(graph: &Graph<'a>, weights: &'a mut Weights) -> Result<(), GraphError> {
+    ///     graph.state(weights)?;
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// ```compile_fail,E0624
+    /// # use ggml_kernels::storage::Weights;
+    /// fn f(weights: &mut Weights) {
+    ///     weights.write(0, &[1]);
+    /// }
+    /// ```
+    pub fn state(&self, state: &'a mut State) -> Result<Vec<Tensor>, GraphError> {
+        self.take(state.len())?;
         let lend = |at| Tensor {
             owner: self.owner,
             writable: true,
-            ..storage.tensor(at)
+            ..state.tensor(at)
         };
-        Ok((0..storage.len()).map(lend).collect())
+        Ok((0..state.len()).map(lend).collect())
     }
 
     /// An input of this pass with its bytes.

@@ -1,6 +1,9 @@
-//! Tensors that outlive a graph: weights over a map or in device memory, and sequence state.
+//! Tensors that outlive a graph: [`Weights`] over a map or in device memory, which nothing writes
+//! after they were made, and [`State`], which passes write. Two types, so that a map, which is
+//! read-only memory, can never be the target of a write.
 
 use std::ffi::CString;
+use std::ops::Deref;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
@@ -47,27 +50,92 @@ pub enum StorageError {
 /// ggml's own alignment of CPU tensors.
 const ALIGNMENT: usize = 32;
 
-/// A group of tensors in one buffer. Dropping it frees the memory.
+/// Tensors that passes only read. Dropping it frees the memory.
 #[derive(Debug)]
-pub struct Storage {
+pub struct Weights {
+    held: Tensors,
+}
+
+/// Tensors that passes read and write: what a sequence remembers. Dropping it frees the memory.
+#[derive(Debug)]
+pub struct State {
+    held: Tensors,
+}
+
+impl Weights {
+    /// Over a map, without a copy: `wanted` with the offset of each from the map's start.
+    pub fn mapped(map: &Arc<Mmap>, wanted: &[(Placement, usize)]) -> Result<Self, StorageError> {
+        let held = Tensors::over(map, wanted)?;
+        Ok(Self { held })
+    }
+
+    /// Copied into the device's memory: each placement with its bytes.
+    pub fn copied(backend: &Backend, wanted: &[(Placement, &[u8])]) -> Result<Self, StorageError> {
+        let placements: Vec<_> = wanted.iter().map(|(p, _)| p.clone()).collect();
+        let mut held = Tensors::zeroed(backend, &placements, "weights")?;
+        if let Some(buffer) = held.buffer {
+            let usage = sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS;
+            // SAFETY: a live buffer.
+            unsafe { sys::ggml_backend_buffer_set_usage(buffer.as_ptr(), usage) };
+        }
+        for (at, (_, bytes)) in wanted.iter().enumerate() {
+            held.write(at, bytes)?;
+        }
+        Ok(Self { held })
+    }
+}
+
+impl State {
+    /// In the device's memory, all zeros.
+    pub fn zeroed(backend: &Backend, wanted: &[Placement]) -> Result<Self, StorageError> {
+        let held = Tensors::zeroed(backend, wanted, "sequence state")?;
+        Ok(Self { held })
+    }
+
+    /// Overwrites the first bytes of tensor `at`, which may be longer.
+    pub fn write(&mut self, at: usize, bytes: &[u8]) -> Result<(), StorageError> {
+        self.held.write(at, bytes)
+    }
+}
+
+impl Deref for Weights {
+    type Target = Tensors;
+    fn deref(&self) -> &Tensors {
+        &self.held
+    }
+}
+
+impl Deref for State {
+    type Target = Tensors;
+    fn deref(&self) -> &Tensors {
+        &self.held
+    }
+}
+
+/// A group of tensors in one buffer: what both kinds offer, which is to be read.
+#[derive(Debug)]
+pub struct Tensors {
     context: NonNull<sys::ggml_context>,
     /// `None` when there are no tensors to hold.
     buffer: Option<NonNull<sys::ggml_backend_buffer>>,
     tensors: Vec<Tensor>,
     bytes: usize,
-    /// Mapped weights live in here; declared last, dropped after the buffer over it.
+    /// Mapped tensors live in here; declared last, dropped after the buffer over it.
     _map: Option<Arc<Mmap>>,
 }
 
 // SAFETY: plain memory with one owner; ggml keeps no thread-local state about it.
-unsafe impl Send for Storage {}
-// SAFETY: through `&Storage` tensors are only read: graphs refuse to write unless the storage
-// was lent mutably.
-unsafe impl Sync for Storage {}
+unsafe impl Send for Tensors {}
+// SAFETY: `&Tensors` only reads. A graph writes tensors of a `State` that was lent to it mutably, and
+// never those of `Weights`, which it marks as not writable.
+unsafe impl Sync for Tensors {}
 
-impl Storage {
-    /// Zeroed tensors in the device's memory.
-    pub fn zeroed(backend: &Backend, wanted: &[Placement]) -> Result<Self, StorageError> {
+impl Tensors {
+    fn zeroed(
+        backend: &Backend,
+        wanted: &[Placement],
+        what: &'static str,
+    ) -> Result<Self, StorageError> {
         let bytes = total(wanted)?;
         let context = new_context(wanted.len())?;
         let owner = next_owner();
@@ -91,7 +159,6 @@ impl Storage {
         let Some(buffer) = NonNull::new(buffer) else {
             // SAFETY: made above, freed once.
             unsafe { sys::ggml_free(context.as_ptr()) };
-            let what = "sequence state";
             return Err(BackendError::OutOfMemory { what, bytes }.into());
         };
         // SAFETY: a live buffer. Attention may look at rows not written yet; zeros are harmless.
@@ -105,8 +172,7 @@ impl Storage {
         })
     }
 
-    /// Tensors over a map, without a copy: `wanted` with the offset of each from the map's start.
-    pub fn mapped(map: &Arc<Mmap>, wanted: &[(Placement, usize)]) -> Result<Self, StorageError> {
+    fn over(map: &Arc<Mmap>, wanted: &[(Placement, usize)]) -> Result<Self, StorageError> {
         let placements: Vec<_> = wanted.iter().map(|(p, _)| p.clone()).collect();
         let bytes = total(&placements)?;
         for (placement, start) in wanted {
@@ -123,15 +189,18 @@ impl Storage {
         let context = new_context(placements.len())?;
         let owner = next_owner();
         let tensors = make_tensors(context, owner, &placements);
-        // SAFETY: a map starts at a page; ggml only reads weights through it, and the `Arc` kept
-        // below holds it longer than the buffer.
+        // SAFETY: a map starts at a page, and the `Arc` kept below holds it longer than the buffer.
+        // It is read-only memory: the pointer is `*mut` for C alone. `Tensors` are written by
+        // `write`, which `State` and `Weights::copied` call on tensors that `zeroed` made, and by
+        // graphs, which write what `Graph::state` lent; only `Weights` are made here.
         let buffer =
             unsafe { sys::ggml_backend_cpu_buffer_from_ptr(map.as_ptr() as *mut _, map.len()) };
         let Some(buffer) = NonNull::new(buffer) else {
             // SAFETY: made above, freed once.
             unsafe { sys::ggml_free(context.as_ptr()) };
-            let what = "the map's buffer";
-            return Err(BackendError::OutOfMemory { what, bytes: 0 }.into());
+            // The tensors' bytes are there already: this is a header of ggml's.
+            let (what, bytes) = ("the header of a mapped buffer", size_of::<usize>());
+            return Err(BackendError::OutOfMemory { what, bytes }.into());
         };
         // SAFETY: a live buffer and tensors; every start and end was checked to lie in the map.
         unsafe {
@@ -153,37 +222,7 @@ impl Storage {
         })
     }
 
-    /// Weights copied into the device's memory: each placement with its bytes.
-    pub fn filled(backend: &Backend, wanted: &[(Placement, &[u8])]) -> Result<Self, StorageError> {
-        let placements: Vec<_> = wanted.iter().map(|(p, _)| p.clone()).collect();
-        let mut storage = Self::zeroed(backend, &placements)?;
-        if let Some(buffer) = storage.buffer {
-            let usage = sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS;
-            // SAFETY: a live buffer.
-            unsafe { sys::ggml_backend_buffer_set_usage(buffer.as_ptr(), usage) };
-        }
-        for (at, (_, bytes)) in wanted.iter().enumerate() {
-            storage.write(at, bytes)?;
-        }
-        Ok(storage)
-    }
-
-    pub fn len(&self) -> usize {
-        self.tensors.len()
-    }
-    pub fn is_empty(&self) -> bool {
-        self.tensors.is_empty()
-    }
-    /// Bytes of all tensors.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-    pub(crate) fn tensor(&self, at: usize) -> Tensor {
-        self.tensors[at]
-    }
-
-    /// Overwrites the first bytes of tensor `at`, which may be longer.
-    pub fn write(&mut self, at: usize, bytes: &[u8]) -> Result<(), StorageError> {
+    fn write(&mut self, at: usize, bytes: &[u8]) -> Result<(), StorageError> {
         let tensor = self.tensors[at];
         let wanted = tensor_bytes(&tensor);
         if bytes.len() > wanted {
@@ -198,6 +237,20 @@ impl Storage {
             }
         }
         Ok(())
+    }
+
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+    /// Bytes of all tensors.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+    pub(crate) fn tensor(&self, at: usize) -> Tensor {
+        self.tensors[at]
     }
 
     /// The first `bytes` of tensor `at` (all of it, if it is shorter).
@@ -215,9 +268,10 @@ impl Storage {
     }
 }
 
-impl Drop for Storage {
+impl Drop for Tensors {
     fn drop(&mut self) {
-        // SAFETY: both made by a constructor, freed once, the buffer before the map it may cover.
+        // SAFETY: both made by a constructor, freed once, the buffer before the map it may cover
+        // (fields are dropped after this).
         unsafe {
             if let Some(buffer) = self.buffer {
                 sys::ggml_backend_buffer_free(buffer.as_ptr());

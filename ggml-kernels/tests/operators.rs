@@ -5,7 +5,7 @@ use ggml_kernels::graph::{Graph, GraphError};
 use ggml_kernels::ops::moe::{Experts, Routing};
 use ggml_kernels::quant::TensorType;
 use ggml_kernels::reference::{kda, mla, moe};
-use ggml_kernels::storage::{Placement, Storage};
+use ggml_kernels::storage::{Placement, State};
 use ggml_kernels::tensor::Tensor;
 
 /// f32 sums against f64 sums, relative to the largest value.
@@ -37,18 +37,18 @@ fn input(graph: &Graph, values: &[f32], ne: [usize; 4]) -> Tensor {
     graph.input(TensorType::F32, ne, bytes(values)).unwrap()
 }
 
-fn state(backend: &Backend, ne: [usize; 4], values: &[f32]) -> Storage {
+fn state(backend: &Backend, ne: [usize; 4], values: &[f32]) -> State {
     let place = Placement {
         name: "state".into(),
         ty: TensorType::F32,
         ne,
     };
-    let mut storage = Storage::zeroed(backend, &[place]).unwrap();
+    let mut storage = State::zeroed(backend, &[place]).unwrap();
     storage.write(0, &bytes(values)).unwrap();
     storage
 }
 
-fn state_values(storage: &Storage) -> Vec<f32> {
+fn state_values(storage: &State) -> Vec<f32> {
     let held = storage.read(0, usize::MAX);
     let words = held.chunks_exact(4);
     words

@@ -3,7 +3,7 @@
 
 use ggml_kernels::backend::Backend;
 use ggml_kernels::quant::TensorType;
-use ggml_kernels::storage::{Placement, Storage, StorageError};
+use ggml_kernels::storage::{self, Placement, StorageError};
 use quantize::schema::{Hparams, Mixer};
 
 use crate::engine::error::Cause;
@@ -18,9 +18,9 @@ pub(super) const KDA_TENSORS: usize = 4;
 #[derive(Debug)]
 pub(in crate::engine) struct State {
     /// [`KDA_TENSORS`] a KDA layer, in layer order.
-    pub(super) fixed: Storage,
+    pub(super) fixed: storage::State,
     /// A tensor `[latent, capacity]` a MLA layer, in layer order.
-    pub(super) rows: Storage,
+    pub(super) rows: storage::State,
     capacity: usize,
     shape: Shape,
 }
@@ -67,13 +67,13 @@ impl Shape {
         fixed + self.mla_layers * self.row_bytes() * tokens.next_multiple_of(ROW_STEP)
     }
 
-    fn rows(&self, backend: &Backend, capacity: usize) -> Result<Storage, StorageError> {
+    fn rows(&self, backend: &Backend, capacity: usize) -> Result<storage::State, StorageError> {
         let place = Placement {
             name: "rows".into(),
             ty: self.ty,
             ne: [self.latent, capacity, 1, 1],
         };
-        Storage::zeroed(backend, &vec![place; self.mla_layers])
+        storage::State::zeroed(backend, &vec![place; self.mla_layers])
     }
 }
 
@@ -95,7 +95,7 @@ impl Kept {
 impl State {
     pub(super) fn new(shape: &Shape, backend: &Backend) -> Result<Self, Cause> {
         Ok(Self {
-            fixed: Storage::zeroed(backend, &shape.fixed)?,
+            fixed: storage::State::zeroed(backend, &shape.fixed)?,
             rows: shape.rows(backend, ROW_STEP)?,
             capacity: ROW_STEP,
             shape: shape.clone(),
@@ -129,7 +129,7 @@ impl State {
     /// `len` tokens are in it.
     pub(super) fn keep(&self, len: usize) -> Kept {
         let rows = len * self.shape.row_bytes();
-        let all = |s: &Storage, bytes| (0..s.len()).map(|at| s.read(at, bytes)).collect();
+        let all = |s: &storage::State, bytes| (0..s.len()).map(|at| s.read(at, bytes)).collect();
         Kept {
             shape: self.shape.clone(),
             len,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ggml_kernels::backend::Backend;
 use ggml_kernels::quant::TensorType;
-use ggml_kernels::storage::{Placement, Storage};
+use ggml_kernels::storage::{self, Placement};
 use quantize::schema::{self, Hparams, Role};
 
 use crate::engine::error::Unfit;
@@ -16,7 +16,7 @@ use crate::engine::model::Model;
 #[derive(Debug)]
 pub(super) struct Weights {
     pub hparams: Hparams,
-    pub storages: Vec<Storage>,
+    pub storages: Vec<storage::Weights>,
     pub parts: layers::Parts<Weight, Weight>,
     pub names: Names,
 }
@@ -29,7 +29,7 @@ pub(super) struct Weight {
 }
 
 impl Weight {
-    pub fn storage(self, all: &[Storage]) -> &Storage {
+    pub fn storage(self, all: &[storage::Weights]) -> &storage::Weights {
         &all[self.storage]
     }
 }
@@ -84,9 +84,9 @@ impl Weights {
             .map(|(p, b): &(Placement, Vec<u8>)| (p.clone(), b.as_slice()))
             .collect();
         let storages = vec![
-            Storage::mapped(map, &mapped)?,
-            Storage::filled(backend, &device)?,
-            Storage::filled(backend, &split)?,
+            storage::Weights::mapped(map, &mapped)?,
+            storage::Weights::copied(backend, &device)?,
+            storage::Weights::copied(backend, &split)?,
         ];
         let mut places = Places(found);
         Ok(Self {
