@@ -12,7 +12,7 @@ use ggml_sys as sys;
 use crate::backend::{Backend, BackendError, MAX_NODES};
 use crate::quant::TensorType;
 use crate::storage::{State, Tensors, Weights};
-use crate::tensor::{Tensor, next_owner};
+use crate::tensor::{Indices, Tensor, next_owner};
 
 #[derive(Debug, thiserror::Error)]
 pub enum GraphError {
@@ -254,9 +254,21 @@ impl<'a> Graph<'a> {
         Ok(tensor)
     }
 
-    pub fn input_i32(&self, values: &[i32]) -> Result<Tensor, GraphError> {
+    /// Rows to be chosen, `ne` of them, as an input of this pass; each must be below `below`.
+    pub fn indices(
+        &self,
+        values: &[u32],
+        ne: [usize; 4],
+        below: usize,
+    ) -> Result<Indices, GraphError> {
+        let limit = below.min(i32::MAX as usize);
+        if let Some(wrong) = values.iter().find(|&&v| v as usize >= limit) {
+            let why = format!("got {wrong}, wanted rows below {limit}");
+            return Err(GraphError::Shape { op: "indices", why });
+        }
         let bytes = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
-        self.input(TensorType::I32, [values.len(), 1, 1, 1], bytes)
+        let tensor = self.input(TensorType::I32, ne, bytes)?;
+        Ok(Indices { tensor, below })
     }
 
     /// Names a tensor for observers.

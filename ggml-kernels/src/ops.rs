@@ -5,7 +5,7 @@ use ggml_sys as sys;
 
 use crate::graph::{Graph, GraphError};
 use crate::quant::TensorType;
-use crate::tensor::Tensor;
+use crate::tensor::{Indices, Tensor};
 
 pub mod kda;
 pub mod mla;
@@ -117,14 +117,15 @@ impl Graph<'_> {
         })
     }
 
+    /// `max(x, least)`; not a number becomes `least` or infinity.
     pub fn clamp_min(&self, a: Tensor, least: f32) -> Op {
         self.owns("clamp", &[a])?;
         if a.ty != TensorType::F32 || !a.contiguous() {
             return refuse("clamp", format!("{} {:?}", a.ty, a.ne));
         }
         self.take(1)?;
-        // SAFETY: a contiguous F32 tensor of this graph. ggml clamps in place: `a` has no other
-        // reader where this is called, which the graph's own order keeps.
+        // SAFETY: a contiguous F32 tensor of this graph. The result is a tensor of its own: since
+        // 0.25 ggml clamps in place only through `ggml_clamp_inplace`.
         Ok(unsafe {
             let raw = sys::ggml_clamp(self.context(), a.ptr.as_ptr(), least, f32::INFINITY);
             self.wrap(raw, false, a.ty)
@@ -173,9 +174,9 @@ impl Graph<'_> {
     }
 
     /// One matrix per expert: `w [k, n, experts]`, `x [k, 1 or used, tokens]`,
-    /// `ids [used, tokens] -> [n, used, tokens]`. The ids must be below `experts`: they come from
-    /// [`Graph::top_k`] over that many.
-    pub fn mul_mat_id(&self, w: Tensor, x: Tensor, ids: Tensor) -> Op {
+    /// `ids [used, tokens] -> [n, used, tokens]`, the ids below `experts`.
+    pub fn mul_mat_id(&self, w: Tensor, x: Tensor, ids: Indices) -> Op {
+        let Indices { tensor: ids, below } = ids;
         self.owns("mul_mat_id", &[w, x, ids])?;
         let fits = w.ne[0] == x.ne[0]
             && w.ne[3] == 1
@@ -184,16 +185,17 @@ impl Graph<'_> {
             && ids.ne[3] == 1
             && ids.ne[1] == x.ne[2]
             && ids.ne[0].is_multiple_of(x.ne[1])
-            && ids.ty == TensorType::I32
+            && below <= w.ne[2]
             && x.ty == TensorType::F32
+            && w.ty != TensorType::I32
             && w.contiguous()
             && x.row_contiguous();
         if !fits {
-            let why = format!("{:?} with {:?} by {:?}", w.ne, x.ne, ids.ne);
+            let why = format!("{:?} with {:?} by {:?} below {below}", w.ne, x.ne, ids.ne);
             return refuse("mul_mat_id", why);
         }
         self.take(1)?;
-        // SAFETY: tensors of this graph with agreeing sizes.
+        // SAFETY: tensors of this graph with agreeing sizes, and ids that are matrices of `w`.
         Ok(unsafe {
             let (w, x, ids) = (w.ptr.as_ptr(), x.ptr.as_ptr(), ids.ptr.as_ptr());
             let raw = sys::ggml_mul_mat_id(self.context(), w, x, ids);
@@ -201,38 +203,49 @@ impl Graph<'_> {
         })
     }
 
-    /// `a [n, rows, b, c]`, `ids [m, b, c] -> [n, m, b, c]`, F32. The ids must be below `rows`.
-    pub fn get_rows(&self, a: Tensor, ids: Tensor) -> Op {
+    /// `a [n, rows, b, c]`, `ids [m, b, c] -> [n, m, b, c]`, F32, the ids below `rows`.
+    pub fn get_rows(&self, a: Tensor, ids: Indices) -> Op {
+        let Indices { tensor: ids, below } = ids;
         self.owns("get_rows", &[a, ids])?;
-        let fits = ids.ty == TensorType::I32
+        let fits = below <= a.ne[1]
             && a.ty != TensorType::I32
             && a.ne[2] == ids.ne[1]
             && a.ne[3] == ids.ne[2]
             && ids.ne[3] == 1
             && a.row_contiguous();
         if !fits {
-            return refuse("get_rows", format!("{:?} by {:?}", a.ne, ids.ne));
+            return refuse(
+                "get_rows",
+                format!("{:?} by {:?} below {below}", a.ne, ids.ne),
+            );
         }
         self.take(1)?;
-        // SAFETY: tensors of this graph with agreeing sizes.
+        // SAFETY: tensors of this graph with agreeing sizes, and ids that are rows of `a`.
         Ok(unsafe {
             let raw = sys::ggml_get_rows(self.context(), a.ptr.as_ptr(), ids.ptr.as_ptr());
             self.wrap(raw, false, TensorType::F32)
         })
     }
 
-    /// The indices of the `k` largest of each row, best first: `[n, m] -> [k, m]`, I32.
-    pub fn top_k(&self, a: Tensor, k: usize) -> Op {
+    /// The indices of the `k` largest of each row, best first: `[n, m] -> [k, m]`. Where a
+    /// value is not a number the choice is any, but in range.
+    pub fn top_k(&self, a: Tensor, k: usize) -> Result<Indices, GraphError> {
         self.owns("top_k", &[a])?;
         if a.ty != TensorType::F32 || k == 0 || k > a.ne[0] || !a.contiguous() {
             return refuse("top_k", format!("{k} of {:?}", a.ne));
         }
+        let below = a.ne[0];
+        // `std::sort` may leave its array where the comparison is no order (libc++'s does), and a row
+        // with a NaN has none.
+        let ordered = self.clamp_min(a, f32::NEG_INFINITY)?;
         self.take(2)?;
-        // SAFETY: a contiguous F32 tensor of this graph with at least `k` values a row.
-        Ok(unsafe {
-            let raw = sys::ggml_argsort_top_k(self.context(), a.ptr.as_ptr(), k as i32);
+        // SAFETY: a contiguous F32 tensor of this graph with at least `k` values a row and no NaN;
+        // the result is a window of a permutation of `0..below`.
+        let tensor = unsafe {
+            let raw = sys::ggml_argsort_top_k(self.context(), ordered.ptr.as_ptr(), k as i32);
             self.wrap(raw, false, TensorType::I32)
-        })
+        };
+        Ok(Indices { tensor, below })
     }
 
     /// Joins along dimension `dim`.

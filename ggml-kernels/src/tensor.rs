@@ -79,6 +79,33 @@ impl Tensor {
     }
 }
 
+/// Numbers of rows, every one known to be below a bound: checked when they came in, or the outcome of
+/// an operator that cannot give others. Nothing else makes one, for ggml follows whatever it is given
+/// (its check is a C `assert`, which release builds lack) or aborts.
+///
+/// ```compile_fail,E0451
+/// # use ggml_kernels::tensor::{Indices, Tensor};
+/// fn f(tensor: Tensor) -> Indices {
+///     Indices { tensor, below: 1000 }
+/// }
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct Indices {
+    /// I32, of non-negative numbers.
+    pub(crate) tensor: Tensor,
+    pub(crate) below: usize,
+}
+
+impl Indices {
+    pub fn ne(&self) -> [usize; 4] {
+        self.tensor.ne
+    }
+    /// Every number is below this.
+    pub fn below(&self) -> usize {
+        self.below
+    }
+}
+
 /// A number that no other graph or storage of this process has.
 pub(crate) fn next_owner() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);

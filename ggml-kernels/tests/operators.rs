@@ -244,9 +244,8 @@ fn sizes_that_ggml_would_abort_on_are_errors() {
         [16; 3],
         usize::MAX - 3
     )));
-    assert!(refused(graph.top_k(a, 5)));
+    assert!(graph.top_k(a, 5).is_err());
     assert!(refused(graph.permute(a, [0, 0, 2, 3])));
-    assert!(refused(graph.get_rows(a, b)));
     assert!(graph.copy(a, a).is_err(), "an input is nobody's state");
     let wrong = graph.input(TensorType::F32, [4, 1, 1, 1], vec![0; 15]);
     assert!(refused(wrong));

@@ -5,7 +5,7 @@ use ggml_sys as sys;
 use super::{Op, refuse};
 use crate::graph::{Graph, GraphError};
 use crate::quant::TensorType;
-use crate::tensor::Tensor;
+use crate::tensor::{Indices, Tensor};
 
 /// How the router chooses. `groups_used == groups` means that groups do not matter.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,7 +33,7 @@ impl Graph<'_> {
         logits: Tensor,
         bias: Tensor,
         r: Routing,
-    ) -> Result<(Tensor, Tensor), GraphError> {
+    ) -> Result<(Indices, Tensor), GraphError> {
         let [experts, tokens, ..] = logits.ne;
         let probs = self.sigmoid(logits)?;
         // The bias only chooses; the weights are the unbiased probabilities.
@@ -86,7 +86,8 @@ impl Graph<'_> {
     }
 
     /// `a [n, rows, m]` with the rows `ids [k, m]` replaced by `b [n, k, m]`.
-    fn set_rows(&self, a: Tensor, b: Tensor, ids: Tensor) -> Op {
+    fn set_rows(&self, a: Tensor, b: Tensor, ids: Indices) -> Op {
+        let Indices { tensor: ids, below } = ids;
         self.owns("set_rows", &[a, b, ids])?;
         let fits = a.ne[0] == b.ne[0]
             && a.ne[2..] == b.ne[2..]
@@ -94,7 +95,7 @@ impl Graph<'_> {
             && b.ne[1] == ids.ne[0]
             && b.ne[2] == ids.ne[1]
             && ids.ne[2..] == [1, 1]
-            && ids.ty == TensorType::I32
+            && below <= a.ne[1]
             && a.contiguous()
             && b.contiguous();
         if !fits {
@@ -102,7 +103,8 @@ impl Graph<'_> {
             return refuse("set_rows", why);
         }
         self.take(1)?;
-        // SAFETY: tensors of this graph with agreeing sizes; `a` was made by `filled_like`.
+        // SAFETY: tensors of this graph with agreeing sizes, and ids that are rows of `a`, which was
+        // made by `filled_like` for this: it is written in place.
         Ok(unsafe {
             let (a, b, ids) = (a.ptr.as_ptr(), b.ptr.as_ptr(), ids.ptr.as_ptr());
             let raw = sys::ggml_set_rows(self.context(), a, b, ids);
@@ -112,9 +114,9 @@ impl Graph<'_> {
 
     /// `sum over the chosen of weight * down(silu(gate x) * up x)`: x `[hidden, tokens]`, ids
     /// `[used, tokens]`, weights `[1, used, tokens] -> [hidden, tokens]`.
-    pub fn experts(&self, x: Tensor, e: Experts, ids: Tensor, weights: Tensor) -> Op {
+    pub fn experts(&self, x: Tensor, e: Experts, ids: Indices, weights: Tensor) -> Op {
         let [hidden, tokens, ..] = x.ne;
-        let used = ids.ne[0];
+        let used = ids.ne()[0];
         let x = self.reshape(x, [hidden, 1, tokens, 1])?;
         let up = self.mul_mat_id(e.up, x, ids)?;
         let gate = self.mul_mat_id(e.gate, x, ids)?;

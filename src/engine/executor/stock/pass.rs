@@ -49,8 +49,7 @@ pub(super) fn build<'a>(
     let rows = graph.state(&mut state.rows)?;
     let mut kda_states = fixed.chunks_exact(KDA_TENSORS);
     let mut mla_rows = rows.iter();
-    let ids: Vec<i32> = tokens.iter().map(|&t| t as i32).collect();
-    let ids = graph.input_i32(&ids)?;
+    let ids = graph.indices(tokens, [tokens.len(), 1, 1, 1], weights.hparams.vocab)?;
     let mut x = graph.get_rows(pass.weight(weights.parts.token_embd)?, ids)?;
     x = graph.name(x, "embd");
     let last_layer = weights.parts.layers.len() - 1;
