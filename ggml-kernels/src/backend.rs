@@ -15,8 +15,36 @@ pub enum DeviceKind {
     /// The first GPU there is, else the CPU.
     Auto,
     Cpu,
-    /// A GPU whose backend's name starts so: `CUDA`, `Metal` (`MTL`), `Vulkan`.
-    Gpu(&'static str),
+    /// The first GPU of this kind.
+    Gpu(GpuApi),
+}
+
+/// What a GPU is spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuApi {
+    Cuda,
+    Metal,
+    Vulkan,
+}
+
+impl GpuApi {
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            GpuApi::Cuda => "CUDA",
+            GpuApi::Metal => "Metal",
+            GpuApi::Vulkan => "Vulkan",
+        }
+    }
+
+    /// ggml's name of the backend in its registry. A device's own name has a number behind it.
+    fn registry(self) -> &'static str {
+        match self {
+            GpuApi::Cuda => "CUDA",
+            GpuApi::Metal => "MTL",
+            GpuApi::Vulkan => "Vulkan",
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -27,8 +55,17 @@ pub enum BackendError {
     Start(String),
     #[error("{what}: {bytes} bytes could not be allocated")]
     OutOfMemory { what: &'static str, bytes: usize },
-    #[error("computing the graph failed with status {0}")]
+    #[error("computing the graph failed: {}", status_text(*.0))]
     Compute(i32),
+}
+
+/// ggml's words for the outcome of a computation.
+fn status_text(status: i32) -> &'static str {
+    match status {
+        sys::GGML_STATUS_ALLOC_FAILED => "memory ran out on the way",
+        sys::GGML_STATUS_ABORTED => "it was aborted",
+        _ => "the backend reports an error",
+    }
 }
 
 /// A device with the CPU behind it, and the scheduler that splits a graph over the two.
@@ -36,7 +73,8 @@ pub enum BackendError {
 pub struct Backend {
     /// The device first, the CPU last; one entry when the device is the CPU.
     backends: Vec<NonNull<sys::ggml_backend>>,
-    pub(crate) sched: NonNull<sys::ggml_backend_sched>,
+    /// `None` after a pass that found no memory, until the next one.
+    sched: Option<NonNull<sys::ggml_backend_sched>>,
     name: String,
 }
 
@@ -50,10 +88,10 @@ impl Backend {
         let gpu = match kind {
             DeviceKind::Cpu => None,
             DeviceKind::Auto => devices().find(|d| d.gpu),
-            DeviceKind::Gpu(prefix) => {
-                let found = devices().find(|d| d.gpu && d.name.starts_with(prefix));
+            DeviceKind::Gpu(api) => {
+                let found = devices().find(|d| d.gpu && d.registry == api.registry());
                 Some(found.ok_or_else(|| BackendError::NoDevice {
-                    wanted: prefix,
+                    wanted: api.name(),
                     have: device_names(),
                 })?)
             }
@@ -78,7 +116,21 @@ impl Backend {
             }
         }
         set_threads(backends[backends.len() - 1], threads.clamp(1, 512));
-        let mut raw: Vec<_> = backends.iter().map(|b| b.as_ptr()).collect();
+        let mut backend = Self {
+            backends,
+            sched: None,
+            name,
+        };
+        backend.scheduler()?;
+        Ok(backend)
+    }
+
+    /// The scheduler, made anew where there is none.
+    pub(crate) fn scheduler(&mut self) -> Result<NonNull<sys::ggml_backend_sched>, BackendError> {
+        if let Some(sched) = self.sched {
+            return Ok(sched);
+        }
+        let mut raw: Vec<_> = self.backends.iter().map(|b| b.as_ptr()).collect();
         // SAFETY: `raw` holds live backends, the CPU last as ggml wants; null buffer types mean
         // each backend's own.
         let sched = unsafe {
@@ -91,15 +143,31 @@ impl Backend {
                 true,
             )
         };
-        let Some(sched) = NonNull::new(sched) else {
-            free_all(&backends);
-            return Err(BackendError::Start("scheduler".into()));
-        };
-        Ok(Self {
-            backends,
-            sched,
-            name,
-        })
+        self.sched = NonNull::new(sched);
+        let failed = || BackendError::Start("scheduler".into());
+        self.sched.ok_or_else(failed)
+    }
+
+    /// Why a graph found no place: how much it wanted. Gives the scheduler up, for ggml's allocator
+    /// takes the plan of the buffers that it could not get for theirs when the next graph of the same
+    /// sizes comes.
+    ///
+    /// # Safety
+    /// `graph` is live, of at most [`MAX_NODES`] tensors, and was not computed.
+    pub(crate) unsafe fn out_of_memory(&mut self, graph: *mut sys::ggml_cgraph) -> BackendError {
+        let mut sizes = vec![0; self.backends.len()];
+        if let Some(sched) = self.sched.take() {
+            // SAFETY: a live scheduler of so many backends, freed once; it measures the graph
+            // without allocating.
+            unsafe {
+                sys::ggml_backend_sched_reserve_size(sched.as_ptr(), graph, sizes.as_mut_ptr());
+                sys::ggml_backend_sched_free(sched.as_ptr());
+            }
+        }
+        BackendError::OutOfMemory {
+            what: "the buffers of a pass",
+            bytes: sizes.iter().sum(),
+        }
     }
 
     /// The device's name, as the registry has it.
@@ -120,8 +188,10 @@ impl Backend {
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        // SAFETY: made by `open`, freed once, the scheduler before the backends it uses.
-        unsafe { sys::ggml_backend_sched_free(self.sched.as_ptr()) };
+        if let Some(sched) = self.sched {
+            // SAFETY: made by `scheduler`, freed once, before the backends it uses.
+            unsafe { sys::ggml_backend_sched_free(sched.as_ptr()) };
+        }
         free_all(&self.backends);
     }
 }
@@ -136,6 +206,8 @@ fn free_all(backends: &[NonNull<sys::ggml_backend>]) {
 struct DeviceEntry {
     handle: sys::ggml_backend_dev_t,
     name: String,
+    /// The name of its backend.
+    registry: String,
     gpu: bool,
     cpu: bool,
 }
@@ -144,15 +216,19 @@ fn devices() -> impl Iterator<Item = DeviceEntry> {
     // SAFETY: the registry is initialised on first use and lives for the process.
     let count = unsafe { sys::ggml_backend_dev_count() };
     (0..count).map(|at| {
-        // SAFETY: `at` is below the registry's count; names are static strings.
-        let (handle, name, kind) = unsafe {
+        // SAFETY: `at` is below the registry's count; every device has a backend, and both have
+        // names that live for the process.
+        let (handle, name, registry, kind) = unsafe {
             let handle = sys::ggml_backend_dev_get(at);
             let name = CStr::from_ptr(sys::ggml_backend_dev_name(handle));
-            (handle, name, sys::ggml_backend_dev_type(handle))
+            let registry = sys::ggml_backend_reg_name(sys::ggml_backend_dev_backend_reg(handle));
+            let registry = CStr::from_ptr(registry);
+            (handle, name, registry, sys::ggml_backend_dev_type(handle))
         };
         DeviceEntry {
             handle,
             name: name.to_string_lossy().into_owned(),
+            registry: registry.to_string_lossy().into_owned(),
             gpu: kind == sys::GGML_BACKEND_DEVICE_TYPE_GPU
                 || kind == sys::GGML_BACKEND_DEVICE_TYPE_IGPU,
             cpu: kind == sys::GGML_BACKEND_DEVICE_TYPE_CPU,

@@ -1,6 +1,7 @@
 //! One forward pass as a graph: tensors are made by the operators in [`crate::ops`], then placed
-//! and computed. Owns the headers; borrows every storage whose tensors it uses for as long as it
-//! lives, so nothing it points to can be freed or changed under it.
+//! and computed, once. Owns the headers; borrows every storage whose tensors it uses for as long as
+//! it lives, so nothing it points to can be freed or changed under it. What was computed lies in the
+//! backend's buffers, so [`Computed`] borrows the backend too.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_void};
@@ -33,6 +34,44 @@ pub struct Graph<'a> {
     inputs: RefCell<Vec<(Tensor, Vec<u8>)>>,
     /// Invariant: a borrow lent to one graph lasts as long as the graph, never less.
     borrows: PhantomData<fn(&'a Tensors) -> &'a Tensors>,
+}
+
+/// A graph after its pass: what can be read. The values lie in the backend's buffers, which the next
+/// pass or the backend's end takes away, so neither can come while this is held:
+///
+/// ```compile_fail,E0499
+/// # use ggml_kernels::{backend::Backend, graph::{Graph, GraphError}, tensor::Tensor};
+/// fn f(one: Graph, two: Graph, out: Tensor, backend: &mut Backend) -> Result<(), GraphError> {
+///     let first = one.compute(backend)?;
+///     two.compute(backend)?;
+///     first.read(out)?;
+///     Ok(())
+/// }
+/// ```
+///
+/// ```compile_fail,E0505
+/// # use ggml_kernels::{backend::Backend, graph::{Graph, GraphError}, tensor::Tensor};
+/// fn f(one: Graph, out: Tensor, mut backend: Backend) -> Result<(), GraphError> {
+///     let first = one.compute(&mut backend)?;
+///     drop(backend);
+///     first.read(out)?;
+///     Ok(())
+/// }
+/// ```
+///
+/// A graph is computed once, for its tensors keep the addresses that they were given:
+///
+/// ```compile_fail,E0382
+/// # use ggml_kernels::{backend::Backend, graph::{Graph, GraphError}};
+/// fn f(one: Graph, backend: &mut Backend) -> Result<(), GraphError> {
+///     one.compute(backend)?;
+///     one.compute(backend)?;
+///     Ok(())
+/// }
+/// ```
+pub struct Computed<'a, 'b> {
+    graph: Graph<'a>,
+    backend: PhantomData<&'b mut Backend>,
 }
 
 /// Watches tensors as they are computed; see [`Graph::compute_observed`].
@@ -288,7 +327,7 @@ impl<'a> Graph<'a> {
         Ok(())
     }
 
-    /// Marks `tensor` as a result: computed, and its memory kept for [`Graph::read`].
+    /// Marks `tensor` as a result: computed, and its memory kept for [`Computed::read`].
     pub fn output(&self, tensor: Tensor) -> Result<(), GraphError> {
         self.owns("output", &[tensor])?;
         // SAFETY: a tensor of this graph.
@@ -297,36 +336,50 @@ impl<'a> Graph<'a> {
     }
 
     /// Computes everything marked.
-    pub fn compute(&self, backend: &mut Backend) -> Result<(), GraphError> {
-        self.run(backend)
+    pub fn compute<'b>(self, backend: &'b mut Backend) -> Result<Computed<'a, 'b>, GraphError> {
+        self.run(backend)?;
+        Ok(Computed {
+            graph: self,
+            backend: PhantomData,
+        })
     }
 
     /// As [`Graph::compute`], showing each computed tensor to `observer`. Slow.
-    pub fn compute_observed(
-        &self,
-        backend: &mut Backend,
+    pub fn compute_observed<'b>(
+        self,
+        backend: &'b mut Backend,
         observer: &mut dyn Observer,
-    ) -> Result<(), GraphError> {
+    ) -> Result<Computed<'a, 'b>, GraphError> {
         let mut observer = observer;
         let data: *mut &mut dyn Observer = &mut observer;
-        let sched = backend.sched.as_ptr();
+        let sched = backend.scheduler()?.as_ptr();
         // SAFETY: `data` outlives the computation below, after which the callback is removed.
         unsafe { sys::ggml_backend_sched_set_eval_callback(sched, Some(on_node), data.cast()) };
         let result = self.run(backend);
-        // SAFETY: removes the callback.
-        unsafe { sys::ggml_backend_sched_set_eval_callback(sched, None, ptr::null_mut()) };
-        result
+        // A pass that found no memory has taken the scheduler with it.
+        if let Ok(sched) = backend.scheduler() {
+            // SAFETY: a live scheduler, whose callback this removes.
+            unsafe {
+                let sched = sched.as_ptr();
+                sys::ggml_backend_sched_set_eval_callback(sched, None, ptr::null_mut());
+            }
+        }
+        result?;
+        Ok(Computed {
+            graph: self,
+            backend: PhantomData,
+        })
     }
 
     fn run(&self, backend: &mut Backend) -> Result<(), GraphError> {
-        let (sched, graph) = (backend.sched.as_ptr(), self.graph.as_ptr());
+        let (sched, graph) = (backend.scheduler()?.as_ptr(), self.graph.as_ptr());
         // SAFETY: the scheduler was made for MAX_NODES, which bounds this graph; storages and
-        // inputs are alive; `&mut Backend` keeps others away while it runs.
+        // inputs are alive; `&mut Backend` keeps others away while it runs. No tensor has an
+        // address of an earlier pass: both callers own the graph and give it away.
         unsafe {
             sys::ggml_backend_sched_reset(sched);
             if !sys::ggml_backend_sched_alloc_graph(sched, graph) {
-                let what = "the pass's buffers";
-                return Err(BackendError::OutOfMemory { what, bytes: 0 }.into());
+                return Err(backend.out_of_memory(graph).into());
             }
             for (tensor, bytes) in self.inputs.borrow().iter() {
                 let raw = tensor.ptr.as_ptr();
@@ -340,17 +393,6 @@ impl<'a> Graph<'a> {
                 status => Err(BackendError::Compute(status).into()),
             }
         }
-    }
-
-    /// The values of an output, contiguous F32, once computed.
-    pub fn read(&self, tensor: Tensor) -> Result<Vec<f32>, GraphError> {
-        self.owns("read", &[tensor])?;
-        // SAFETY: a tensor of this graph, alive with it.
-        let raw = unsafe { tensor.ptr.as_ref() };
-        read_contiguous(raw, sys::GGML_TYPE_F32).ok_or_else(|| GraphError::Shape {
-            op: "read",
-            why: "not contiguous F32, or not computed".into(),
-        })
     }
 
     /// Checks that every tensor is this graph's own.
@@ -385,6 +427,25 @@ impl<'a> Graph<'a> {
     ) -> Tensor {
         // SAFETY: as the caller says.
         unsafe { Tensor::from_raw(NonNull::new_unchecked(raw), self.owner, writable, ty) }
+    }
+}
+
+impl Computed<'_, '_> {
+    /// The values of an output, contiguous F32.
+    pub fn read(&self, tensor: Tensor) -> Result<Vec<f32>, GraphError> {
+        self.graph.owns("read", &[tensor])?;
+        // SAFETY: a tensor of this graph, alive with it.
+        let raw = unsafe { tensor.ptr.as_ref() };
+        let values = if raw.flags & sys::GGML_TENSOR_FLAG_OUTPUT as i32 == 0 {
+            // Its memory may have gone to a later tensor.
+            None
+        } else {
+            read_contiguous(raw, sys::GGML_TYPE_F32)
+        };
+        values.ok_or_else(|| GraphError::Shape {
+            op: "read",
+            why: "not contiguous F32, or not an output".into(),
+        })
     }
 }
 

@@ -1,9 +1,10 @@
 //! What safe code could once do to memory that ggml looks at, or to the process. The rest of these
 //! are examples that must not compile, beside the types that refuse them.
 
-use ggml_kernels::backend::{Backend, DeviceKind};
+use ggml_kernels::backend::{Backend, BackendError, DeviceKind};
 use ggml_kernels::graph::{Graph, GraphError};
 use ggml_kernels::quant::TensorType;
+use ggml_kernels::storage::{Placement, State, StorageError};
 use ggml_kernels::tensor::Tensor;
 
 fn cpu() -> Backend {
@@ -17,8 +18,7 @@ fn input(graph: &Graph, values: &[f32], ne: [usize; 4]) -> Tensor {
 
 fn read(graph: Graph, backend: &mut Backend, tensor: Tensor) -> Result<Vec<f32>, GraphError> {
     graph.output(tensor).unwrap();
-    graph.compute(backend)?;
-    graph.read(tensor)
+    graph.compute(backend)?.read(tensor)
 }
 
 fn refused<T>(op: Result<T, GraphError>) -> bool {
@@ -82,4 +82,69 @@ fn a_clamp_leaves_what_it_reads_as_it_was() {
     let both = graph.concat(clamped, doubled, 1).unwrap();
     let got = read(graph, &mut backend, both).unwrap();
     assert_eq!(got, [0.0, 4.0, 0.0, -2.0, 4.0, -6.0]);
+}
+
+#[test]
+fn only_an_output_can_be_read() {
+    let mut backend = cpu();
+    let graph = Graph::new(16).unwrap();
+    let x = input(&graph, &[1.0; 4], [4, 1, 1, 1]);
+    let between = graph.scale(x, 2.0).unwrap();
+    let out = graph.scale(between, 2.0).unwrap();
+    graph.output(out).unwrap();
+    let never = graph.scale(x, 3.0).unwrap();
+    let computed = graph.compute(&mut backend).unwrap();
+    assert_eq!(computed.read(out).unwrap(), [4.0; 4]);
+    assert!(
+        refused(computed.read(between)),
+        "its memory may be another's"
+    );
+    assert!(refused(computed.read(never)));
+}
+
+/// A graph whose product is 2^50 values, more than any process can address.
+fn beyond_memory(backend: &mut Backend) -> GraphError {
+    let graph = Graph::new(16).unwrap();
+    let many = 1 << 18;
+    let x = input(&graph, &vec![1.0; many], [1, many, 1, 1]);
+    let square = graph.mul_mat(x, x).unwrap();
+    let square = graph.reshape(square, [1, many * many, 1, 1]).unwrap();
+    let more = input(&graph, &vec![1.0; 1 << 14], [1, 1 << 14, 1, 1]);
+    let vast = graph.mul_mat(more, square).unwrap();
+    graph.output(vast).unwrap();
+    match graph.compute(backend) {
+        Err(e) => e,
+        Ok(_) => panic!("four pebibytes were found"),
+    }
+}
+
+#[test]
+fn a_pass_that_finds_no_memory_says_how_much_it_wanted_and_the_next_one_runs() {
+    let mut backend = cpu();
+    // Twice: ggml's allocator used to take the first one's plan for buffers that it has.
+    for _ in 0..2 {
+        let e = beyond_memory(&mut backend);
+        let GraphError::Backend(BackendError::OutOfMemory { bytes, .. }) = e else {
+            panic!("{e}");
+        };
+        assert!(bytes >= 4 << 50, "{bytes}");
+    }
+    let graph = Graph::new(4).unwrap();
+    let x = input(&graph, &[1.0; 4], [4, 1, 1, 1]);
+    let out = graph.scale(x, 2.0).unwrap();
+    assert_eq!(read(graph, &mut backend, out).unwrap(), [2.0; 4]);
+}
+
+#[test]
+fn state_that_finds_no_memory_says_how_much_it_wanted() {
+    let place = Placement {
+        name: "rows".into(),
+        ty: TensorType::F32,
+        ne: [1 << 20, 1 << 30, 1, 1],
+    };
+    let got = State::zeroed(&cpu(), &[place]);
+    let Err(StorageError::Backend(BackendError::OutOfMemory { bytes, .. })) = got else {
+        panic!("{got:?}");
+    };
+    assert_eq!(bytes, 4 << 50);
 }

@@ -63,11 +63,10 @@ fn transposed(s: &[f32], d: usize) -> Vec<f32> {
 }
 
 /// Contiguous copies can be read back; views cannot.
-fn run(graph: &Graph, backend: &mut Backend, tensor: Tensor) -> Vec<f32> {
+fn run(graph: Graph, backend: &mut Backend, tensor: Tensor) -> Vec<f32> {
     let plain = graph.cont(tensor, tensor.ne()).unwrap();
     graph.output(plain).unwrap();
-    graph.compute(backend).unwrap();
-    graph.read(plain).unwrap()
+    graph.compute(backend).unwrap().read(plain).unwrap()
 }
 
 fn assert_near(what: &str, got: &[f32], want: &[f64]) {
@@ -103,8 +102,7 @@ fn the_recurrence_is_its_formula_at_any_gate() {
             let beta = input(&graph, &beta, [1, heads, tokens, 1]);
             let held = graph.state(&mut storage).unwrap()[0];
             let out = graph.kda(inputs, beta, held).unwrap();
-            let got = run(&graph, &mut backend, out);
-            drop(graph);
+            let got = run(graph, &mut backend, out);
             let what = format!("{tokens} tokens, {heads} heads of {d}, gate {strength}");
             assert_near(&what, &got, &want);
             let held = transposed(&state_values(&storage), d);
@@ -136,7 +134,7 @@ fn the_convolution_continues_where_the_last_pass_ended() {
             let weight = input(&graph, &weight, [taps, 1, inner, 1]);
             let held = graph.state(&mut tail).unwrap()[0];
             let out = graph.causal_conv_silu(part, weight, held).unwrap();
-            got.extend(run(&graph, &mut backend, out));
+            got.extend(run(graph, &mut backend, out));
             at += n;
         }
         assert_near(&format!("{inner} channels, {taps} taps"), &got, &want);
@@ -170,7 +168,7 @@ fn attention_over_shared_rows_is_its_formula() {
         }
         let mask = graph.input(TensorType::F16, [rows, tokens, 1, 1], mask);
         let out = graph.mla_attention(q, cache, rank, Some(mask.unwrap()), 0.2);
-        let got = run(&graph, &mut backend, out.unwrap());
+        let got = run(graph, &mut backend, out.unwrap());
         let what = format!("{tokens} tokens, {heads} heads, {rows} rows");
         assert_near(&what, &got, &want);
     }
@@ -220,7 +218,7 @@ fn the_router_chooses_and_the_experts_sum() {
             };
             let x = input(&graph, &x, [hidden, tokens, 1, 1]);
             let out = graph.experts(x, e, ids, weights).unwrap();
-            let got = run(&graph, &mut backend, out);
+            let got = run(graph, &mut backend, out);
             let what = format!("{experts} experts, {routing:?}, {tokens} tokens");
             assert_near(&what, &got, &want);
         }

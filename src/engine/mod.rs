@@ -25,7 +25,7 @@
 
 use std::path::Path;
 
-use ggml_kernels::backend::{Backend, DeviceKind};
+use ggml_kernels::backend::{Backend, DeviceKind, GpuApi};
 
 use crate::request::Token;
 
@@ -269,9 +269,9 @@ fn start(model: &Model, options: &Options) -> Result<Box<dyn Executor>, Unfit> {
     let kind = match options.device {
         Device::Auto => DeviceKind::Auto,
         Device::Cpu => DeviceKind::Cpu,
-        Device::Cuda => DeviceKind::Gpu("CUDA"),
-        Device::Metal => DeviceKind::Gpu("M"),
-        Device::Vulkan => DeviceKind::Gpu("Vulkan"),
+        Device::Cuda => DeviceKind::Gpu(GpuApi::Cuda),
+        Device::Metal => DeviceKind::Gpu(GpuApi::Metal),
+        Device::Vulkan => DeviceKind::Gpu(GpuApi::Vulkan),
     };
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = options.threads.unwrap_or_else(cores);

@@ -55,14 +55,14 @@ impl Stock {
             want: share.want,
         };
         let logits = pass::build(&graph, weights, state, &work)?;
-        match listener {
+        let computed = match listener {
             Some(listener) => {
                 let mut observed = Observed::new(&weights.names, listener);
-                graph.compute_observed(backend, &mut observed)?;
+                graph.compute_observed(backend, &mut observed)?
             }
             None => graph.compute(backend)?,
-        }
-        Ok(logits.map_or(Ok(Vec::new()), |logits| graph.read(logits))?)
+        };
+        Ok(logits.map_or(Ok(Vec::new()), |logits| computed.read(logits))?)
     }
 }
 
