@@ -1,9 +1,10 @@
 //! What the code reads and answers is in `docs/`, by name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use deltad::config::KEYS;
+use serde_json::Value;
 
 fn text(path: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -120,4 +121,92 @@ fn the_changes_of_this_version_are_told_first() {
     let newest = heads.find(|v| v.starts_with(|c: char| c.is_ascii_digit()));
     let newest = newest.expect("a version").split([',', ' ']).next();
     assert_eq!(newest, Some(env!("CARGO_PKG_VERSION")));
+}
+
+fn description() -> Value {
+    serde_json::from_str(&text("docs/openapi.json")).expect("JSON")
+}
+
+/// Every object in a document, with its parent's keys.
+fn objects<'a>(value: &'a Value, each: &mut impl FnMut(&'a serde_json::Map<String, Value>)) {
+    match value {
+        Value::Object(map) => {
+            each(map);
+            map.values().for_each(|v| objects(v, each));
+        }
+        Value::Array(items) => items.iter().for_each(|v| objects(v, each)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_description_for_programs_has_the_routes_that_there_are() {
+    let code = text("src/transport/routes.rs");
+    let pattern = r#"\.route\("([^"]+)", (get|post)\("#;
+    let pattern = regex::Regex::new(pattern).expect("a constant pattern");
+    let served: BTreeMap<String, String> = pattern
+        .captures_iter(&code)
+        .map(|c| (c[1].replace("{*", "{"), c[2].to_owned()))
+        .collect();
+    assert!(served.len() >= 11, "only {served:?}");
+    let document = description();
+    let mut told = BTreeMap::new();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for method in methods.as_object().expect("methods").keys() {
+            told.insert(path.clone(), method.clone());
+        }
+    }
+    assert_eq!(told, served);
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn the_description_for_programs_has_the_fields_that_are_read_and_no_others() {
+    let document = description();
+    let schemas = document["components"]["schemas"]
+        .as_object()
+        .expect("schemas");
+    let reads = r#"(?:\b(?:get|boolean|string|number|count|integer|array|object|need|at_least_one|texts|content)|\bor|\bstrings)\(\s*(?:&\w+,\s*)?"(\w+)""#;
+    let mut read = BTreeSet::new();
+    for file in ["openai", "responses", "messages", "routes"] {
+        read.extend(found(&format!("src/transport/{file}.rs"), reads));
+    }
+    let mut told = BTreeSet::new();
+    for map in schemas.values() {
+        objects(map, &mut |o| {
+            let names = o.get("properties").and_then(Value::as_object);
+            told.extend(names.into_iter().flat_map(|p| p.keys().cloned()));
+        });
+    }
+    let untold: Vec<&String> = read.difference(&told).collect();
+    assert_eq!(untold, [""; 0]);
+    // The first level of each body, where a name that nobody reads would mislead most. One that is
+    // refused may only be null; the model is ignored, and metadata is repeated.
+    for body in ["Chat", "Completion", "Response", "Messages", "Tokenize"] {
+        let properties = schemas[&format!("{body}Request")]["properties"].as_object();
+        let fictions = properties
+            .expect("properties")
+            .iter()
+            .filter(|(name, schema)| {
+                let apart =
+                    ["model", "metadata"].contains(&name.as_str()) || schema["type"] == "null";
+                !apart && !read.contains(*name)
+            });
+        let fictions: Vec<&String> = fictions.map(|(name, _)| name).collect();
+        assert_eq!(fictions, [""; 0], "{body}");
+    }
+}
+
+#[test]
+fn every_reference_in_the_description_for_programs_leads_somewhere() {
+    let document = description();
+    let mut references = 0;
+    objects(&document, &mut |o| {
+        if let Some(Value::String(to)) = o.get("$ref") {
+            references += 1;
+            let to = to.strip_prefix('#').expect("within the document");
+            assert!(document.pointer(to).is_some(), "{to}");
+        }
+    });
+    assert!(references > 100, "only {references}");
 }

@@ -42,6 +42,14 @@ pub fn refuse<T>(param: &str, message: impl Into<String>) -> Result<T, Refusal> 
     })
 }
 
+/// A whole number from 0 on. 3.0 is one, as in JSON schemas; beyond 2^53 only digits are exact.
+pub fn whole(value: &Value) -> Option<u64> {
+    const EXACT: f64 = (1u64 << 53) as f64;
+    let exact = |n: &f64| n.fract() == 0.0 && (0.0..=EXACT).contains(n);
+    let of_float = || value.as_f64().filter(exact).map(|n| n as u64);
+    value.as_u64().or_else(of_float)
+}
+
 impl<'a> Fields<'a> {
     pub fn of(value: &'a Value, at: &str) -> Result<Fields<'a>, Refusal> {
         match value {
@@ -107,13 +115,13 @@ impl<'a> Fields<'a> {
     }
 
     pub fn count(&self, name: &str) -> Result<Option<usize>, Refusal> {
-        let read = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok());
+        let read = |v: &Value| whole(v).and_then(|n| usize::try_from(n).ok());
         self.typed(name, "a whole number, at least 0", read)
     }
 
     pub fn integer(&self, name: &str) -> Result<Option<i64>, Refusal> {
         // Seeds come as unsigned 64 bits too; the bits count, not the sign.
-        let read = |v: &Value| v.as_i64().or(v.as_u64().map(|n| n as i64));
+        let read = |v: &Value| v.as_i64().or(whole(v).map(|n| n as i64));
         self.typed(name, "a whole number", read)
     }
 

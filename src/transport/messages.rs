@@ -38,8 +38,8 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
         let content = texts(system, "system")?;
         messages.push(said("system", content));
     }
-    let Some(given) = f.array("messages")? else {
-        return refuse("messages", "is missing; want an array of messages");
+    let Some(given) = f.array("messages")?.filter(|given| !given.is_empty()) else {
+        return refuse("messages", "is missing or empty; want an array of messages");
     };
     for (i, message) in given.iter().enumerate() {
         read_message(&format!("messages[{i}]"), message, &mut messages)?;

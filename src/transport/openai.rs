@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::fields::{Fields, kind, refuse, wrong};
+use super::fields::{Fields, kind, refuse, whole, wrong};
 use crate::request::{
     Format, Message, Prompt, Refusal, Request, Sampling, Stop, Token, ToolCall, ToolChoice,
 };
@@ -96,10 +96,15 @@ pub fn chat_of(f: &Fields) -> Result<Asked, Refusal> {
     if n_top.is_some_and(|n| n > 0) && !shows {
         return refuse("top_logprobs", "needs logprobs to be true");
     }
-    let max_tokens = f.count("max_completion_tokens")?.or(f.count("max_tokens")?);
-    if max_tokens == Some(0) {
-        return refuse("max_tokens", "got 0, want at least 1");
-    }
+    let at_least_one = |name| match f.count(name)? {
+        Some(0) => refuse(name, "got 0, want at least 1"),
+        n => Ok(n),
+    };
+    let (new, old) = (
+        at_least_one("max_completion_tokens")?,
+        at_least_one("max_tokens")?,
+    );
+    let max_tokens = new.or(old);
     let request = Request {
         prompt: Prompt::Chat {
             messages,
@@ -162,7 +167,7 @@ fn prompts(f: &Fields) -> Result<Vec<Prompt>, Refusal> {
 
 pub fn tokens(items: &[Value], at: &str) -> Result<Vec<Token>, Refusal> {
     let each = items.iter().enumerate().map(|(i, item)| {
-        let token = item.as_u64().and_then(|t| Token::try_from(t).ok());
+        let token = whole(item).and_then(|t| Token::try_from(t).ok());
         token.map_or_else(|| wrong(&format!("{at}[{i}]"), item, "a token id"), Ok)
     });
     each.collect()

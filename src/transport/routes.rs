@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{KeepAlive, Sse};
@@ -37,6 +38,7 @@ pub fn router(door: Arc<Door>) -> Router {
         .route("/detokenize", post(detokenize))
         .route("/health", get(health))
         .route("/metrics", get(metrics))
+        .route("/openapi.json", get(openapi))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .with_state(door)
@@ -98,9 +100,12 @@ async fn models(State(door): Shared, Extension(caller): Extension<Caller>) -> An
 async fn model(
     State(door): Shared,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Answer {
     let service = service(&door, &caller)?;
+    let Ok(Path(id)) = id else {
+        return Err(refuse::<()>("id", "is no UTF-8").unwrap_err().into());
+    };
     if id == service.card().id {
         Ok(Json(card(service)).into_response())
     } else {
@@ -127,6 +132,12 @@ async fn health(State(door): Shared) -> Response {
         }))
         .into_response(),
     }
+}
+
+/// What all of these take and give, for programs.
+async fn openapi() -> Response {
+    const TEXT: &str = include_str!("../../docs/openapi.json");
+    ([(header::CONTENT_TYPE, "application/json")], TEXT).into_response()
 }
 
 async fn metrics(State(door): Shared, Extension(caller): Extension<Caller>) -> Answer {

@@ -1,5 +1,6 @@
 //! What programs use, over the Unix socket: the official Python clients of OpenAI and Anthropic, and
-//! Hugging Face's, in a virtual environment of their own. Skipped, and said so, where there is no
+//! Hugging Face's, and a tool that reads the description for programs and tries what it says, in a
+//! virtual environment of their own. Skipped, and said so, where there is no
 //! Python or no way to get the packages.
 
 use std::path::{Path, PathBuf};
@@ -26,7 +27,11 @@ fn make() -> Result<PathBuf, String> {
     let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients-venv");
     let python = venv.join("bin/python");
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    if runs(Command::new(&python).args(["-c", "import openai, anthropic, huggingface_hub"])).is_ok()
+    if runs(Command::new(&python).args([
+        "-c",
+        "import openai, anthropic, huggingface_hub, schemathesis",
+    ]))
+    .is_ok()
     {
         return Ok(python);
     }
@@ -67,4 +72,15 @@ fn what_programs_ask_through_the_official_client_is_answered() {
 fn clients_of_other_makers_are_content() {
     let daemon = start_with(&demo("model"), "f16", "");
     content("other_clients.py", &daemon.socket);
+}
+
+#[test]
+fn the_description_for_programs_is_the_file_and_is_kept_to() {
+    let limits = "[limits]\nmax_tokens = 4\nrequest_bytes = \"64KiB\"\n";
+    let daemon = start(limits);
+    let (status, served) = daemon.get("/openapi.json");
+    let file = include_str!("../../docs/openapi.json");
+    let file: serde_json::Value = serde_json::from_str(file).expect("JSON");
+    assert_eq!((status, served), (200, file));
+    content("schema.py", &daemon.socket);
 }
