@@ -1,0 +1,493 @@
+//! The law with AVX-512 and VNNI for a few rows of activations: four rows of weights at a time, read
+//! once, every vector of integers summed across. Weights come from memory here, so the lines that
+//! the next four rows need are asked for ahead.
+
+use std::arch::x86_64::*;
+
+use super::unpack::scales_and_mins;
+use crate::cpu::activations::QuantizedRow;
+use crate::cpu::products::task::Task;
+use crate::quant::TensorType;
+
+/// Rows of weights at a time.
+const ROWS: usize = 4;
+/// Rows of activations at a time.
+pub(crate) const MOST: usize = 4;
+
+/// Runs the task. Every row of weights is read once for each [`MOST`] rows of activations.
+///
+/// # Safety
+/// The processor has the instructions of the tier `avx512`.
+pub(crate) unsafe fn few(task: &Task<'_>) {
+    // SAFETY: the caller's promise, here and below.
+    unsafe {
+        match task.matrix.ty() {
+            TensorType::Q4K => each_few::<Q4K>(task),
+            TensorType::Q5K => each_few::<Q5K>(task),
+            TensorType::Q6K => each_few::<Q6K>(task),
+            TensorType::Q8_0 => each_few::<Q8_0>(task),
+            _ => each_few::<Q4_0>(task),
+        }
+    }
+}
+
+/// A format, or rather how four of its rows meet `C` rows of activations.
+trait Few {
+    /// # Safety
+    /// The processor has the instructions of the tier, and the rows of both sides have the same
+    /// number of whole blocks. Must be inlined into a function with them.
+    unsafe fn dots<const C: usize>(
+        rows: [&[u8]; ROWS],
+        x: [QuantizedRow<'_>; C],
+        ahead: usize,
+    ) -> [__m128; C];
+
+    /// Row `at` of the activations in this format's form.
+    fn row<'x>(task: &'x Task<'_>, at: usize) -> QuantizedRow<'x>;
+}
+
+unsafe fn each_few<F: Few>(task: &Task<'_>) {
+    let pairs = task.input.chunks(MOST).zip(task.output.chunks(MOST));
+    for (input, output) in pairs {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match input.len() {
+                1 => groups::<F, 1>(task, input, output),
+                2 => groups::<F, 2>(task, input, output),
+                3 => groups::<F, 3>(task, input, output),
+                _ => groups::<F, 4>(task, input, output),
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c")]
+unsafe fn groups<F: Few, const C: usize>(task: &Task<'_>, input: &[u32], output: &[u32]) {
+    let x: [_; C] = std::array::from_fn(|c| F::row(task, input[c] as usize));
+    let mut first = task.rows.start;
+    let ahead = task.matrix.row_bytes() * ROWS;
+    let ahead = if ahead > FAR { NEAR } else { ahead };
+    while first < task.rows.end {
+        let count = ROWS.min(task.rows.end - first);
+        let rows = task.matrix.rows_from::<ROWS>(first, task.rows.end);
+        // SAFETY: the caller's promise; a matrix's rows and the activations' have `cols` values.
+        let dots = unsafe { F::dots::<C>(rows, x, ahead) };
+        for (c, dots) in dots.iter().enumerate() {
+            let out = task.target.at(output[c], first..first + count);
+            let mut values = [0f32; ROWS];
+            // SAFETY: four floats.
+            unsafe { _mm_storeu_ps(values.as_mut_ptr(), *dots) };
+            out.copy_from_slice(&values[..count]);
+        }
+        first += count;
+    }
+}
+
+/// Rows of more bytes than this are asked for [`NEAR`] bytes ahead, others four rows ahead.
+const FAR: usize = 12 << 10;
+const NEAR: usize = 1536;
+
+/// Asks for the line at `at + ahead`. It need not exist.
+#[inline(always)]
+fn ask(at: *const u8, ahead: usize) {
+    // SAFETY: asking for a line reads nothing and never faults.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(ahead).cast()) };
+}
+
+/// Across: the sum of the lanes of each.
+#[inline(always)]
+unsafe fn sums(v: [__m512i; 4]) -> __m128i {
+    // SAFETY: inlined where the processor has the instructions.
+    unsafe {
+        let t = quarters(v);
+        let t = _mm256_add_epi32(_mm512_castsi512_si256(t), _mm512_extracti64x4_epi64::<1>(t));
+        _mm_add_epi32(_mm256_castsi256_si128(t), _mm256_extracti128_si256::<1>(t))
+    }
+}
+
+/// In each quarter of the result, the sums of that quarter of each.
+#[inline(always)]
+unsafe fn quarters(v: [__m512i; 4]) -> __m512i {
+    // SAFETY: inlined where the processor has the instructions.
+    unsafe {
+        let pair =
+            |a, b| _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let (a, b) = (pair(v[0], v[1]), pair(v[2], v[3]));
+        _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b))
+    }
+}
+
+#[inline(always)]
+unsafe fn sums_128(v: [__m128i; 4]) -> __m128i {
+    // SAFETY: inlined where the processor has the instructions.
+    unsafe {
+        let pair = |a, b| _mm_add_epi32(_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));
+        let (a, b) = (pair(v[0], v[1]), pair(v[2], v[3]));
+        _mm_add_epi32(_mm_unpacklo_epi64(a, b), _mm_unpackhi_epi64(a, b))
+    }
+}
+
+/// Four pairs of halves, one to a row: the first of each, the second of each.
+#[inline(always)]
+unsafe fn scale_pairs(pairs: [u32; 4]) -> (__m128, __m128) {
+    // SAFETY: inlined where the processor has the instructions.
+    unsafe {
+        let [a, b, c, d] = pairs.map(|p| p as i32);
+        let v = _mm256_cvtph_ps(_mm_setr_epi32(a, b, c, d));
+        let (low, high) = (_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        (
+            _mm_shuffle_ps::<0x88>(low, high),
+            _mm_shuffle_ps::<0xdd>(low, high),
+        )
+    }
+}
+
+/// A block of a K type in registers.
+pub(super) struct Block {
+    /// Unsigned values in their order.
+    pub q: [__m512i; 4],
+    /// The scale of each four values, 16 bits in a lane of 32.
+    pub scales: [__m512i; 4],
+    /// Minima (8 of 16 bits) or, without minima, scales (16 of 16 bits).
+    pub sides: __m256i,
+    /// `d` and `dmin`.
+    pub pair: u32,
+}
+
+pub(super) trait Format {
+    const BYTES: usize;
+    const MINS: bool;
+    /// # Safety
+    /// As of [`Few::dots`], and `BYTES` can be read at `at`.
+    unsafe fn load(at: *const u8) -> Block;
+}
+
+pub(super) struct Q4K;
+pub(super) struct Q5K;
+pub(super) struct Q6K;
+
+/// Scales (bytes) to lanes: vector `g` holds groups `2 g` and `2 g + 1` of 32 values.
+#[inline(always)]
+unsafe fn spread_8(scales: u64) -> [__m512i; 4] {
+    // SAFETY: inlined where the processor has the instructions.
+    unsafe {
+        let v = _mm512_castsi128_si512(_mm_cvtsi64_si128(scales as i64));
+        let lanes = _mm512_inserti64x4::<1>(_mm512_setzero_si512(), _mm256_set1_epi32(1));
+        let spread = |g: i32| {
+            let index = _mm512_add_epi32(lanes, _mm512_set1_epi32(2 * g));
+            _mm512_maskz_permutexvar_epi8(0x1111_1111_1111_1111, index, v)
+        };
+        [spread(0), spread(1), spread(2), spread(3)]
+    }
+}
+
+/// Low nibbles of 32 bytes, then their high nibbles.
+#[inline(always)]
+unsafe fn nibbles_64(at: *const u8) -> __m512i {
+    // SAFETY: the caller's promise of 32 bytes; inlined where the processor has the instructions.
+    unsafe {
+        let v = _mm512_broadcast_i64x4(_mm256_loadu_si256(at.cast()));
+        let v = _mm512_srlv_epi64(v, _mm512_setr_epi64(0, 0, 0, 0, 4, 4, 4, 4));
+        _mm512_and_si512(v, _mm512_set1_epi8(15))
+    }
+}
+
+#[inline(always)]
+unsafe fn k_head(at: *const u8) -> ([__m512i; 4], __m256i, u32) {
+    // SAFETY: the caller's promise of at least 16 bytes; inlined where the processor has the
+    // instructions.
+    unsafe {
+        let (scales, mins) = scales_and_mins(&*at.add(4).cast::<[u8; 12]>());
+        let mins = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(mins as i64));
+        let pair = at.cast::<u32>().read_unaligned();
+        (spread_8(scales), _mm256_zextsi128_si256(mins), pair)
+    }
+}
+
+impl Format for Q4K {
+    const BYTES: usize = 144;
+    const MINS: bool = true;
+    #[inline(always)]
+    unsafe fn load(at: *const u8) -> Block {
+        // SAFETY: 144 bytes, as promised.
+        unsafe {
+            let (scales, sides, pair) = k_head(at);
+            let q = [0, 1, 2, 3].map(|g| nibbles_64(at.add(16 + 32 * g)));
+            Block {
+                q,
+                scales,
+                sides,
+                pair,
+            }
+        }
+    }
+}
+
+impl Format for Q5K {
+    const BYTES: usize = 176;
+    const MINS: bool = true;
+    #[inline(always)]
+    unsafe fn load(at: *const u8) -> Block {
+        // SAFETY: 176 bytes, as promised.
+        unsafe {
+            let (scales, sides, pair) = k_head(at);
+            let high = _mm512_broadcast_i64x4(_mm256_loadu_si256(at.add(16).cast()));
+            let ones = _mm512_inserti64x4::<1>(_mm512_set1_epi8(1), _mm256_set1_epi8(2));
+            let sixteen = _mm512_set1_epi8(16);
+            let bits = [
+                ones,
+                _mm512_slli_epi16::<2>(ones),
+                _mm512_slli_epi16::<4>(ones),
+                _mm512_slli_epi16::<6>(ones),
+            ];
+            let q = [0, 1, 2, 3].map(|g| {
+                let low = nibbles_64(at.add(48 + 32 * g));
+                let set = _mm512_test_epi8_mask(high, bits[g]);
+                _mm512_mask_add_epi8(low, set, low, sixteen)
+            });
+            Block {
+                q,
+                scales,
+                sides,
+                pair,
+            }
+        }
+    }
+}
+
+impl Format for Q6K {
+    const BYTES: usize = 210;
+    const MINS: bool = false;
+    #[inline(always)]
+    unsafe fn load(at: *const u8) -> Block {
+        // SAFETY: 210 bytes, as promised; inlined where the processor has the instructions.
+        unsafe {
+            let low = _mm512_set1_epi8(15);
+            let high = _mm512_set1_epi8(0x30);
+            let up = _mm512_setr_epi64(4, 4, 4, 4, 2, 2, 2, 2);
+            let down = _mm512_setr_epi64(0, 0, 0, 0, 2, 2, 2, 2);
+            let half = |n: usize| {
+                let a = _mm512_loadu_si512(at.add(64 * n).cast());
+                let b = _mm256_loadu_si256(at.add(128 + 32 * n).cast());
+                let b = _mm512_broadcast_i64x4(b);
+                let first = _mm512_and_si512(a, low);
+                let second = _mm512_and_si512(_mm512_srli_epi16::<4>(a), low);
+                // (b & high) | first
+                (
+                    _mm512_ternarylogic_epi64::<0xf8>(first, _mm512_sllv_epi64(b, up), high),
+                    _mm512_ternarylogic_epi64::<0xf8>(second, _mm512_srlv_epi64(b, down), high),
+                )
+            };
+            let (a, b) = (half(0), half(1));
+            let sides = _mm256_cvtepi8_epi16(_mm_loadu_si128(at.add(192).cast()));
+            let v = _mm512_castsi256_si512(sides);
+            let lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+            let spread = |g: i32| {
+                let index = _mm512_add_epi32(lanes, _mm512_set1_epi32(4 * g));
+                _mm512_maskz_permutexvar_epi16(0x5555_5555, index, v)
+            };
+            Block {
+                q: [a.0, a.1, b.0, b.1],
+                scales: [spread(0), spread(1), spread(2), spread(3)],
+                sides,
+                pair: at.add(208).cast::<u16>().read_unaligned().into(),
+            }
+        }
+    }
+}
+
+impl<F: Format> Few for F {
+    fn row<'x>(task: &'x Task<'_>, at: usize) -> QuantizedRow<'x> {
+        task.activations.by_256().row(at)
+    }
+
+    #[inline(always)]
+    unsafe fn dots<const C: usize>(
+        rows: [&[u8]; ROWS],
+        x: [QuantizedRow<'_>; C],
+        ahead: usize,
+    ) -> [__m128; C] {
+        // SAFETY: block `at` of every row lies inside it, as promised, and so do the activation's
+        // values, scale and sums of that block. Inlined where the processor has the instructions.
+        unsafe {
+            let zero = _mm_setzero_ps();
+            let (mut a, mut b) = ([zero; C], [zero; C]);
+            for at in 0..rows[0].len() / F::BYTES {
+                let mut whole = [[_mm512_setzero_si512(); ROWS]; C];
+                let mut least = [[_mm_setzero_si128(); ROWS]; C];
+                let mut pairs = [0u32; ROWS];
+                for r in 0..ROWS {
+                    let start = rows[r].as_ptr().add(at * F::BYTES);
+                    for line in 0..F::BYTES.div_ceil(64) {
+                        ask(start, ahead + line * 64);
+                    }
+                    let block = F::load(start);
+                    pairs[r] = block.pair;
+                    for c in 0..C {
+                        let values = x[c].values.as_ptr().add(at * 256);
+                        let mut sum = if F::MINS {
+                            let sums = x[c].sums_32.as_ptr().add(at * 8);
+                            let sums = _mm_loadu_si128(sums.cast());
+                            let mins = _mm256_castsi256_si128(block.sides);
+                            least[c][r] = _mm_madd_epi16(mins, sums);
+                            _mm512_setzero_si512()
+                        } else {
+                            let sums = x[c].sums_16.as_ptr().add(at * 16);
+                            let sums = _mm256_loadu_si256(sums.cast());
+                            let zeros = _mm256_madd_epi16(block.sides, sums);
+                            let zeros = _mm256_slli_epi32::<5>(zeros);
+                            let none = _mm256_setzero_si256();
+                            _mm512_zextsi256_si512(_mm256_sub_epi32(none, zeros))
+                        };
+                        for g in 0..4 {
+                            let values = _mm512_loadu_si512(values.add(g * 64).cast());
+                            // Four products of at most 63 * 127 fit 16 bits: the low half of the
+                            // lane is the sum, and the scale's lane has a zero for the other.
+                            let dots = _mm512_setzero_si512();
+                            let dots = _mm512_dpbusd_epi32(dots, block.q[g], values);
+                            sum = _mm512_dpwssd_epi32(sum, dots, block.scales[g]);
+                        }
+                        whole[c][r] = sum;
+                    }
+                }
+                let (d, dmin) = scale_pairs(pairs);
+                for c in 0..C {
+                    let scale = _mm_set1_ps(*x[c].scales.as_ptr().add(at));
+                    let sum = _mm_cvtepi32_ps(sums(whole[c]));
+                    a[c] = _mm_fmadd_ps(_mm_mul_ps(d, scale), sum, a[c]);
+                    if F::MINS {
+                        let sum = _mm_cvtepi32_ps(sums_128(least[c]));
+                        b[c] = _mm_fmadd_ps(_mm_mul_ps(dmin, scale), sum, b[c]);
+                    }
+                }
+            }
+            if F::MINS {
+                std::array::from_fn(|c| _mm_sub_ps(a[c], b[c]))
+            } else {
+                a
+            }
+        }
+    }
+}
+
+/// A format in blocks of 32.
+pub(super) trait Format32 {
+    const BYTES: usize;
+    /// What the unsigned values are too high by.
+    const ZERO: i32;
+    /// The values of one block.
+    ///
+    /// # Safety
+    /// As of [`Few::dots`], and `BYTES` can be read at `at`.
+    unsafe fn load(at: *const u8) -> __m256i;
+}
+
+pub(super) struct Q8_0;
+pub(super) struct Q4_0;
+
+impl Format32 for Q8_0 {
+    const BYTES: usize = 34;
+    const ZERO: i32 = 128;
+    #[inline(always)]
+    unsafe fn load(at: *const u8) -> __m256i {
+        // SAFETY: 34 bytes, as promised.
+        unsafe {
+            let v = _mm256_loadu_si256(at.add(2).cast());
+            _mm256_xor_si256(v, _mm256_set1_epi8(-128))
+        }
+    }
+}
+
+impl Format32 for Q4_0 {
+    const BYTES: usize = 18;
+    const ZERO: i32 = 8;
+    #[inline(always)]
+    unsafe fn load(at: *const u8) -> __m256i {
+        // SAFETY: 18 bytes, as promised.
+        unsafe {
+            let v = _mm_loadu_si128(at.add(2).cast());
+            let v = _mm256_set_m128i(_mm_srli_epi16::<4>(v), v);
+            _mm256_and_si256(v, _mm256_set1_epi8(15))
+        }
+    }
+}
+
+/// Two blocks of 32 at once, the first in the low half.
+#[inline(always)]
+unsafe fn dots_32<F: Format32, const C: usize>(
+    rows: [&[u8]; ROWS],
+    x: [QuantizedRow<'_>; C],
+    ahead: usize,
+) -> [__m128; C] {
+    let blocks = rows[0].len() / F::BYTES;
+    // SAFETY: the blocks `at` and, where there are two, `at + 1` of every row lie inside it, as
+    // promised by the caller, and so do the activation's values, scales and sums. Inlined where the
+    // processor has the instructions.
+    unsafe {
+        let mut a = [_mm_setzero_ps(); C];
+        let mut at = 0;
+        while at < blocks {
+            let is_pair = at + 1 < blocks;
+            let mut halves = [0u16; 2 * ROWS];
+            let mut q = [_mm512_setzero_si512(); ROWS];
+            for r in 0..ROWS {
+                let start = rows[r].as_ptr().add(at * F::BYTES);
+                ask(start, ahead);
+                halves[r] = start.cast::<u16>().read_unaligned();
+                q[r] = _mm512_zextsi256_si512(F::load(start));
+                if is_pair {
+                    let start = start.add(F::BYTES);
+                    halves[ROWS + r] = start.cast::<u16>().read_unaligned();
+                    q[r] = _mm512_inserti64x4::<1>(q[r], F::load(start));
+                }
+            }
+            let d = _mm256_cvtph_ps(_mm_loadu_si128(halves.as_ptr().cast()));
+            for c in 0..C {
+                let values = x[c].values.as_ptr().add(at * 32);
+                let values = if is_pair {
+                    _mm512_loadu_si512(values.cast())
+                } else {
+                    _mm512_zextsi256_si512(_mm256_loadu_si256(values.cast()))
+                };
+                let none = _mm512_setzero_si512();
+                let dots = q.map(|q| _mm512_dpbusd_epi32(none, q, values));
+                let t = quarters(dots);
+                let (low, high) = (_mm512_castsi512_si256(t), _mm512_extracti64x4_epi64::<1>(t));
+                let mut fold = |at: usize, t: __m256i, d: __m128| {
+                    let zeros = F::ZERO * i32::from(*x[c].sums_32.as_ptr().add(at));
+                    let t =
+                        _mm_add_epi32(_mm256_castsi256_si128(t), _mm256_extracti128_si256::<1>(t));
+                    let t = _mm_cvtepi32_ps(_mm_sub_epi32(t, _mm_set1_epi32(zeros)));
+                    let scale = _mm_set1_ps(*x[c].scales.as_ptr().add(at));
+                    a[c] = _mm_fmadd_ps(_mm_mul_ps(d, scale), t, a[c]);
+                };
+                fold(at, low, _mm256_castps256_ps128(d));
+                if is_pair {
+                    fold(at + 1, high, _mm256_extractf128_ps::<1>(d));
+                }
+            }
+            at += 2;
+        }
+        a
+    }
+}
+
+macro_rules! few_32 {
+    ($($name:ident)+) => {$(
+        impl Few for $name {
+            fn row<'x>(task: &'x Task<'_>, at: usize) -> QuantizedRow<'x> {
+                task.activations.by_32().row(at)
+            }
+            #[inline(always)]
+            unsafe fn dots<const C: usize>(
+                rows: [&[u8]; ROWS],
+                x: [QuantizedRow<'_>; C],
+                ahead: usize,
+            ) -> [__m128; C] {
+                // SAFETY: the caller's promise.
+                unsafe { dots_32::<$name, C>(rows, x, ahead) }
+            }
+        }
+    )+};
+}
+few_32!(Q8_0 Q4_0);

@@ -1,0 +1,16 @@
+//! Products of weights in blocks with activations in 8 bits.
+//!
+//! The law, for every tier and any number of rows at a time. For one output, with `x` the
+//! activation's 8-bit values, in the order of the blocks and each `fma` rounded once:
+//!
+//! - K types: `a = fma(d * dx, I, a)` and `b = fma(dmin * dx, M, b)` for each block of 256, then
+//!   `a - b`, where `I = sum of scale * q.x` and `M = sum of min * x` over the groups are exact
+//!   (`q6_k` has no minima: `a`).
+//! - `q8_0`, `q4_0`: `a = fma(d * dx, q.x, a)` for each block of 32, then `a`.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+pub(crate) mod scalar;
+pub(crate) mod unpack;
