@@ -35,4 +35,14 @@ impl<'a, T> Shared<'a, T> {
         // SAFETY: inside the slice that was lent for 'a, and met by no other part, as promised.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
+
+    /// The elements of `range`, to read; a range outside the slice panics.
+    ///
+    /// # Safety
+    /// While the part lives, nobody takes a part to write that meets it.
+    pub(crate) unsafe fn read(&self, range: Range<usize>) -> &'a [T] {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: inside the slice that was lent for 'a, and only read, as promised.
+        unsafe { std::slice::from_raw_parts(self.start.add(range.start), range.len()) }
+    }
 }

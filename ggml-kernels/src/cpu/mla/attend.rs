@@ -4,7 +4,8 @@
 
 use std::ops::Range;
 
-use super::product::{Matrix, ROWS, Start, WIDTH, product};
+use super::fold::{fold_head, fold_sums};
+use super::product::{Matrix, ROWS, Start, WIDTH, half, half_mut, product};
 use super::rows::load_rows;
 use super::{BLOCK, MlaLane, MlaShape, SPLIT};
 use crate::cpu::math::exp_v;
@@ -136,15 +137,24 @@ impl Body for Attend<'_> {
             }
             for start in rows.clone().step_by(BLOCK) {
                 let n = BLOCK.min(rows.end - start);
-                let block = self.lane.blocks[start / BLOCK];
+                let at = start / BLOCK;
+                let block = self.lane.blocks[at];
                 load_rows(s, self.ty, block, n, sizes.latent, tile);
+                // The first group asks for the next tile's memory while it works on this one.
+                let mut ahead = match self.lane.blocks.get(at + 1) {
+                    Some(next) if start + BLOCK < most => *next,
+                    _ => &[],
+                };
                 for group in groups.iter_mut().filter(|g| g.most > start) {
-                    step(s, &sizes, start, group, first, tile, scores, factors);
+                    let next = std::mem::take(&mut ahead);
+                    step(s, &sizes, start, group, first, tile, scores, factors, next);
                 }
             }
             if !first {
                 for group in groups.iter_mut().filter(|g| g.most > rows.start) {
-                    fold(s, group.all, group.one);
+                    let (head, sums) = group.all.split_at_mut(2 * WIDTH);
+                    let factors = fold_head(s, head, group.one);
+                    fold_sums(s, &factors, sums, &group.one[2 * WIDTH..]);
                 }
             }
         }
@@ -175,6 +185,7 @@ fn step<S: Simd>(
     tile: &[f32],
     scores: &mut [f32],
     factors: &mut [f32],
+    ahead: &[u8],
 ) {
     let part = if first {
         &mut *group.all
@@ -196,7 +207,9 @@ fn step<S: Simd>(
             };
             let b = group.queries.as_ptr().add(column * WIDTH);
             let begin = if column == 0 { Start::Zero } else { Start::Sum };
-            product(s, [n, k], a, b, scores.as_mut_ptr(), begin);
+            let of = |column: usize| ahead.len() * column.min(sizes.latent) / sizes.latent;
+            let ahead = &ahead[of(column)..of(column + k)];
+            product(s, [n, k], a, b, scores.as_mut_ptr(), begin, ahead);
         }
     }
     let rows = scores.as_chunks_mut::<WIDTH>().0;
@@ -218,7 +231,7 @@ fn step<S: Simd>(
         };
         let out = part.as_mut_ptr().add(2 * WIDTH);
         let begin = Start::Scaled(factors.as_ptr());
-        product(s, [sizes.rank, n], a, scores.as_ptr(), out, begin);
+        product(s, [sizes.rank, n], a, scores.as_ptr(), out, begin, &[]);
     }
 }
 
@@ -251,57 +264,5 @@ fn weigh<S: Simd>(s: S, rows: &mut [[f32; WIDTH]], part: &mut [f32], factors: &m
         s.store(before, most);
         s.store(sums, sum);
         s.store(factors, factor);
-    }
-}
-
-#[inline(always)]
-fn half(row: &[f32; WIDTH], at: usize) -> &[f32; LANES] {
-    &row.as_chunks().0[at]
-}
-
-#[inline(always)]
-fn half_mut(row: &mut [f32; WIDTH], at: usize) -> &mut [f32; LANES] {
-    &mut row.as_chunks_mut().0[at]
-}
-
-/// Adds what a later split gathered. Lanes that saw nothing there gathered zeros below LEAST.
-#[inline(always)]
-fn fold<S: Simd>(s: S, all: &mut [f32], one: &[f32]) {
-    let (all, one) = (all.as_chunks_mut::<WIDTH>().0, one.as_chunks::<WIDTH>().0);
-    for vector in 0..2 {
-        let (a, b) = (s.load(half(&all[0], vector)), s.load(half(&one[0], vector)));
-        let most = s.max(a, b);
-        let (a, b) = (exp_v(s, s.sub(a, most)), exp_v(s, s.sub(b, most)));
-        s.store(half_mut(&mut all[0], vector), most);
-        for (all, one) in all.iter_mut().zip(one).skip(1) {
-            let all = half_mut(all, vector);
-            let sum = s.fma(s.load(half(one, vector)), b, s.mul(s.load(all), a));
-            s.store(all, sum);
-        }
-    }
-}
-
-/// [`fold`] as a job of its own.
-pub(super) struct Fold<'f> {
-    pub all: &'f mut [f32],
-    pub one: &'f [f32],
-}
-
-impl Body for Fold<'_> {
-    type Out = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        fold(s, self.all, self.one);
-    }
-}
-
-/// What a group gathered, divided by its weights, to `out [pairs, rank]`.
-pub(super) fn finish(part: &[f32], rank: usize, out: &mut [f32]) {
-    let rows = part.as_chunks::<WIDTH>().0;
-    for (lane, out) in out.chunks_exact_mut(rank).enumerate() {
-        let inverse = 1.0 / rows[1][lane];
-        for (out, row) in out.iter_mut().zip(&rows[2..]) {
-            *out = row[lane] * inverse;
-        }
     }
 }

@@ -5,9 +5,12 @@
 //! [`SPLIT`] rows from the sequence's start, each gathers on its own, and they are added in order.
 //! Neither the queries beside it, nor the cut of the pass, nor the threads change a bit.
 //!
-//! Parts: `rows` the types of rows, `product` the sums over a tile, `attend` the softmax over tiles.
+//! Parts: `rows` the types of rows, `product` the sums over a tile, `attend` the softmax over tiles,
+//! `fold` what splits gathered, `narrow` the few queries that threads share by splits.
 
 mod attend;
+mod fold;
+mod narrow;
 mod product;
 mod rows;
 #[cfg(test)]
@@ -22,7 +25,8 @@ use super::aligned::Floats;
 use super::share::Shared;
 use super::simd::dispatch;
 use crate::quant::TensorType;
-use attend::{Attend, Fold, Sizes, finish};
+use attend::{Attend, Sizes};
+use narrow::{Narrow, Wave};
 use product::WIDTH;
 
 /// Rows of a block of the cache.
@@ -76,16 +80,6 @@ struct Wide {
     groups: Range<usize>,
 }
 
-/// One group over one split.
-#[derive(Debug)]
-struct Narrow {
-    lane: usize,
-    group: usize,
-    split: usize,
-    /// Splits of this group.
-    splits: usize,
-}
-
 /// Causal attention: token i of a lane sees rows `0..past + i + 1`.
 ///
 /// q: `[rows, heads, rank + rope]`, absorbed; out: `[rows, heads, rank]`; rows that no lane has stay
@@ -135,10 +129,8 @@ pub fn mla(
     let sizes = Sizes::new(shape);
     let each = sizes.work(most_groups) + most_groups * sizes.part();
     scratch.work.grow(each * threads);
-    // Narrow tasks go in waves, so that what they gather stays small; a group that a wave's end
-    // cuts is carried on in the place behind.
-    let wave = (32 * threads).min(scratch.narrow.len());
-    scratch.parts.grow((wave + 1) * sizes.part());
+    let wave = Wave::new(threads, scratch.narrow.len(), sizes.part());
+    scratch.parts.grow(wave.len());
     let pass = Pass {
         crew,
         shape,
@@ -152,8 +144,8 @@ pub fn mla(
     };
     pass.wide(&scratch.wide);
     let mut carried = false;
-    for tasks in scratch.narrow.chunks(wave.max(1)) {
-        carried = pass.narrow(tasks, wave, carried, &mut scratch.parts);
+    for tasks in scratch.narrow.chunks(wave.tasks) {
+        carried = pass.narrow(&wave, tasks, carried, &mut scratch.parts);
     }
 }
 
@@ -189,55 +181,10 @@ impl Pass<'_> {
                 work,
             );
             for (part, group) in parts.chunks_exact(part).zip(task.groups.clone()) {
-                self.finish(task.lane, group, part);
+                let (head, sums) = part.split_at(2 * WIDTH);
+                self.finish([task.lane, group], 0..self.shape.rank, head, sums);
             }
         });
-    }
-
-    /// One wave. What a group that it cuts has gathered is carried on in part `wave`; returns
-    /// whether there is one.
-    fn narrow(&self, tasks: &[Narrow], wave: usize, carried: bool, parts: &mut [f32]) -> bool {
-        let part = self.sizes.part();
-        self.crew
-            .pool
-            .run_chunks(parts, part, &|piece, to, worker| {
-                let Some(task) = tasks.get(piece) else { return };
-                // SAFETY: a worker does one piece at a time, and has this part for itself.
-                let work = unsafe { self.work.part(worker * self.each..(worker + 1) * self.each) };
-                let groups = task.group..task.group + 1;
-                self.attend(task.lane, groups, task.split..task.split + 1, to, work);
-            });
-        let (parts, carry) = parts.split_at_mut(wave * part);
-        let carry = &mut carry[..part];
-        let mut cut = carried;
-        let mut at = 0;
-        while at < tasks.len() {
-            let task = &tasks[at];
-            let n = (task.splits - task.split).min(tasks.len() - at);
-            let group = &mut parts[at * part..(at + n) * part];
-            let (all, rest) = group.split_at_mut(part);
-            if cut {
-                dispatch(
-                    self.crew.tier,
-                    Fold {
-                        all: carry,
-                        one: all,
-                    },
-                );
-                all.copy_from_slice(carry);
-            }
-            for one in rest.chunks_exact(part) {
-                dispatch(self.crew.tier, Fold { all, one });
-            }
-            cut = task.split + n < task.splits;
-            if cut {
-                carry.copy_from_slice(all);
-            } else {
-                self.finish(task.lane, task.group, all);
-            }
-            at += n;
-        }
-        cut
     }
 
     fn attend(
@@ -263,13 +210,18 @@ impl Pass<'_> {
         dispatch(self.crew.tier, attend);
     }
 
-    fn finish(&self, lane: usize, group: usize, part: &[f32]) {
+    /// `columns` of a group's result: `head` and `sums` as [`Sizes::part`] has them.
+    fn finish(&self, [lane, group]: [usize; 2], columns: Range<usize>, head: &[f32], sums: &[f32]) {
         let first = self.lanes[lane].rows.start * self.shape.heads;
-        let pairs = self.pairs(lane, group);
-        let rank = self.shape.rank;
-        let range = (first + pairs.start) * rank..(first + pairs.end) * rank;
-        // SAFETY: rows of lanes do not meet, nor do groups of pairs; each is finished once.
-        finish(part, rank, unsafe { self.out.part(range) });
+        for (at, pair) in self.pairs(lane, group).enumerate() {
+            let start = (first + pair) * self.shape.rank;
+            // SAFETY: rows of lanes do not meet, nor do groups of pairs or columns of a pair.
+            let out = unsafe { self.out.part(start + columns.start..start + columns.end) };
+            let inverse = 1.0 / head[WIDTH + at];
+            for (out, row) in out.iter_mut().zip(sums.as_chunks::<WIDTH>().0) {
+                *out = row[at] * inverse;
+            }
+        }
     }
 
     fn pairs(&self, lane: usize, group: usize) -> Range<usize> {

@@ -10,6 +10,9 @@ pub(super) const WIDTH: usize = 2 * LANES;
 /// multiple of both.
 pub(super) const ROWS: usize = 24;
 
+/// Bytes that memory comes by.
+const LINE: usize = 64;
+
 /// What a sum begins with.
 #[derive(Clone, Copy)]
 pub(super) enum Start {
@@ -29,6 +32,7 @@ pub(super) struct Matrix {
 }
 
 /// Rows `0..m`, and some of those up to the next multiple of [`ROWS`], whose values do not matter.
+/// `ahead` is memory to ask for meanwhile.
 ///
 /// # Safety
 /// `a` can be read and `out` read and written up to row `m.next_multiple_of(ROWS)`; `b` has `k`
@@ -41,19 +45,20 @@ pub(super) unsafe fn product<S: Simd>(
     b: *const f32,
     out: *mut f32,
     start: Start,
+    ahead: &[u8],
 ) {
     // SAFETY: tiles begin below m, and ROWS is a multiple of their height; one or two vectors from
     // the first or the second on are inside a row.
     unsafe {
         if S::WIDE {
-            tiles::<S, 8, 2>(s, [m, k], a, b, out, start);
+            tiles::<S, 8, 2>(s, [m, k], a, b, out, start, ahead);
         } else {
-            tiles::<S, 6, 1>(s, [m, k], a, b, out, start);
+            tiles::<S, 6, 1>(s, [m, k], a, b, out, start, ahead);
             let start = match start {
                 Start::Scaled(by) => Start::Scaled(by.add(LANES)),
                 start => start,
             };
-            tiles::<S, 6, 1>(s, [m, k], a, b.add(LANES), out.add(LANES), start);
+            tiles::<S, 6, 1>(s, [m, k], a, b.add(LANES), out.add(LANES), start, &[]);
         }
     }
 }
@@ -70,8 +75,14 @@ unsafe fn tiles<S: Simd, const M: usize, const N: usize>(
     b: *const f32,
     out: *mut f32,
     start: Start,
+    ahead: &[u8],
 ) {
+    let mut lines = ahead.chunks(LINE);
+    let lines_each = lines.len().div_ceil(m.div_ceil(M));
     for row in (0..m).step_by(M) {
+        for line in lines.by_ref().take(lines_each) {
+            s.prefetch(line);
+        }
         // SAFETY: a row below m.
         let (a_row, out) = unsafe { (a.start.add(row * a.m), out.add(row * WIDTH)) };
         let mut sums = [[s.splat(0.0); N]; M];
@@ -114,4 +125,14 @@ unsafe fn tiles<S: Simd, const M: usize, const N: usize>(
             }
         }
     }
+}
+
+#[inline(always)]
+pub(super) fn half(row: &[f32; WIDTH], at: usize) -> &[f32; LANES] {
+    &row.as_chunks().0[at]
+}
+
+#[inline(always)]
+pub(super) fn half_mut(row: &mut [f32; WIDTH], at: usize) -> &mut [f32; LANES] {
+    &mut row.as_chunks_mut().0[at]
 }

@@ -211,3 +211,47 @@ fn lanes_of_any_lengths_do_not_touch_each_other() {
         assert!(bits(&out[2 * row..]) == bits(&want));
     }
 }
+
+#[test]
+fn a_context_of_many_splits_gives_the_same_bits_shared_by_splits_or_by_queries() {
+    let case = Case::new([1, 8, 8], 40_000, TensorType::F16);
+    let last = case.tokens - 300..case.tokens;
+    // 300 queries are shared by queries; one at a time, by splits in waves of 32 or of 96.
+    let one = Pool::new(1);
+    let tier = Tier::detect();
+    let crew = Crew { pool: &one, tier };
+    let mut scratch = MlaScratch::default();
+    let want = bits(&case.pass(crew, last.clone(), &mut scratch));
+    for threads in [1, 3] {
+        let pool = Pool::new(threads);
+        let crew = Crew { pool: &pool, tier };
+        let mut got = Vec::new();
+        for token in last.clone().step_by(50) {
+            got.extend(case.pass(crew, token..token + 50, &mut scratch));
+        }
+        assert!(bits(&got) == want, "{threads} threads");
+        // Three lanes of the same sequence, whose waves end in the midst of a lane.
+        let [first, end] = [last.start, last.end - 1];
+        let lanes = [
+            case.lane(0..1, first),
+            case.lane(1..2, end),
+            case.lane(2..3, first),
+        ];
+        let q: Vec<f32> = [first, end, first]
+            .iter()
+            .flat_map(|at| case.q[at * 16..(at + 1) * 16].to_vec())
+            .collect();
+        let mut out = vec![0.0; 3 * 8];
+        mla(
+            crew,
+            &case.shape,
+            case.ty,
+            &q,
+            &lanes,
+            &mut scratch,
+            &mut out,
+        );
+        assert!(bits(&out[..8]) == want[..8] && bits(&out[16..]) == want[..8]);
+        assert!(bits(&out[8..16]) == want[299 * 8..]);
+    }
+}

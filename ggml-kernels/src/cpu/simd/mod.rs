@@ -51,6 +51,8 @@ pub(crate) trait Simd: Arith {
         // SAFETY: sixteen floats.
         unsafe { self.write(x.as_mut_ptr(), v) }
     }
+    /// Asks for the memory of a line, where that can be asked.
+    fn prefetch(self, line: &[u8]);
     /// From IEEE halves.
     fn halves(self, x: &[u8; 2 * LANES]) -> Self::V;
     /// From bfloat16.

@@ -99,6 +99,8 @@ impl Simd for Sixteen {
         unsafe { at.cast::<[f32; LANES]>().write(v) }
     }
     #[inline(always)]
+    fn prefetch(self, _: &[u8]) {}
+    #[inline(always)]
     fn halves(self, x: &[u8; 2 * LANES]) -> [f32; LANES] {
         std::array::from_fn(|at| half::f16::from_le_bytes([x[2 * at], x[2 * at + 1]]).to_f32())
     }

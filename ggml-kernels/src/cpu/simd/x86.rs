@@ -109,6 +109,11 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn prefetch(self, line: &[u8]) {
+        // SAFETY: a hint, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[inline(always)]
     fn halves(self, x: &[u8; 2 * LANES]) -> Self::V {
         let at = x.as_ptr().cast::<__m128i>();
         // SAFETY: sixteen halves are two vectors; `self` for F16C.
@@ -204,6 +209,11 @@ impl Simd for Avx512 {
     unsafe fn write(self, at: *mut f32, v: __m512) {
         // SAFETY: the caller's promise, and `self` for AVX-512.
         unsafe { _mm512_storeu_ps(at, v) }
+    }
+    #[inline(always)]
+    fn prefetch(self, line: &[u8]) {
+        // SAFETY: a hint, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
     }
     #[inline(always)]
     fn halves(self, x: &[u8; 2 * LANES]) -> __m512 {
