@@ -1,6 +1,7 @@
 //! An opened file, held against the schema. Knows no executor.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ggml_kernels::gguf::{GgufFile, Metadata, TensorInfo};
 use ggml_kernels::quant::dequantize;
@@ -12,7 +13,7 @@ use super::{LoadError, Options};
 /// What a file holds. Mapped weights are read when they are first touched.
 #[derive(Debug)]
 pub struct Model {
-    pub(super) file: GgufFile,
+    pub(super) file: Arc<GgufFile>,
     hparams: Hparams,
     /// What the file holds of what the schema knows.
     pub(super) specs: Vec<TensorSpec>,
@@ -34,7 +35,7 @@ impl Model {
         let limit = hparams.context_length;
         Ok(Self {
             context: options.context.unwrap_or(limit).min(limit),
-            file,
+            file: Arc::new(file),
             hparams,
             specs,
         })

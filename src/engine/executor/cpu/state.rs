@@ -1,0 +1,176 @@
+//! A sequence's state in the host's memory, by reference: a snapshot or a fork copies no rows.
+//! Blocks and slots that somebody else holds too are never written: a pass goes on in its own.
+
+use std::sync::Arc;
+
+use ggml_kernels::cpu::kda::{KdaShape, KdaState};
+use ggml_kernels::cpu::mla::BLOCK;
+use ggml_kernels::quant::TensorType;
+use quantize::schema::{Hparams, Mixer};
+
+use crate::engine::error::Cause;
+
+/// What a state is made of.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Shape {
+    pub kda: KdaShape,
+    kda_layers: usize,
+    mla_layers: usize,
+    /// Bytes of one layer's rows in a block.
+    layer_bytes: usize,
+}
+
+impl Shape {
+    pub fn new(h: &Hparams, ty: TensorType) -> Shape {
+        let kda = h.layers.iter().filter(|l| l.mixer == Mixer::Kda).count();
+        let row = ty.row_bytes(h.mla.latent()).unwrap_or(0);
+        Shape {
+            kda: KdaShape {
+                heads: h.kda.heads,
+                head_dim: h.kda.head_dim,
+                taps: h.kda.conv,
+            },
+            kda_layers: kda,
+            mla_layers: h.layers.len() - kda,
+            layer_bytes: row * BLOCK,
+        }
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.mla_layers * self.layer_bytes
+    }
+
+    fn slot_bytes(&self) -> usize {
+        let (tail, state) = (
+            3 * (self.kda.taps - 1) * self.kda.inner(),
+            self.kda.inner() * self.kda.head_dim,
+        );
+        self.kda_layers * (tail + state) * size_of::<f32>()
+    }
+
+    /// Bytes of a state of so many tokens.
+    pub fn bytes(&self, tokens: usize) -> usize {
+        self.slot_bytes() + tokens.div_ceil(BLOCK) * self.block_bytes()
+    }
+}
+
+/// [`BLOCK`] tokens' rows of all MLA layers, `[layers, BLOCK, latent]` of the cache's type.
+#[derive(Debug)]
+pub(super) struct Block {
+    bytes: Box<[u8]>,
+}
+
+impl Block {
+    fn zeroed(shape: &Shape) -> Result<Arc<Block>, Cause> {
+        let bytes = shape.block_bytes();
+        let mut room = Vec::new();
+        let what = "a block of cache rows";
+        let none = |_| Cause::OutOfMemory { what, bytes };
+        room.try_reserve_exact(bytes).map_err(none)?;
+        room.resize(bytes, 0);
+        Ok(Arc::new(Block {
+            bytes: room.into_boxed_slice(),
+        }))
+    }
+}
+
+/// KDA's memory at one moment, a state a layer.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub layers: Vec<KdaState>,
+}
+
+impl Slot {
+    fn zeroed(shape: &Shape) -> Slot {
+        let layer = |_| KdaState::zeroed(&shape.kda);
+        Slot {
+            layers: (0..shape.kda_layers).map(layer).collect(),
+        }
+    }
+}
+
+/// Clones share everything.
+#[derive(Debug, Clone)]
+pub(in crate::engine) struct State {
+    shape: Arc<Shape>,
+    blocks: Vec<Arc<Block>>,
+    slot: Arc<Slot>,
+}
+
+impl State {
+    pub(super) fn new(shape: &Arc<Shape>) -> State {
+        State {
+            blocks: Vec::new(),
+            slot: Arc::new(Slot::zeroed(shape)),
+            shape: shape.clone(),
+        }
+    }
+
+    pub(super) fn is_of(&self, shape: &Shape) -> bool {
+        *self.shape == *shape
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.shape.slot_bytes() + self.blocks.len() * self.shape.block_bytes()
+    }
+
+    /// Blocks for tokens up to `len`; those that take the tokens from `past` on are its own.
+    pub(super) fn reserve(&mut self, past: usize, len: usize) -> Result<(), Cause> {
+        let first = past / BLOCK;
+        // What an earlier, failed pass reserved may be there already.
+        while self.blocks.len() < len.div_ceil(BLOCK) {
+            self.blocks.push(Block::zeroed(&self.shape)?);
+        }
+        for block in &mut self.blocks[first..] {
+            if Arc::get_mut(block).is_none() {
+                let mut own = Block::zeroed(&self.shape)?;
+                if let Some(own) = Arc::get_mut(&mut own) {
+                    own.bytes.copy_from_slice(&block.bytes);
+                }
+                *block = own;
+            }
+        }
+        Ok(())
+    }
+
+    /// The state as a pass over it sees it, once `reserve` has made room.
+    pub(super) fn open(&mut self) -> Open<'_> {
+        let from = if Arc::get_mut(&mut self.slot).is_some() {
+            None
+        } else {
+            let fresh = Arc::new(Slot::zeroed(&self.shape));
+            Some(std::mem::replace(&mut self.slot, fresh))
+        };
+        Open {
+            from,
+            to: Arc::get_mut(&mut self.slot).expect("nobody else has it, as seen above"),
+            blocks: &mut self.blocks,
+            layer_bytes: self.shape.layer_bytes,
+        }
+    }
+}
+
+/// A state in a pass.
+pub(super) struct Open<'s> {
+    /// KDA's memory to read, where that is not what is written.
+    pub from: Option<Arc<Slot>>,
+    pub to: &'s mut Slot,
+    blocks: &'s mut [Arc<Block>],
+    layer_bytes: usize,
+}
+
+impl Open<'_> {
+    /// MLA layer `at` of block `block`, to write: one that was reserved.
+    pub fn rows_mut(&mut self, at: usize, block: usize) -> &mut [u8] {
+        let bytes = self.layer_bytes;
+        let block = Arc::get_mut(&mut self.blocks[block]).expect("reserved for this pass");
+        &mut block.bytes[at * bytes..(at + 1) * bytes]
+    }
+
+    /// MLA layer `at` of every block.
+    pub fn rows(&self, at: usize) -> Vec<&[u8]> {
+        let layer = at * self.layer_bytes..(at + 1) * self.layer_bytes;
+        let blocks = self.blocks.iter();
+        blocks.map(|b| &b.bytes[layer.clone()]).collect()
+    }
+}
