@@ -48,10 +48,18 @@ pub enum Unfit {
     },
     #[error("tensor `{name}`: {why}")]
     Tensor { name: String, why: QuantError },
+    #[error("this processor has no {kind}: it has {}", have())]
+    NoTier { kind: ggml_kernels::cpu::Kind },
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(transparent)]
     Device(#[from] BackendError),
+}
+
+fn have() -> String {
+    let all = ggml_kernels::cpu::Tier::available();
+    let names: Vec<_> = all.iter().map(|t| t.kind().name()).collect();
+    names.join(", ")
 }
 
 /// A lane that was refused before anything was computed.

@@ -20,12 +20,13 @@
 //! | `model` | an opened file, held against the schema |
 //! | `layers` | its tensors as fields, for any executor |
 //! | `sequence` | a conversation's state and its moments |
-//! | `executor` | ways to run a pass: `stock` (a ggml graph) |
+//! | `executor` | ways to run a pass: `cpu` (kernels of our own), `stock` (a ggml graph) |
 //! | `tap` | what a pass shows to who listens |
 
 use std::path::Path;
 
 use ggml_kernels::backend::{Backend, DeviceKind, GpuApi};
+use ggml_kernels::cpu::Tier;
 
 use crate::request::Token;
 
@@ -43,7 +44,7 @@ pub use options::{CacheType, Device, OnCpu, Options};
 pub use sequence::{Sequence, Snapshot};
 pub use tap::{Listener, Point, Tap};
 
-use executor::{Broken, Executor, Share, stock::Stock};
+use executor::{Broken, Executor, Share, cpu::Cpu, stock::Stock};
 use sequence::ModelId;
 
 /// Which positions of a lane the caller wants logits for.
@@ -266,6 +267,8 @@ fn fail(lanes: &mut [Lane<'_>], who: &[usize], broken: Broken) -> PassError {
 }
 
 fn start(model: &Model, options: &Options) -> Result<Box<dyn Executor>, Unfit> {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = options.threads.unwrap_or_else(cores);
     let kind = match options.device {
         Device::Auto => DeviceKind::Auto,
         Device::Cpu => DeviceKind::Cpu,
@@ -273,8 +276,15 @@ fn start(model: &Model, options: &Options) -> Result<Box<dyn Executor>, Unfit> {
         Device::Metal => DeviceKind::Gpu(GpuApi::Metal),
         Device::Vulkan => DeviceKind::Gpu(GpuApi::Vulkan),
     };
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = options.threads.unwrap_or_else(cores);
     let backend = Backend::open(kind, threads)?;
-    Ok(Box::new(Stock::new(model, backend, options)?))
+    match options.on_cpu {
+        OnCpu::Own(kind) if backend.is_cpu() => {
+            let tier = match kind {
+                Some(kind) => Tier::of(kind).ok_or(Unfit::NoTier { kind })?,
+                None => Tier::detect(),
+            };
+            Ok(Box::new(Cpu::new(model, tier, threads, options)?))
+        }
+        _ => Ok(Box::new(Stock::new(model, backend, options)?)),
+    }
 }

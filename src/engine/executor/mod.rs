@@ -7,6 +7,7 @@ use super::Want;
 use super::error::Cause;
 use super::tap::Listener;
 
+pub(super) mod cpu;
 pub(super) mod stock;
 
 /// One lane's share of a pass.
@@ -22,18 +23,21 @@ pub(super) struct Share<'a> {
 /// A sequence's state, where its executor keeps it.
 #[derive(Debug)]
 pub(super) enum State {
+    Cpu(cpu::Held),
     Stock(Box<stock::State>),
 }
 
 /// A state at one moment, read-only and shared.
 #[derive(Debug, Clone)]
 pub(super) enum Kept {
+    Cpu(cpu::Held),
     Stock(std::sync::Arc<stock::Kept>),
 }
 
 impl Kept {
     pub fn bytes(&self) -> usize {
         match self {
+            Kept::Cpu(state) => state.bytes(),
             Kept::Stock(kept) => kept.bytes(),
         }
     }
@@ -42,6 +46,7 @@ impl Kept {
 impl State {
     pub fn bytes(&self) -> usize {
         match self {
+            State::Cpu(state) => state.bytes(),
             State::Stock(state) => state.bytes(),
         }
     }

@@ -45,7 +45,9 @@ impl Stock {
         share: &mut Share<'_>,
         listener: Option<&mut dyn Listener>,
     ) -> Result<Vec<f32>, Cause> {
-        let super::State::Stock(state) = &mut *share.state;
+        let super::State::Stock(state) = &mut *share.state else {
+            unreachable!("the engine checks whose state it is");
+        };
         state.reserve(share.past, share.past + share.tokens.len(), &self.backend)?;
         let (weights, backend) = (&self.weights, &mut self.backend);
         let graph = Graph::new(pass::tensors_needed(&weights.hparams))?;
@@ -81,12 +83,16 @@ impl Executor for Stock {
     }
 
     fn keep(&self, state: &super::State, len: usize) -> super::Kept {
-        let super::State::Stock(state) = state;
+        let super::State::Stock(state) = state else {
+            unreachable!("the engine checks whose state it is");
+        };
         super::Kept::Stock(Arc::new(state.keep(len)))
     }
 
     fn take_up(&self, kept: &super::Kept) -> Option<Result<super::State, Cause>> {
-        let super::Kept::Stock(kept) = kept;
+        let super::Kept::Stock(kept) = kept else {
+            return None;
+        };
         let restored = State::restored(kept, &self.shape, &self.backend)?;
         Some(restored.map(|state| super::State::Stock(Box::new(state))))
     }

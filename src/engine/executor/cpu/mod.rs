@@ -1,0 +1,118 @@
+//! The model on the processor, by kernels of our own over slices: no graph, every lane in one pass,
+//! and the same bits for a token whoever else is in it, however its prompt was cut, on any number
+//! of threads.
+//!
+//! Parts: `weights` where the tensors lie, `state` what a sequence holds, `pass` the layers,
+//! `mixers` and `ffn` what a layer is made of, `scratch` the memory that passes share.
+
+mod ffn;
+mod mixers;
+mod pass;
+mod scratch;
+mod state;
+mod weights;
+
+use std::sync::Arc;
+
+use ggml_kernels::cpu::{Crew, Pool, Tier};
+use ggml_kernels::gguf::GgufFile;
+use ggml_kernels::quant::TensorType;
+
+use super::{Broken, Executor, Kept, Share, State};
+use crate::engine::Options;
+use crate::engine::error::{Cause, Unfit};
+use crate::engine::model::Model;
+use crate::engine::tap::Listener;
+use pass::Pass;
+use scratch::Scratch;
+use state::Shape;
+pub(in crate::engine) use state::State as Held;
+use weights::Bound;
+
+#[derive(Debug)]
+pub(in crate::engine) struct Cpu {
+    hparams: quantize::schema::Hparams,
+    /// Mapped: the weights stay where they are.
+    file: Arc<GgufFile>,
+    parts: Bound,
+    shape: Arc<Shape>,
+    cache: TensorType,
+    pool: Pool,
+    tier: Tier,
+    scratch: Scratch,
+    name: String,
+}
+
+impl Cpu {
+    pub fn new(model: &Model, tier: Tier, threads: usize, options: &Options) -> Result<Cpu, Unfit> {
+        let cache = options.cache_type.tensor_type();
+        Ok(Cpu {
+            parts: weights::bind(model)?,
+            shape: Arc::new(Shape::new(model.hparams(), cache)),
+            hparams: model.hparams().clone(),
+            file: model.file.clone(),
+            cache,
+            pool: Pool::new(threads),
+            tier,
+            scratch: Scratch::default(),
+            name: format!("CPU ({tier})"),
+        })
+    }
+}
+
+impl Executor for Cpu {
+    fn device(&self) -> &str {
+        &self.name
+    }
+
+    fn is_batch_invariant(&self) -> bool {
+        true
+    }
+
+    fn state(&self) -> Result<State, Cause> {
+        Ok(State::Cpu(Held::new(&self.shape)))
+    }
+
+    fn keep(&self, state: &State, _: usize) -> Kept {
+        match state {
+            State::Cpu(state) => Kept::Cpu(state.clone()),
+            State::Stock(_) => unreachable!("the engine checks whose state it is"),
+        }
+    }
+
+    fn take_up(&self, kept: &Kept) -> Option<Result<State, Cause>> {
+        match kept {
+            Kept::Cpu(state) if state.is_of(&self.shape) => Some(Ok(State::Cpu(state.clone()))),
+            _ => None,
+        }
+    }
+
+    fn state_bytes(&self, tokens: usize) -> usize {
+        self.shape.bytes(tokens)
+    }
+
+    fn pass(
+        &mut self,
+        shares: &mut [Share<'_>],
+        listener: Option<&mut dyn Listener>,
+    ) -> Result<Vec<Vec<f32>>, Broken> {
+        let whole = |cause| Broken {
+            cause,
+            states_are_whole: true,
+        };
+        let crew = Crew {
+            pool: &self.pool,
+            tier: self.tier,
+        };
+        let model = pass::Weights {
+            h: &self.hparams,
+            parts: &self.parts,
+            map: self.file.map(),
+            kda: self.shape.kda,
+            cache: self.cache,
+        };
+        let listener = listener.map(|l| l as &mut dyn Listener);
+        let pass = Pass::new(crew, model, shares, listener).map_err(whole)?;
+        Ok(pass.run(&mut self.scratch))
+    }
+}
