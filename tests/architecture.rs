@@ -19,6 +19,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("bus", &["transport", "service", "request"]),
 ];
 
+/// Crates below, and the rooms that may name them: whoever computes, reads a file's metadata or
+/// measures. The scheduler and everything above it knows models through `engine` and `text` only.
+const CRATES: &[(&str, &[&str])] = &[
+    ("ggml_kernels", &["engine", "text", "bin"]),
+    ("quantize", &["engine", "measure", "bin"]),
+];
+
 /// Wiring and commands: may name everything, and nothing above may name them.
 const WIRING: &[&str] = &[
     "config", "daemon", "client", "cli", "manual", "stdio", "systemd", "main", "lib", "bin",
@@ -118,6 +125,53 @@ fn arrows_between_rooms_point_one_way() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     walk(&src, None, &mut wrong);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is wrong with the crates that a source text in `room` names.
+fn foreign(room: &str, source: &str) -> Vec<String> {
+    let code = source.lines().map(|l| l.split("//").next().unwrap_or(""));
+    let names = |line: &&str, name: &str| {
+        let path = format!("{name}::");
+        line.match_indices(&path).any(|(at, _)| {
+            !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
+        })
+    };
+    let mut wrong = Vec::new();
+    for line in code {
+        for (name, rooms) in CRATES {
+            if names(&line, name) && !rooms.contains(&room) {
+                wrong.push(format!("{room} names {name}: {}", line.trim()));
+            }
+        }
+    }
+    wrong
+}
+
+#[test]
+fn kernels_and_the_converter_are_named_by_those_who_need_them_alone() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    assert!(files.len() > 50, "{} files", files.len());
+    let mut wrong = Vec::new();
+    for path in files {
+        let inside = path.strip_prefix(&src).expect("below src");
+        let room = inside
+            .iter()
+            .next()
+            .expect("a name")
+            .to_str()
+            .expect("UTF-8");
+        let source = std::fs::read_to_string(&path).expect("text");
+        wrong.extend(foreign(room.trim_end_matches(".rs"), &source));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(
+        foreign("scheduler", "use ggml_kernels::cpu::Pool;").len(),
+        1
+    );
+    assert_eq!(foreign("engine", "use ggml_kernels::cpu::Pool;").len(), 0);
+    assert_eq!(foreign("service", "// see quantize::schema").len(), 0);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use deltad::engine::{CacheType, Device, Engine, Options};
+use deltad::engine::{CacheType, Device, Engine, OnCpu, Options};
+use ggml_kernels::cpu::Tier;
 use quantize::convert::{Conversion, Input, Silent};
 use safetensors::SafeTensors;
 
@@ -61,6 +62,29 @@ pub fn options(cache_type: CacheType, chunk: usize) -> Options {
 pub fn engine(model: &Converted, cache_type: CacheType, chunk: usize) -> Engine {
     let options = options(cache_type, chunk);
     Engine::open(&model.path, &options).unwrap()
+}
+
+/// Everything that runs a model on this machine's processor: ggml's graph, and our own kernels of
+/// every tier.
+pub fn executors() -> Vec<OnCpu> {
+    let own = Tier::available().into_iter();
+    let own = own.map(|tier| OnCpu::Own(Some(tier.kind())));
+    [OnCpu::Stock].into_iter().chain(own).collect()
+}
+
+/// `model` on each of them.
+pub fn engines(
+    model: &Converted,
+    cache_type: CacheType,
+    chunk: usize,
+) -> impl Iterator<Item = (OnCpu, Engine)> {
+    executors().into_iter().map(move |on_cpu| {
+        let options = Options {
+            on_cpu,
+            ..options(cache_type, chunk)
+        };
+        (on_cpu, Engine::open(&model.path, &options).unwrap())
+    })
 }
 
 pub struct Golden(Vec<u8>);

@@ -1,9 +1,9 @@
 //! Exactness: log-probabilities, greedy tokens and hidden states of the reference.
 
 use crate::checkpoint::{
-    Converted, FIXTURES, Golden, argmax, convert, convert_trained, engine, log_softmax,
+    Converted, FIXTURES, Golden, argmax, convert, convert_trained, engines, log_softmax,
 };
-use deltad::engine::{CacheType, Lane, Listener, Point, Tap, Want};
+use deltad::engine::{CacheType, Engine, Lane, Listener, OnCpu, Point, Tap, Want};
 use std::collections::HashMap;
 
 /// The contract of an F32 file with an f32 cache is 1e-3. Measured at worst: 1.6e-4 (`tiny`).
@@ -22,9 +22,25 @@ struct Distance {
     top_1: f64,
 }
 
+/// The worst executor's.
 fn distance(name: &str, model: &Converted, cache: CacheType, chunk: usize) -> Distance {
+    let each = engines(model, cache, chunk);
+    let each = each.map(|(on_cpu, engine)| distance_of(name, on_cpu, engine, (cache, chunk)));
+    each.reduce(|a, b| Distance {
+        worst: a.worst.max(b.worst),
+        mean_kl: a.mean_kl.max(b.mean_kl),
+        top_1: a.top_1.min(b.top_1),
+    })
+    .unwrap()
+}
+
+fn distance_of(
+    name: &str,
+    on_cpu: OnCpu,
+    mut engine: Engine,
+    (cache, chunk): (CacheType, usize),
+) -> Distance {
     let golden = Golden::of(name);
-    let mut engine = engine(model, cache, chunk);
     let (mut worst, mut kl, mut same, mut rows) = (0f64, 0.0, 0, 0);
     for n in golden.lengths() {
         let tokens = golden.tokens(&format!("tokens.{n}"));
@@ -50,7 +66,7 @@ fn distance(name: &str, model: &Converted, cache: CacheType, chunk: usize) -> Di
         top_1: same as f64 / rows,
     };
     println!(
-        "{name} {cache:?} chunk {chunk}: worst {worst:.2e}, mean KL {:.2e}, top-1 {:.4}",
+        "{name} {on_cpu:?} {cache:?} chunk {chunk}: worst {worst:.2e}, mean KL {:.2e}, top-1 {:.4}",
         distance.mean_kl, distance.top_1
     );
     distance
@@ -86,16 +102,17 @@ fn greedy_tokens_are_the_references() {
         let golden = Golden::of(name);
         let wanted = golden.tokens("greedy.tokens");
         let model = convert(name, "f32");
-        let mut engine = engine(&model, CacheType::F32, 512);
-        let mut sequence = engine.sequence().unwrap();
-        let mut feed = golden.tokens("greedy.prompt");
-        let mut got = Vec::new();
-        while got.len() < wanted.len() {
-            let logits = engine.feed(&mut sequence, &feed, Want::Last).unwrap();
-            feed = vec![argmax(logits.last().unwrap())];
-            got.push(feed[0]);
+        for (on_cpu, mut engine) in engines(&model, CacheType::F32, 512) {
+            let mut sequence = engine.sequence().unwrap();
+            let mut feed = golden.tokens("greedy.prompt");
+            let mut got = Vec::new();
+            while got.len() < wanted.len() {
+                let logits = engine.feed(&mut sequence, &feed, Want::Last).unwrap();
+                feed = vec![argmax(logits.last().unwrap())];
+                got.push(feed[0]);
+            }
+            assert_eq!(got, wanted, "{name} {on_cpu:?}");
         }
-        assert_eq!(got, wanted, "{name}");
     }
 }
 
@@ -106,19 +123,21 @@ fn a_trained_model_reads_a_long_text_as_the_reference_does() {
     let positions = golden.tokens("positions");
     let wanted = golden.f32("logits").unwrap();
     let model = convert_trained("f32");
-    let mut engine = engine(&model, CacheType::F32, 512);
-    let mut sequence = engine.sequence().unwrap();
-    let logits = engine.feed(&mut sequence, &tokens, Want::All).unwrap();
-    let rows: Vec<&[f32]> = logits.rows().collect();
-    let mut worst = 0f64;
-    for (&at, want) in positions.iter().zip(wanted.chunks_exact(rows[0].len())) {
-        let (got, want) = (log_softmax(rows[at as usize]), log_softmax(want));
-        for (g, w) in got.iter().zip(&want) {
-            worst = worst.max((g - w).abs());
+    for (on_cpu, mut engine) in engines(&model, CacheType::F32, 512) {
+        let mut sequence = engine.sequence().unwrap();
+        let logits = engine.feed(&mut sequence, &tokens, Want::All).unwrap();
+        let rows: Vec<&[f32]> = logits.rows().collect();
+        let mut worst = 0f64;
+        for (&at, want) in positions.iter().zip(wanted.chunks_exact(rows[0].len())) {
+            let (got, want) = (log_softmax(rows[at as usize]), log_softmax(want));
+            for (g, w) in got.iter().zip(&want) {
+                worst = worst.max((g - w).abs());
+            }
         }
+        let tokens = tokens.len();
+        println!("trained, {on_cpu:?}, {tokens} tokens: worst {worst:.2e}");
+        assert!(worst < TRAINED_TOLERANCE, "{on_cpu:?}: {worst:e}");
     }
-    println!("trained, {} tokens: worst {worst:.2e}", tokens.len());
-    assert!(worst < TRAINED_TOLERANCE, "{worst:e}");
 }
 
 /// Keeps the rows between the layers of a pass.
@@ -139,37 +158,42 @@ fn hidden_states_are_the_references_layer_by_layer() {
     for name in ["tiny"] {
         let golden = Golden::of(name);
         let model = convert(name, "f32");
-        let mut engine = engine(&model, CacheType::F32, 512);
-        let layers = engine.model().hparams().layers.len();
+        let each = engines(&model, CacheType::F32, 512);
         let mut compared = 0;
-        for n in golden.lengths() {
-            let tokens = golden.tokens(&format!("tokens.{n}"));
-            let mut hidden = Hidden::default();
-            let mut sequence = engine.sequence().unwrap();
-            let lane = Lane {
-                sequence: &mut sequence,
-                tokens: &tokens,
-                want: Want::All,
-            };
-            engine.forward_heard(&mut [lane], &mut hidden).unwrap();
-            for at in 0..=layers {
-                let Some(wanted) = golden.f32(&format!("hidden.{n}.{at}")) else {
-                    continue;
+        for (on_cpu, mut engine) in each {
+            let layers = engine.model().hparams().layers.len();
+            for n in golden.lengths() {
+                let tokens = golden.tokens(&format!("tokens.{n}"));
+                let mut hidden = Hidden::default();
+                let mut sequence = engine.sequence().unwrap();
+                let lane = Lane {
+                    sequence: &mut sequence,
+                    tokens: &tokens,
+                    want: Want::All,
                 };
-                // The reference lists the embedding, each layer's output but the last's, and
-                // the final norm's.
-                let node = match at {
-                    0 => Point::Embedding,
-                    at if at == layers => Point::OutputNorm,
-                    at => Point::After { layer: at - 1 },
-                };
-                let got = &hidden.0[&node];
-                assert_eq!(got.len(), wanted.len(), "{name} {node:?}");
-                let size = wanted.iter().fold(0f32, |m, v| m.max(v.abs()));
-                let off = got.iter().zip(&wanted).map(|(g, w)| (g - w).abs());
-                let off = off.fold(0f32, f32::max) / size;
-                assert!(off < HIDDEN_TOLERANCE, "{name} {n} {node:?}: {off:e}");
-                compared += 1;
+                engine.forward_heard(&mut [lane], &mut hidden).unwrap();
+                for at in 0..=layers {
+                    let Some(wanted) = golden.f32(&format!("hidden.{n}.{at}")) else {
+                        continue;
+                    };
+                    // The reference lists the embedding, each layer's output but the last's, and
+                    // the final norm's.
+                    let node = match at {
+                        0 => Point::Embedding,
+                        at if at == layers => Point::OutputNorm,
+                        at => Point::After { layer: at - 1 },
+                    };
+                    let got = &hidden.0[&node];
+                    assert_eq!(got.len(), wanted.len(), "{name} {node:?}");
+                    let size = wanted.iter().fold(0f32, |m, v| m.max(v.abs()));
+                    let off = got.iter().zip(&wanted).map(|(g, w)| (g - w).abs());
+                    let off = off.fold(0f32, f32::max) / size;
+                    assert!(
+                        off < HIDDEN_TOLERANCE,
+                        "{name} {on_cpu:?} {n} {node:?}: {off:e}"
+                    );
+                    compared += 1;
+                }
             }
         }
         assert!(compared > 0, "{name} has no golden hidden states");

@@ -2,6 +2,7 @@
 //! made by `tests/fixtures/generate.py`), and against itself however a text is fed.
 
 mod checkpoint;
+mod company;
 mod exactness;
 mod measure;
 mod rival;
