@@ -223,12 +223,24 @@ fn stop(f: &Fields) -> Result<Stop, Refusal> {
 }
 
 fn format(f: &Fields) -> Result<Format, Refusal> {
+    for other in ["grammar", "json_schema"] {
+        if f.get(other).is_some() {
+            return refuse(
+                other,
+                "is not read here; use response_format with a JSON schema",
+            );
+        }
+    }
     let Some(format) = f.object("response_format")? else {
         return Ok(Format::Text);
     };
     match format.string("type")? {
         Some("text") => Ok(Format::Text),
-        Some("json_object") => Ok(Format::JsonObject),
+        // With a schema of its own, as llama.cpp and its kin have it.
+        Some("json_object") => Ok(match format.get("schema") {
+            Some(schema) => Format::JsonSchema(schema.clone()),
+            None => Format::JsonObject,
+        }),
         Some("json_schema") => {
             let schema = format.object("json_schema")?;
             match schema.as_ref().and_then(|s| s.get("schema")) {

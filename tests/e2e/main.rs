@@ -12,5 +12,6 @@ mod hostile;
 mod http;
 mod lifecycle;
 mod manager;
+mod neighbour;
 mod synthetic;
 mod tools;
