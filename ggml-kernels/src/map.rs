@@ -1,16 +1,46 @@
 //! Read-only maps of whole files. The map is the page cache: shared between processes, loaded as
 //! it is touched.
+//!
+//! What a map cannot refuse is somebody who shortens the file, or a disk that fails, while it is in
+//! use: the kernel answers the next touch with SIGBUS, which ends a process without a word. So each
+//! map is guarded: such a touch reads zeros from there to the map's end, and
+//! [`GuardedMap::damaged`] says so from then on. Whoever reads looks there before the outcome is
+//! believed. Files that are replaced do not come to this: the map keeps the old one.
 
-use memmap2::Mmap;
+mod guard;
+
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use guard::Guard;
+
+/// A file's bytes, as they were when they were read. See [`map_file`].
+#[derive(Debug)]
+pub struct GuardedMap {
+    path: PathBuf,
+    file: File,
+    /// Declared before the map, and so given up before it.
+    guard: Guard,
+    map: Mmap,
+}
+
+/// What became of a file while it was mapped. Which file is the holder's to say.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Damaged {
+    #[error("the file was shortened from {from} to {to} bytes while it was in use")]
+    Shortened { from: u64, to: u64 },
+    #[error(
+        "byte {at} of the file could not be read (it was shortened for a while, or its disk fails)"
+    )]
+    Unreadable { at: usize },
+}
 
 /// Maps a regular file for reading. An empty file, a directory or a device is an error.
-///
-/// Whoever shortens the file while it is mapped gets this process a SIGBUS: replace model files by
-/// rename, as `deltad-quantize` does, never in place.
-pub fn map_file(path: &Path) -> io::Result<Mmap> {
+pub fn map_file(path: &Path) -> io::Result<GuardedMap> {
     let file = File::open(path)?;
     let about = file.metadata()?;
     if !about.is_file() {
@@ -25,7 +55,43 @@ pub fn map_file(path: &Path) -> io::Result<Mmap> {
             "the file is empty",
         ));
     }
-    // SAFETY: a private read-only map of a regular file; the bytes are only ever read as plain
-    // bytes, for which every value is valid. Files are replaced by rename, not changed in place.
-    unsafe { Mmap::map(&file) }
+    // SAFETY: a read-only map of a regular file. Its bytes are plain bytes, for which every value is
+    // valid. Whoever writes the file in place changes them under us, which no map can keep out: what
+    // they decide is checked once, from copies (headers), or decides no address (weights).
+    let map = unsafe { Mmap::map(&file) }?;
+    let guard = Guard::over(&map)?;
+    Ok(GuardedMap {
+        path: path.to_owned(),
+        file,
+        guard,
+        map,
+    })
+}
+
+impl GuardedMap {
+    /// As it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether something that was read may have been zeros instead of the file's bytes, or will be.
+    pub fn damaged(&self) -> Option<Damaged> {
+        // The last page of a shorter file reads zeros behind its end and raises no signal.
+        let from = self.map.len() as u64;
+        match self.file.metadata() {
+            Ok(about) if about.len() < from => {
+                let to = about.len();
+                Some(Damaged::Shortened { from, to })
+            }
+            // Our own open file says nothing of itself where a server is away: then the touches tell.
+            _ => self.guard.hit().map(|at| Damaged::Unreadable { at }),
+        }
+    }
+}
+
+impl Deref for GuardedMap {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
 }

@@ -8,9 +8,9 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 
 use ggml_sys as sys;
-use memmap2::Mmap;
 
 use crate::backend::{Backend, BackendError};
+use crate::map::GuardedMap;
 use crate::quant::TensorType;
 use crate::tensor::{Tensor, next_owner};
 
@@ -64,7 +64,10 @@ pub struct State {
 
 impl Weights {
     /// Over a map, without a copy: `wanted` with the offset of each from the map's start.
-    pub fn mapped(map: &Arc<Mmap>, wanted: &[(Placement, usize)]) -> Result<Self, StorageError> {
+    pub fn mapped(
+        map: &Arc<GuardedMap>,
+        wanted: &[(Placement, usize)],
+    ) -> Result<Self, StorageError> {
         let held = Tensors::over(map, wanted)?;
         Ok(Self { held })
     }
@@ -121,7 +124,7 @@ pub struct Tensors {
     tensors: Vec<Tensor>,
     bytes: usize,
     /// Mapped tensors live in here; declared last, dropped after the buffer over it.
-    _map: Option<Arc<Mmap>>,
+    _map: Option<Arc<GuardedMap>>,
 }
 
 // SAFETY: plain memory with one owner; ggml keeps no thread-local state about it.
@@ -172,7 +175,7 @@ impl Tensors {
         })
     }
 
-    fn over(map: &Arc<Mmap>, wanted: &[(Placement, usize)]) -> Result<Self, StorageError> {
+    fn over(map: &Arc<GuardedMap>, wanted: &[(Placement, usize)]) -> Result<Self, StorageError> {
         let placements: Vec<_> = wanted.iter().map(|(p, _)| p.clone()).collect();
         let bytes = total(&placements)?;
         for (placement, start) in wanted {

@@ -6,9 +6,8 @@
 mod config;
 
 use crate::error::Error;
-use ggml_kernels::map::map_file;
+use ggml_kernels::map::{GuardedMap, map_file};
 use ggml_kernels::quant::TensorType;
-use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
@@ -30,7 +29,7 @@ pub struct Checkpoint {
 
 struct Shard {
     path: PathBuf,
-    map: Mmap,
+    map: GuardedMap,
 }
 
 struct Located {

@@ -2,9 +2,8 @@
 //! file's length; no allocation is larger than a small multiple of bytes that are really there.
 
 use super::{ALIGNMENT_KEY, Array, DEFAULT_ALIGNMENT, MAGIC, MAX_NAME, Metadata, Value, kind};
-use crate::map::map_file;
+use crate::map::{Damaged, GuardedMap, map_file};
 use crate::quant::TensorType;
-use memmap2::Mmap;
 use std::collections::HashMap;
 use std::collections::btree_map::Entry;
 use std::path::Path;
@@ -45,6 +44,8 @@ pub enum GgufError {
     /// Which file is the caller's to say, as of every other error here.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
     #[error("not a GGUF file: it begins with {got:02x?}, wanted \"GGUF\"")]
     Magic { got: [u8; 4] },
     #[error("GGUF version {got}, this program reads versions 2 and 3 (little-endian)")]
@@ -99,7 +100,7 @@ pub enum GgufError {
 /// An open file: metadata and tensor entries read and checked, data mapped.
 #[derive(Debug, Clone)]
 pub struct GgufFile {
-    map: Arc<Mmap>,
+    map: Arc<GuardedMap>,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
@@ -110,7 +111,12 @@ pub struct GgufFile {
 impl GgufFile {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, GgufError> {
         let map = Arc::new(map_file(path.as_ref())?);
-        let header = Header::parse(&map)?;
+        let header = Header::parse(&map);
+        // Zeros where the header was would be called something else.
+        if let Some(damaged) = map.damaged() {
+            return Err(damaged.into());
+        }
+        let header = header?;
         let by_name = header.tensors.iter().enumerate();
         let by_name = by_name.map(|(at, t)| (t.name.clone(), at)).collect();
         Ok(Self {
@@ -144,8 +150,13 @@ impl GgufFile {
         &self.map[tensor.offset..tensor.offset + tensor.size]
     }
 
+    /// Whether bytes that were read may have been zeros; see [`GuardedMap::damaged`].
+    pub fn damaged(&self) -> Option<Damaged> {
+        self.map.damaged()
+    }
+
     /// The whole file; [`TensorInfo::offset`] counts from its first byte.
-    pub fn map(&self) -> &Arc<Mmap> {
+    pub fn map(&self) -> &Arc<GuardedMap> {
         &self.map
     }
 
