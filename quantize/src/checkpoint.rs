@@ -28,7 +28,6 @@ pub struct Checkpoint {
 }
 
 struct Shard {
-    path: PathBuf,
     map: GuardedMap,
 }
 
@@ -86,7 +85,7 @@ impl Checkpoint {
         }
         for (tensor, shard) in weight_map.iter().flatten() {
             match checkpoint.tensors.get(tensor) {
-                Some(at) if checkpoint.shards[at.shard].path.ends_with(shard) => {}
+                Some(at) if checkpoint.shards[at.shard].map.path().ends_with(shard) => {}
                 _ => {
                     let what =
                         format!("says that `{tensor}` is in {shard}, which does not hold it");
@@ -114,8 +113,10 @@ impl Checkpoint {
             }
             _ => Error::io(&path, e),
         })?;
-        let (header, about) = SafeTensors::read_metadata(&map)
-            .map_err(|e| Error::input(&path, format!("no whole safetensors file: {e}")))?;
+        let read = SafeTensors::read_metadata(&map);
+        Error::intact(&map)?;
+        let (header, about) =
+            read.map_err(|e| Error::input(&path, format!("no whole safetensors file: {e}")))?;
         refuse_repeated_names(&path, &map[8..8 + header])?;
         let shard = self.shards.len();
         for (tensor, info) in about.tensors() {
@@ -140,20 +141,25 @@ impl Checkpoint {
                 bytes: start + from..start + to,
             };
             if let Some(first) = self.tensors.insert(tensor.clone(), located) {
-                let first = self.shards[first.shard].path.display();
+                let first = self.shards[first.shard].map.path().display();
                 let what = format!("holds `{tensor}`, and so does {first}");
                 return Err(Error::input(&path, what));
             }
         }
-        self.shards.push(Shard { path, map });
+        self.shards.push(Shard { map });
         Ok(())
+    }
+
+    /// Fails once a shard changed while it was read.
+    pub fn intact(&self) -> Result<(), Error> {
+        self.shards.iter().try_for_each(|s| Error::intact(&s.map))
     }
 
     pub fn tensor(&self, name: &str) -> Option<HubTensor<'_>> {
         let at = self.tensors.get(name)?;
         let shard = &self.shards[at.shard];
         Some(HubTensor {
-            shard: &shard.path,
+            shard: shard.map.path(),
             ty: at.ty,
             shape: &at.shape,
             data: &shard.map[at.bytes.clone()],

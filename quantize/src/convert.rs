@@ -43,6 +43,14 @@ impl Input {
         let path = path.to_owned();
         Ok(Self::Gguf { path, file })
     }
+
+    /// Fails once the input changed while it was read.
+    fn intact(&self) -> Result<(), Error> {
+        match self {
+            Input::Checkpoint(checkpoint) => checkpoint.intact(),
+            Input::Gguf { file, .. } => Error::intact(file.map()),
+        }
+    }
 }
 
 /// One tensor of the plan.
@@ -76,6 +84,7 @@ pub struct Conversion<'a> {
     pub steps: Vec<Step<'a>>,
     /// Remarks on the whole file.
     pub notes: Vec<String>,
+    input: &'a Input,
     metadata: Metadata,
     layout: Layout,
 }
@@ -170,6 +179,7 @@ impl<'a> Conversion<'a> {
             hparams,
             steps,
             notes,
+            input,
             metadata,
             layout,
         })
@@ -216,6 +226,7 @@ impl<'a> Conversion<'a> {
                         Ok(())
                     }
                 })?;
+                self.input.intact()?;
             }
             Ok(())
         })?;

@@ -2,6 +2,7 @@
 
 use crate::schema::SchemaError;
 use ggml_kernels::gguf::{GgufError, LayoutError};
+use ggml_kernels::map::{Damaged, GuardedMap};
 use ggml_kernels::quant::QuantError;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,13 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// An input that changed while it was read.
+    #[error("{}: {source}", path.display())]
+    Damaged {
+        path: PathBuf,
+        #[source]
+        source: Damaged,
+    },
     #[error("{} exists; --overwrite replaces it", path.display())]
     Exists { path: PathBuf },
     #[error("{}: needs {needed} bytes, {free} are free", path.display())]
@@ -57,7 +65,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Io { source, .. } if no_room(source) => 5,
-            Error::Io { .. } => 1,
+            Error::Io { .. } | Error::Damaged { .. } => 1,
             Error::Input { .. }
             | Error::Gguf { .. }
             | Error::Schema { .. }
@@ -73,6 +81,17 @@ impl Error {
         Error::Input {
             path: path.to_owned(),
             what: what.into(),
+        }
+    }
+
+    /// Refuses what was read from a map of which zeros may have been read.
+    pub(crate) fn intact(map: &GuardedMap) -> Result<(), Self> {
+        match map.damaged() {
+            None => Ok(()),
+            Some(source) => Err(Error::Damaged {
+                path: map.path().to_owned(),
+                source,
+            }),
         }
     }
 

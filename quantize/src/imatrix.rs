@@ -119,6 +119,7 @@ impl Imatrix {
             };
             entries.insert(name.to_owned(), entry);
         }
+        Error::intact(file.map())?;
         if entries.is_empty() {
             return Err(Error::input(path, "holds no tensor NAME.in_sum2"));
         }

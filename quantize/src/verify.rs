@@ -64,6 +64,7 @@ pub fn verify(
             digest: digest(data),
             broken: broken(tensor, data),
         });
+        Error::intact(file.map())?;
         advance(&tensor.name, data.len() as u64);
     }
     let mut whole = blake3::Hasher::new();
@@ -72,6 +73,7 @@ pub fn verify(
         whole.update_rayon(piece);
         advance("digest of the file", piece.len() as u64);
     }
+    Error::intact(file.map())?;
     Ok(Report {
         digest: whole.finalize(),
         refusal: schema::check(&file).err(),

@@ -2,4 +2,5 @@
 
 mod bad_input;
 mod checkpoint;
+mod meanwhile;
 mod result;
