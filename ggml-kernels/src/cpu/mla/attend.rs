@@ -15,7 +15,7 @@ use crate::quant::TensorType;
 /// Columns of the scores' product at a time: with its rows of queries, half a first-level cache.
 const COLUMNS: usize = 96;
 /// Below every score, and no infinity: a difference to it is a number.
-const LEAST: f32 = -1e38;
+pub(super) const LEAST: f32 = -1e38;
 
 /// Sizes of working memory, in floats.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +74,35 @@ pub(super) struct Attend<'a> {
     pub work: &'a mut [f32],
 }
 
+impl Attend<'_> {
+    /// A group's queries, `[pairs, latent]`, and how many rows each lane sees: those behind the
+    /// last pair what it sees, which nobody reads.
+    pub(super) fn group(&self, group: usize) -> (&[f32], [usize; WIDTH]) {
+        let latent = self.shape.latent();
+        let first = group * WIDTH;
+        let pairs = (self.q.len() / latent - first).min(WIDTH);
+        let mut visible = [0; WIDTH];
+        for (at, visible) in visible.iter_mut().enumerate() {
+            let pair = first + at.min(pairs - 1);
+            *visible = self.lane.past + pair / self.shape.heads + 1;
+        }
+        (&self.q[first * latent..][..pairs * latent], visible)
+    }
+}
+
+/// Takes the scores away that a lane does not see: those of rows `start..` from its number on.
+#[inline(always)]
+pub(super) fn hide(visible: &[usize; WIDTH], start: usize, rows: &mut [[f32; WIDTH]]) {
+    let n = rows.len();
+    if visible[0] < start + n {
+        for (lane, &visible) in visible.iter().enumerate() {
+            for row in &mut rows[visible.saturating_sub(start).min(n)..] {
+                row[lane] = f32::NEG_INFINITY;
+            }
+        }
+    }
+}
+
 /// A group's rows.
 struct Group<'g> {
     /// Rows that each pair sees.
@@ -90,28 +119,22 @@ struct Group<'g> {
 impl Body for Attend<'_> {
     type Out = ();
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: Simd>(mut self, s: S) {
         let sizes = Sizes::new(self.shape);
-        let (tile, rest) = self.work.split_at_mut(sizes.tile());
+        let work = std::mem::take(&mut self.work);
+        let parts = std::mem::take(&mut self.parts);
+        let (tile, rest) = work.split_at_mut(sizes.tile());
         let (scores, rest) = rest.split_at_mut(BLOCK.next_multiple_of(ROWS) * WIDTH);
         let (factors, rest) = rest.split_at_mut(WIDTH);
         let n = self.groups.len();
         let (queries, rest) = rest.split_at_mut(n * sizes.queries());
         let ones = rest[..n * sizes.part()].chunks_exact_mut(sizes.part());
-        let parts = self.parts.chunks_exact_mut(sizes.part()).zip(ones);
+        let parts = parts.chunks_exact_mut(sizes.part()).zip(ones);
         let parts = queries.chunks_exact_mut(sizes.queries()).zip(parts);
         let mut groups: Vec<Group<'_>> = parts
             .zip(self.groups.clone())
             .map(|((queries, (all, one)), group)| {
-                let mut visible = [0; WIDTH];
-                let first = group * WIDTH;
-                let pairs = (self.q.len() / sizes.latent - first).min(WIDTH);
-                for (at, visible) in visible.iter_mut().enumerate() {
-                    // Lanes behind the last pair see what it sees; nobody reads them.
-                    let pair = first + at.min(pairs - 1);
-                    *visible = self.lane.past + pair / self.shape.heads + 1;
-                }
-                let q = &self.q[first * sizes.latent..][..pairs * sizes.latent];
+                let (q, visible) = self.group(group);
                 spread(q, sizes.latent, self.shape.scale, queries);
                 Group {
                     most: visible[WIDTH - 1],
@@ -213,13 +236,7 @@ fn step<S: Simd>(
         }
     }
     let rows = scores.as_chunks_mut::<WIDTH>().0;
-    if group.visible[0] < start + n {
-        for (lane, &visible) in group.visible.iter().enumerate() {
-            for row in &mut rows[visible.saturating_sub(start).min(n)..n] {
-                row[lane] = f32::NEG_INFINITY;
-            }
-        }
-    }
+    hide(&group.visible, start, &mut rows[..n]);
     weigh(s, &mut rows[..n], part, factors);
     // SAFETY: as rows of `a` the tile has `wide` columns, and ROWS more behind its last row; the
     // scores have n rows; the part has rank.next_multiple_of(ROWS) rows from the third on.
@@ -237,7 +254,12 @@ fn step<S: Simd>(
 
 /// Scores to weights below the greatest so far; what was gathered is to be scaled by `factors`.
 #[inline(always)]
-fn weigh<S: Simd>(s: S, rows: &mut [[f32; WIDTH]], part: &mut [f32], factors: &mut [f32]) {
+pub(super) fn weigh<S: Simd>(
+    s: S,
+    rows: &mut [[f32; WIDTH]],
+    part: &mut [f32],
+    factors: &mut [f32],
+) {
     for vector in 0..2 {
         let at = vector * LANES;
         let (before, sums) = part.split_at_mut(WIDTH);

@@ -6,7 +6,7 @@
 //! Neither the queries beside it, nor the cut of the pass, nor the threads change a bit.
 //!
 //! Parts: `rows` the types of rows, `product` the sums over a tile, `attend` the softmax over tiles,
-//! `fold` what splits gathered, `narrow` the few queries that threads share by splits.
+//! `tiles` the same on AMX, `fold` what splits gathered, `narrow` the few queries that threads share by splits.
 
 mod attend;
 mod fold;
@@ -15,15 +15,17 @@ mod product;
 mod rows;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use std::ops::Range;
 
 pub use rows::store_rows;
 
-use super::Crew;
 use super::aligned::Floats;
 use super::share::Shared;
 use super::simd::dispatch;
+use super::{Crew, Kind, Tier};
 use crate::quant::TensorType;
 use attend::{Attend, Sizes};
 use narrow::{Narrow, Wave};
@@ -97,6 +99,51 @@ pub fn mla(
     scratch: &mut MlaScratch,
     out: &mut [f32],
 ) {
+    mla_in(Form::of(crew.tier), crew, shape, ty, q, lanes, scratch, out);
+}
+
+/// How a tile is worked on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Form {
+    /// Queries in lanes of vectors: the same bits on every tier.
+    Lanes,
+    #[cfg(target_arch = "x86_64")]
+    Tiles,
+    #[cfg(all(test, target_arch = "x86_64"))]
+    EmulatedTiles,
+}
+
+impl Form {
+    fn of(tier: Tier) -> Form {
+        match tier.kind() {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Amx => Form::Tiles,
+            _ => Form::Lanes,
+        }
+    }
+
+    /// Floats that a worker needs for `groups` at a time.
+    fn work(self, sizes: &Sizes, groups: usize) -> usize {
+        match self {
+            Form::Lanes => sizes.work(groups),
+            #[cfg(target_arch = "x86_64")]
+            _ => tiles::work(sizes, groups),
+        }
+    }
+}
+
+/// [`mla`], in a form that the crew's tier has.
+#[allow(clippy::too_many_arguments, reason = "as above")]
+fn mla_in(
+    form: Form,
+    crew: Crew<'_>,
+    shape: &MlaShape,
+    ty: TensorType,
+    q: &[f32],
+    lanes: &[MlaLane<'_>],
+    scratch: &mut MlaScratch,
+    out: &mut [f32],
+) {
     check(shape, ty, q.len(), lanes, out.len());
     let threads = crew.pool.threads();
     scratch.wide.clear();
@@ -127,11 +174,12 @@ pub fn mla(
         }
     }
     let sizes = Sizes::new(shape);
-    let each = sizes.work(most_groups) + most_groups * sizes.part();
+    let each = form.work(&sizes, most_groups) + most_groups * sizes.part();
     scratch.work.grow(each * threads);
     let wave = Wave::new(threads, scratch.narrow.len(), sizes.part());
     scratch.parts.grow(wave.len());
     let pass = Pass {
+        form,
         crew,
         shape,
         ty,
@@ -151,6 +199,7 @@ pub fn mla(
 
 /// What all pieces of a pass share.
 struct Pass<'p> {
+    form: Form,
     crew: Crew<'p>,
     shape: &'p MlaShape,
     ty: TensorType,
@@ -207,7 +256,15 @@ impl Pass<'_> {
             parts,
             work,
         };
-        dispatch(self.crew.tier, attend);
+        match self.form {
+            Form::Lanes => dispatch(self.crew.tier, attend),
+            // SAFETY: this form is chosen where the tier has tiles, and AVX-512 with BF16.
+            #[cfg(target_arch = "x86_64")]
+            Form::Tiles => unsafe { tiles::run(self.crew.tier, attend) },
+            // SAFETY: the tests choose this form where the tier has AVX-512 with BF16.
+            #[cfg(all(test, target_arch = "x86_64"))]
+            Form::EmulatedTiles => unsafe { tiles::run_emulated(self.crew.tier, attend) },
+        }
     }
 
     /// `columns` of a group's result: `head` and `sums` as [`Sizes::part`] has them.

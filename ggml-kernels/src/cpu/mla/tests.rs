@@ -5,7 +5,7 @@ use crate::cpu::{Pool, Tier};
 use crate::quant::dequantize;
 use crate::reference::mla as reference;
 
-const TYPES: [TensorType; 4] = [
+pub(super) const TYPES: [TensorType; 4] = [
     TensorType::F32,
     TensorType::F16,
     TensorType::Bf16,
@@ -23,11 +23,11 @@ fn noise(n: usize, seed: u64) -> Vec<f32> {
 }
 
 /// A sequence's queries and its rows in blocks.
-struct Case {
-    shape: MlaShape,
-    ty: TensorType,
-    tokens: usize,
-    q: Vec<f32>,
+pub(super) struct Case {
+    pub shape: MlaShape,
+    pub ty: TensorType,
+    pub tokens: usize,
+    pub q: Vec<f32>,
     blocks: Vec<Vec<u8>>,
 }
 
@@ -62,7 +62,7 @@ impl Case {
         }
     }
 
-    fn lane(&self, rows: Range<usize>, past: usize) -> MlaLane<'_> {
+    pub fn lane(&self, rows: Range<usize>, past: usize) -> MlaLane<'_> {
         let blocks = self.blocks.iter().map(|b| &b[..]).collect();
         MlaLane { rows, past, blocks }
     }
@@ -73,11 +73,20 @@ impl Case {
         let q = &self.q[tokens.start * heads * self.shape.latent()..];
         let mut out = vec![f32::NAN; tokens.len() * heads * rank];
         let lanes = [self.lane(0..tokens.len(), tokens.start)];
-        mla(crew, &self.shape, self.ty, q, &lanes, scratch, &mut out);
+        mla_in(
+            Form::Lanes,
+            crew,
+            &self.shape,
+            self.ty,
+            q,
+            &lanes,
+            scratch,
+            &mut out,
+        );
         out
     }
 
-    fn want(&self) -> Vec<f64> {
+    pub fn want(&self) -> Vec<f64> {
         let MlaShape { heads, rank, .. } = self.shape;
         let latent = self.shape.latent();
         let bytes = self.ty.row_bytes(latent).unwrap();
@@ -100,11 +109,11 @@ impl Case {
     }
 }
 
-fn bits(x: &[f32]) -> Vec<u32> {
+pub(super) fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
-fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Case> {
     let sizes = [
         ([1, 8, 24], 1),
         ([3, 40, 24], 70),
