@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use ggml_kernels::backend::BackendError;
 use ggml_kernels::gguf::GgufError;
 use ggml_kernels::graph::GraphError;
+use ggml_kernels::map::Damaged;
 use ggml_kernels::quant::QuantError;
 use ggml_kernels::storage::StorageError;
 use quantize::schema::SchemaError;
@@ -110,4 +111,11 @@ pub enum Cause {
     Graph(#[from] GraphError),
     #[error("the state's storage failed: {0}")]
     Storage(#[from] StorageError),
+    /// No pass of this model can be believed from here on.
+    #[error("{}: {why}", path.display())]
+    Damaged {
+        path: PathBuf,
+        #[source]
+        why: Damaged,
+    },
 }

@@ -27,6 +27,7 @@ use std::path::Path;
 
 use ggml_kernels::backend::{Backend, DeviceKind, GpuApi};
 use ggml_kernels::cpu::Tier;
+use ggml_kernels::gguf::GgufError;
 
 use crate::request::Token;
 
@@ -98,6 +99,9 @@ impl Engine {
     pub fn open(path: &Path, options: &Options) -> Result<Engine, LoadError> {
         let model = Model::open(path, options)?;
         let executor = start(&model, options).map_err(LoadError::at(path))?;
+        if let Some(damaged) = model.file.damaged() {
+            return Err(LoadError::at(path)(GgufError::from(damaged).into()));
+        }
         Ok(Engine {
             model,
             executor,
@@ -154,6 +158,11 @@ impl Engine {
             model: self.id,
             broken: false,
         })
+    }
+
+    /// Why no pass can be believed any more, if that is so: the model's file changed under us.
+    pub fn damaged(&self) -> Option<Cause> {
+        self.model.damaged()
     }
 
     /// Feeds every lane its tokens, any number of them, and returns each lane's wanted logits.
@@ -227,6 +236,14 @@ impl Engine {
             let listener = listener.as_mut().map(|l| &mut **l as &mut dyn Listener);
             let fed: Vec<usize> = shares.iter().map(|s| s.tokens.len()).collect();
             let passed = self.executor.pass(&mut shares, listener);
+            // Whatever came of zeros, this is why.
+            let passed = match self.model.damaged() {
+                None => passed,
+                Some(cause) => Err(Broken {
+                    cause,
+                    states_are_whole: false,
+                }),
+            };
             let rows = passed.map_err(|broken| fail(lanes, &who, broken))?;
             for ((at, fed), rows) in who.into_iter().zip(fed).zip(rows) {
                 lanes[at].sequence.len += fed;

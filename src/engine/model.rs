@@ -7,7 +7,7 @@ use ggml_kernels::gguf::{GgufFile, Metadata, TensorInfo};
 use ggml_kernels::quant::dequantize;
 use quantize::schema::{self, Hparams, Role, TensorSpec};
 
-use super::error::Unfit;
+use super::error::{Cause, Unfit};
 use super::{LoadError, Options};
 
 /// What a file holds. Mapped weights are read when they are first touched.
@@ -54,6 +54,13 @@ impl Model {
     }
     pub fn hparams(&self) -> &Hparams {
         &self.hparams
+    }
+
+    /// Whether the file changed under us, so that zeros may have been read for weights.
+    pub(super) fn damaged(&self) -> Option<Cause> {
+        let why = self.file.damaged()?;
+        let path = self.file.map().path().to_owned();
+        Some(Cause::Damaged { path, why })
     }
 
     pub(super) fn has(&self, role: Role) -> bool {

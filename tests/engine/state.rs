@@ -1,7 +1,7 @@
 //! A sequence is its tokens: however they came in, the same continuation.
 
-use crate::checkpoint::{FIXTURES, Golden, convert, engine, fixture};
-use deltad::engine::{CacheType, Engine, LaneError, Options, PassError, Want};
+use crate::checkpoint::{FIXTURES, Golden, convert, engine, executors, fixture, options};
+use deltad::engine::{CacheType, Cause, Engine, LaneError, Options, PassError, Want};
 
 /// Passes of other widths take other paths through the matrix kernels; the sums differ in order.
 const PATH_TOLERANCE: f32 = 1e-3;
@@ -121,4 +121,30 @@ fn what_is_no_model_is_refused_with_its_path() {
     let path = fixture("tiny").join("config.json");
     let refused = Engine::open(&path, &Options::default()).unwrap_err();
     assert!(refused.to_string().contains("config.json"), "{refused}");
+}
+
+#[test]
+fn a_model_file_that_is_shortened_under_the_engine_fails_the_pass_by_name() {
+    for on_cpu in executors() {
+        let model = convert("tiny", "f16");
+        let options = Options {
+            on_cpu,
+            ..options(CacheType::F16, 64)
+        };
+        let mut engine = Engine::open(&model.path, &options).unwrap();
+        let mut sequence = engine.sequence().unwrap();
+        engine.feed(&mut sequence, &[1, 2, 3], Want::Last).unwrap();
+        assert!(engine.damaged().is_none());
+        let file = std::fs::File::options().write(true).open(&model.path);
+        file.unwrap().set_len(4096).unwrap();
+        let failed = engine.feed(&mut sequence, &[4], Want::Last).unwrap_err();
+        let words = failed.to_string();
+        assert!(matches!(failed, PassError::Failed(Cause::Damaged { .. })));
+        assert!(words.contains(&model.path.display().to_string()), "{words}");
+        assert!(words.contains("to 4096 bytes"), "{words}");
+        // What it remembers came of zeros.
+        let after = engine.feed(&mut sequence, &[4], Want::Last).unwrap_err();
+        let broken = LaneError::Broken;
+        assert!(matches!(after, PassError::Refused { why, .. } if why == broken));
+    }
 }
