@@ -2,6 +2,7 @@
 //! values (the K types) or for 32 (the other types of blocks), or as ggml's own row functions
 //! take them. Each form is made once, and shared by all products that read the row.
 
+use std::borrow::Borrow;
 use std::ops::Range;
 
 use super::crew::Crew;
@@ -80,7 +81,7 @@ impl Activations {
         crew: Crew<'_>,
         x: &[f32],
         cols: usize,
-        wanted: impl IntoIterator<Item = TensorType>,
+        wanted: impl IntoIterator<Item = impl Borrow<TensorType>>,
     ) {
         let rows = x.len().checked_div(cols).unwrap_or(0);
         assert_eq!(x.len(), rows * cols, "rows of {cols}");
@@ -93,6 +94,7 @@ impl Activations {
         self.by_32.filled = false;
         self.foreign.clear();
         for ty in wanted {
+            let ty = *ty.borrow();
             assert!(cols.is_multiple_of(ty.block_size()), "{cols} in {ty}");
             match form_of(ty) {
                 Form::Plain if self.plain.is_none() => {

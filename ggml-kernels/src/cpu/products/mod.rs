@@ -202,7 +202,13 @@ pub(crate) fn run(tier: Tier, task: &Task<'_>) {
         #[cfg(target_arch = "x86_64")]
         (Form::By256 | Form::By32, Kind::Avx512 | Kind::Amx) => {
             // SAFETY: as above; the kind with tiles has those of AVX-512.
-            unsafe { quantized::avx512::few(task) }
+            unsafe {
+                if task.input.len() <= quantized::avx512::MOST {
+                    quantized::avx512::few(task);
+                } else {
+                    quantized::tile512::many(task);
+                }
+            }
         }
         (Form::By256, _) => quantized::scalar::by_256(task),
         (Form::By32, _) => quantized::scalar::by_32(task),

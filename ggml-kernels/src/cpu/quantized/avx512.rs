@@ -160,6 +160,11 @@ pub(super) trait Format {
     /// # Safety
     /// As of [`Few::dots`], and `BYTES` can be read at `at`.
     unsafe fn load(at: *const u8) -> Block;
+    /// Eight scales and eight minima or, without minima, the first eight scales and the others.
+    ///
+    /// # Safety
+    /// As of `load`.
+    unsafe fn bytes(at: *const u8) -> (u64, u64);
 }
 
 pub(super) struct Q4K;
@@ -208,6 +213,11 @@ impl Format for Q4K {
     const BYTES: usize = 144;
     const MINS: bool = true;
     #[inline(always)]
+    unsafe fn bytes(at: *const u8) -> (u64, u64) {
+        // SAFETY: 16 bytes and more, as promised.
+        unsafe { scales_and_mins(&*at.add(4).cast::<[u8; 12]>()) }
+    }
+    #[inline(always)]
     unsafe fn load(at: *const u8) -> Block {
         // SAFETY: 144 bytes, as promised.
         unsafe {
@@ -226,6 +236,11 @@ impl Format for Q4K {
 impl Format for Q5K {
     const BYTES: usize = 176;
     const MINS: bool = true;
+    #[inline(always)]
+    unsafe fn bytes(at: *const u8) -> (u64, u64) {
+        // SAFETY: 16 bytes and more, as promised.
+        unsafe { scales_and_mins(&*at.add(4).cast::<[u8; 12]>()) }
+    }
     #[inline(always)]
     unsafe fn load(at: *const u8) -> Block {
         // SAFETY: 176 bytes, as promised.
@@ -258,6 +273,14 @@ impl Format for Q5K {
 impl Format for Q6K {
     const BYTES: usize = 210;
     const MINS: bool = false;
+    #[inline(always)]
+    unsafe fn bytes(at: *const u8) -> (u64, u64) {
+        // SAFETY: 210 bytes, as promised.
+        unsafe {
+            let at = at.add(192).cast::<u64>();
+            (at.read_unaligned(), at.add(1).read_unaligned())
+        }
+    }
     #[inline(always)]
     unsafe fn load(at: *const u8) -> Block {
         // SAFETY: 210 bytes, as promised; inlined where the processor has the instructions.
