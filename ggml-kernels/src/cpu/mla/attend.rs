@@ -108,6 +108,8 @@ struct Group<'g> {
     /// Rows that each pair sees.
     visible: [usize; WIDTH],
     most: usize,
+    /// Vectors that have pairs: one token of a model of few heads has no more than one.
+    vectors: usize,
     /// `[latent, WIDTH]`, scaled.
     queries: &'g mut [f32],
     /// Gathers all splits.
@@ -138,6 +140,7 @@ impl Body for Attend<'_> {
                 spread(q, sizes.latent, self.shape.scale, queries);
                 Group {
                     most: visible[WIDTH - 1],
+                    vectors: (q.len() / sizes.latent).div_ceil(LANES),
                     visible,
                     queries,
                     all,
@@ -232,12 +235,20 @@ fn step<S: Simd>(
             let begin = if column == 0 { Start::Zero } else { Start::Sum };
             let of = |column: usize| ahead.len() * column.min(sizes.latent) / sizes.latent;
             let ahead = &ahead[of(column)..of(column + k)];
-            product(s, [n, k], a, b, scores.as_mut_ptr(), begin, ahead);
+            product(
+                s,
+                [n, k, group.vectors],
+                a,
+                b,
+                scores.as_mut_ptr(),
+                begin,
+                ahead,
+            );
         }
     }
     let rows = scores.as_chunks_mut::<WIDTH>().0;
     hide(&group.visible, start, &mut rows[..n]);
-    weigh(s, &mut rows[..n], part, factors);
+    weigh(s, group.vectors, &mut rows[..n], part, factors);
     // SAFETY: as rows of `a` the tile has `wide` columns, and ROWS more behind its last row; the
     // scores have n rows; the part has rank.next_multiple_of(ROWS) rows from the third on.
     unsafe {
@@ -248,7 +259,15 @@ fn step<S: Simd>(
         };
         let out = part.as_mut_ptr().add(2 * WIDTH);
         let begin = Start::Scaled(factors.as_ptr());
-        product(s, [sizes.rank, n], a, scores.as_ptr(), out, begin, &[]);
+        product(
+            s,
+            [sizes.rank, n, group.vectors],
+            a,
+            scores.as_ptr(),
+            out,
+            begin,
+            &[],
+        );
     }
 }
 
@@ -256,11 +275,12 @@ fn step<S: Simd>(
 #[inline(always)]
 pub(super) fn weigh<S: Simd>(
     s: S,
+    vectors: usize,
     rows: &mut [[f32; WIDTH]],
     part: &mut [f32],
     factors: &mut [f32],
 ) {
-    for vector in 0..2 {
+    for vector in 0..vectors {
         let at = vector * LANES;
         let (before, sums) = part.split_at_mut(WIDTH);
         let (Some(before), Some(sums), Some(factors)) = (

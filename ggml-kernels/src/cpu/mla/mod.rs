@@ -6,7 +6,8 @@
 //! Neither the queries beside it, nor the cut of the pass, nor the threads change a bit.
 //!
 //! Parts: `rows` the types of rows, `product` the sums over a tile, `attend` the softmax over tiles,
-//! `tiles` the same on AMX, `fold` what splits gathered, `narrow` the few queries that threads share by splits.
+//! `tiles` the same on AMX, `fold` what splits gathered, `narrow` the few queries that threads share
+//! by splits.
 
 mod attend;
 mod fold;
@@ -25,7 +26,7 @@ pub use rows::store_rows;
 use super::aligned::Floats;
 use super::share::Shared;
 use super::simd::dispatch;
-use super::{Crew, Kind, Tier};
+use super::{Crew, Tier};
 use crate::quant::TensorType;
 use attend::{Attend, Sizes};
 use narrow::{Narrow, Wave};
@@ -117,7 +118,7 @@ impl Form {
     fn of(tier: Tier) -> Form {
         match tier.kind() {
             #[cfg(target_arch = "x86_64")]
-            Kind::Amx => Form::Tiles,
+            crate::cpu::Kind::Amx => Form::Tiles,
             _ => Form::Lanes,
         }
     }

@@ -32,7 +32,8 @@ pub(super) struct Matrix {
 }
 
 /// Rows `0..m`, and some of those up to the next multiple of [`ROWS`], whose values do not matter.
-/// `ahead` is memory to ask for meanwhile.
+/// Of a row only the first `vectors` (one or two) are worked on. `ahead` is memory to ask for
+/// meanwhile.
 ///
 /// # Safety
 /// `a` can be read and `out` read and written up to row `m.next_multiple_of(ROWS)`; `b` has `k`
@@ -40,7 +41,7 @@ pub(super) struct Matrix {
 #[inline(always)]
 pub(super) unsafe fn product<S: Simd>(
     s: S,
-    [m, k]: [usize; 2],
+    [m, k, vectors]: [usize; 3],
     a: Matrix,
     b: *const f32,
     out: *mut f32,
@@ -50,10 +51,15 @@ pub(super) unsafe fn product<S: Simd>(
     // SAFETY: tiles begin below m, and ROWS is a multiple of their height; one or two vectors from
     // the first or the second on are inside a row.
     unsafe {
-        if S::WIDE {
+        if S::WIDE && vectors == 2 {
             tiles::<S, 8, 2>(s, [m, k], a, b, out, start, ahead);
+        } else if S::WIDE {
+            tiles::<S, 8, 1>(s, [m, k], a, b, out, start, ahead);
         } else {
             tiles::<S, 6, 1>(s, [m, k], a, b, out, start, ahead);
+            if vectors == 1 {
+                return;
+            }
             let start = match start {
                 Start::Scaled(by) => Start::Scaled(by.add(LANES)),
                 start => start,

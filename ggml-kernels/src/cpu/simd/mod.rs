@@ -8,7 +8,9 @@ mod x86;
 
 pub(crate) use scalar::{One, Sixteen};
 
-use super::tier::{Kind, Tier};
+#[cfg(target_arch = "x86_64")]
+use super::tier::Kind;
+use super::tier::Tier;
 
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;

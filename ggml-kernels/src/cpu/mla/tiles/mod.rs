@@ -258,7 +258,7 @@ fn step<S: Simd, U: Unit>(
     }
     let rows = scores.as_chunks_mut::<WIDTH>().0;
     hide(&group.visible, start, &mut rows[..n]);
-    weigh(s, &mut rows[..n], part, factors);
+    weigh(s, 2, &mut rows[..n], part, factors);
     rows[n..].fill([0.0; WIDTH]);
     for (sums, &factor) in group.sums.chunks_exact_mut(w.rank).zip(&*factors) {
         // Times one is what is there.
