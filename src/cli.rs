@@ -56,6 +56,15 @@ pub enum Command {
     Chat(Chat),
     /// Say whether a daemon answers, and with which model.
     Status(Status),
+    /// Say what this machine has, what a model needs, whether it fits and what would make it faster.
+    #[command(
+        after_help = "Each finding has a verdict (ok, note or BAD) and at most one line of advice.\n\
+                            Exit code 1: something is BAD. Nothing is changed; memory's speed is measured,\n\
+                            which takes about a second.\n\n\
+                            Examples:\n  deltad doctor model.gguf\n  \
+                            deltad doctor --json | jq '.findings[] | select(.verdict != \"good\")'"
+    )]
+    Doctor(Doctor),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  deltad completions bash > \
                             ~/.local/share/bash-completion/completions/deltad")]
@@ -188,6 +197,18 @@ pub struct Status {
     /// Wait this long for a daemon to answer.
     #[arg(long, value_name = "SECONDS")]
     pub wait: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// The GGUF file to judge [default: the configuration's].
+    pub model: Option<PathBuf>,
+    /// Read this configuration and no other [default: the user's deltad.toml, then /etc/deltad/].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print one JSON object: the machine, the model's needs, the findings.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[cfg(test)]

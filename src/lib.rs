@@ -20,7 +20,7 @@
 //! | [`service`] | the single door: validate, render, tokenize, admit | `scheduler text request` |
 //! | [`transport`] | wire formats, nothing else | `service request` |
 //! | [`bus`] | the same on D-Bus: objects, sessions, descriptors | `transport service request` |
-//! | [`config`], [`daemon`], [`client`], [`cli`], [`manual`], [`stdio`] | wiring and commands | everything above |
+//! | [`config`], [`daemon`], [`client`], [`doctor`], [`cli`], [`manual`], [`stdio`] | wiring and commands | everything above |
 //!
 //! Tokens return only through the channel that the queued request carries, so no lower room
 //! names a higher one. One OS thread owns the engine; tokio does only sockets; channels are
@@ -32,6 +32,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod engine;
 pub mod manual;
 pub mod measure;

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
-use deltad::cli::{Cli, Command, Serve, exit};
+use deltad::cli::{Cli, Command, Doctor, Serve, exit};
 use deltad::client::{self, ClientError, Ended};
 use deltad::config::Config;
 use deltad::daemon::{self, Reloaded, Settings};
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Ask(flags) => finish(on_one_thread(client::ask(socket, &flags))),
         Command::Chat(flags) => finish(on_one_thread(client::chat(socket, &flags))),
         Command::Status(flags) => finish(on_one_thread(client::status(socket, &flags))),
+        Command::Doctor(flags) => doctor(&flags, socket),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "deltad", &mut script);
@@ -83,6 +84,21 @@ fn serve(flags: &Serve, socket: Option<std::path::PathBuf>) -> ExitCode {
             }
             ExitCode::from(exit::FAILED)
         }
+    }
+}
+
+fn doctor(flags: &Doctor, socket: Option<std::path::PathBuf>) -> ExitCode {
+    let config = match Config::load(flags.config.as_deref()) {
+        Ok((config, _)) => config,
+        Err(e) => {
+            stdio::remark(format_args!("deltad: {e}"));
+            return ExitCode::from(exit::USAGE);
+        }
+    };
+    match deltad::doctor::run(flags, socket, &config) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(exit::FAILED),
+        Err(e) => finish(Err(ClientError::Output(e))),
     }
 }
 

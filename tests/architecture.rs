@@ -28,7 +28,8 @@ const CRATES: &[(&str, &[&str])] = &[
 
 /// Wiring and commands: may name everything, and nothing above may name them.
 const WIRING: &[&str] = &[
-    "config", "daemon", "client", "cli", "manual", "stdio", "systemd", "main", "lib", "bin",
+    "config", "daemon", "client", "doctor", "cli", "manual", "stdio", "systemd", "main", "lib",
+    "bin",
 ];
 
 /// The rooms that a line of code names.

@@ -1,0 +1,296 @@
+//! Made-up machines and what is to be said of them.
+
+use super::judge::{Finding, Report, Verdict, judge};
+use super::machine::{Bus, Disk, Door, Gpu, Machine, Memory, Needs, Processor, Socket, Units};
+use crate::config::{self, Config};
+
+const GIB: u64 = 1 << 30;
+
+/// A desktop with nothing to complain of.
+fn desktop() -> Machine {
+    Machine {
+        processor: Processor {
+            name: "Desk 9".into(),
+            tier: "avx512",
+            cores: 16,
+            usable: 16,
+        },
+        memory: Memory {
+            total: 64 * GIB,
+            available: 60 * GIB,
+            limit: None,
+            speed: Some(60e9),
+        },
+        gpus: Vec::new(),
+        built_for: Vec::new(),
+        units: Units {
+            systemd: Some(257),
+            user: Some("/usr/lib/systemd/user/deltad.socket".into()),
+            system: None,
+        },
+        socket: Socket {
+            path: "/run/user/7/deltad/deltad.sock".into(),
+            state: Door::Open,
+        },
+        bus: Bus {
+            user: true,
+            system: true,
+            policy: true,
+        },
+        disk: Disk {
+            path: "/home/u".into(),
+            free: 500 * GIB,
+        },
+    }
+}
+
+/// 30 GiB of which a token reads two; 9 GiB for a whole conversation of a million tokens.
+fn large() -> Needs {
+    Needs {
+        path: "large.gguf".into(),
+        file: 30 * GIB,
+        read_per_token: 2 * GIB,
+        state: 64 << 20,
+        per_token: 9 << 10,
+        context: 1 << 20,
+    }
+}
+
+fn config() -> Config {
+    let mut config = Config::of_a_machine();
+    config.service.bus = config::Bus::User;
+    config
+}
+
+fn report(machine: &Machine, config: &Config) -> Report {
+    judge(machine, Some(Ok(&large())), config)
+}
+
+fn finding<'a>(report: &'a Report, about: &str) -> &'a Finding {
+    let found = report.findings.iter().find(|f| f.about == about);
+    found.unwrap_or_else(|| panic!("nothing about {about}: {report:?}"))
+}
+
+#[test]
+fn a_machine_with_everything_gets_no_advice() {
+    let report = report(&desktop(), &config());
+    for finding in &report.findings {
+        assert_eq!(finding.verdict, Verdict::Good, "{finding:?}");
+        assert_eq!(finding.advice, None);
+    }
+    assert!(report.is_good());
+    assert_eq!(report.fits, Some(true));
+    let rate = report.tokens_per_second_at_most.expect("a rate");
+    assert!((rate - 60e9 / (2.0 * GIB as f64)).abs() < 1e-9, "{rate}");
+    assert!(
+        finding(&report, "model")
+            .found
+            .starts_with("fits: 30.0 GiB")
+    );
+}
+
+/// What is changed about the desktop, whom that concerns, how badly, and a word of the advice.
+type Case = (
+    fn(&mut Machine, &mut Config),
+    &'static str,
+    Verdict,
+    &'static str,
+);
+
+#[test]
+fn each_lack_has_its_verdict_and_one_line_of_advice() {
+    use Verdict::{Bad, Note};
+    let cases: &[Case] = &[
+        (
+            |m, _| m.processor.tier = "scalar",
+            "processor",
+            Note,
+            "AVX2",
+        ),
+        (
+            |m, _| m.processor.usable = 4,
+            "processor",
+            Note,
+            "CPUQuota=",
+        ),
+        (
+            |_, c| c.model.threads = Some(32),
+            "processor",
+            Note,
+            "model.threads = 32",
+        ),
+        (
+            |m, _| m.memory.limit = Some(50 * GIB),
+            "memory",
+            Note,
+            "MemoryMax=",
+        ),
+        (
+            |_, c| c.sessions.memory = 40 * GIB,
+            "memory",
+            Note,
+            "sessions.memory = \"40GiB\"",
+        ),
+        (
+            |m, _| m.memory.available = 35 * GIB,
+            "model",
+            Note,
+            "model.context = ",
+        ),
+        (
+            |m, _| m.memory.available = 8 * GIB,
+            "model",
+            Bad,
+            "smaller type",
+        ),
+        (
+            |m, _| m.memory.limit = Some(8 * GIB),
+            "model",
+            Bad,
+            "smaller type",
+        ),
+        (
+            |m, _| m.memory.speed = Some(9e9),
+            "pace",
+            Note,
+            "smaller type",
+        ),
+        (|m, _| m.built_for = vec!["cuda"], "gpu", Note, "driver"),
+        (
+            |m, _| m.gpus = vec![gpu(Some(80 * GIB))],
+            "gpu",
+            Note,
+            "--features cuda",
+        ),
+        (
+            |m, _| (m.gpus, m.built_for) = (vec![gpu(Some(24 * GIB))], vec!["cuda"]),
+            "gpu",
+            Note,
+            "model.device = \"cpu\"",
+        ),
+        (|m, _| m.units.systemd = None, "units", Note, "deltad serve"),
+        (|m, _| m.units.user = None, "units", Note, "make install"),
+        (
+            |m, _| m.units.systemd = Some(252),
+            "units",
+            Bad,
+            "Type=notify",
+        ),
+        (
+            |m, _| m.socket.state = Door::Absent,
+            "socket",
+            Note,
+            "deltad serve",
+        ),
+        (
+            |m, _| m.socket.state = Door::Stale,
+            "socket",
+            Note,
+            "deltad serve",
+        ),
+        (
+            |m, _| m.socket.state = Door::Forbidden,
+            "socket",
+            Bad,
+            "usermod -aG deltad",
+        ),
+        (
+            |m, _| m.socket.state = Door::NoPlace,
+            "socket",
+            Bad,
+            "XDG_RUNTIME_DIR",
+        ),
+        (|m, _| m.bus.user = false, "bus", Bad, "service.bus"),
+        (
+            |_, c| c.service.bus = config::Bus::None,
+            "bus",
+            Note,
+            "service.bus = \"user\"",
+        ),
+        (
+            |m, c| (m.bus.policy, c.service.bus) = (false, config::Bus::System),
+            "bus",
+            Bad,
+            "make install",
+        ),
+        (
+            |m, c| (m.bus.system, c.service.bus) = (false, config::Bus::System),
+            "bus",
+            Bad,
+            "dbus",
+        ),
+        (
+            |m, _| m.disk.free = GIB,
+            "disk",
+            Note,
+            "sessions.disk = \"16GiB\"",
+        ),
+    ];
+    for (i, (change, about, verdict, word)) in cases.iter().enumerate() {
+        let (mut machine, mut config) = (desktop(), config());
+        change(&mut machine, &mut config);
+        let report = report(&machine, &config);
+        let said = finding(&report, about);
+        assert_eq!(said.verdict, *verdict, "{i}: {said:?}");
+        let advice = said.advice.as_deref().expect("advice");
+        assert!(advice.contains(word), "{i}: {advice}");
+        assert!(!advice.contains('\n'), "{i}: {advice}");
+        assert_eq!(report.is_good(), *verdict != Bad, "{i}: {report:?}");
+    }
+}
+
+fn gpu(memory: Option<u64>) -> Gpu {
+    Gpu {
+        name: "Big 100".into(),
+        by: vec!["cuda", "vulkan"],
+        memory,
+    }
+}
+
+#[test]
+fn a_gpu_that_the_build_uses_and_the_model_fits_is_good() {
+    let mut machine = desktop();
+    machine.built_for = vec!["vulkan"];
+    // A memory that cannot be seen is not judged.
+    for memory in [Some(80 * GIB), None] {
+        machine.gpus = vec![gpu(memory)];
+        let report = report(&machine, &config());
+        assert_eq!(finding(&report, "gpu").verdict, Verdict::Good);
+    }
+}
+
+#[test]
+fn the_context_that_is_advised_fits() {
+    let mut machine = desktop();
+    for available in [31, 33, 38] {
+        machine.memory.available = available * GIB;
+        let first = report(&machine, &config());
+        assert_eq!(first.fits, Some(false));
+        let advice = finding(&first, "model").advice.clone().expect("advice");
+        let context = advice.split(['=', ',']).nth(1).expect("a number").trim();
+        let context = context.parse::<u64>().expect("a number");
+        assert!(context.is_multiple_of(1024));
+        let fits = |context| {
+            let needs = Needs { context, ..large() };
+            judge(&machine, Some(Ok(&needs)), &config()).fits
+        };
+        assert_eq!(
+            (fits(context), fits(context + 1025)),
+            (Some(true), Some(false))
+        );
+    }
+}
+
+#[test]
+fn a_model_that_is_none_and_no_model_at_all_are_told_apart() {
+    let machine = desktop();
+    let report = judge(&machine, Some(Err("x.gguf: not a GGUF file")), &config());
+    assert_eq!(finding(&report, "model").verdict, Verdict::Bad);
+    assert_eq!(
+        (report.fits, report.tokens_per_second_at_most),
+        (None, None)
+    );
+    let report = judge(&machine, None, &config());
+    assert_eq!(finding(&report, "model").verdict, Verdict::Note);
+    assert!(report.is_good());
+}
