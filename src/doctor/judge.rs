@@ -29,7 +29,7 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Whether the model and one whole conversation fit into memory, where a model was named.
     pub fits: Option<bool>,
-    /// Memory's speed over what a token reads: no answer comes faster from this CPU.
+    /// Memory's measured speed over what a token reads: what does not fit into caches comes no faster.
     pub tokens_per_second_at_most: Option<f64>,
 }
 
@@ -215,7 +215,7 @@ fn fit(machine: &Machine, needs: &Needs) -> Finding {
 
 fn pace(rate: f64, needs: &Needs) -> Finding {
     let found = format!(
-        "at most {rate:.1} tokens a second from the CPU, each reads {}",
+        "at that speed of memory at most {rate:.1} tokens a second, each reads {}",
         size(needs.read_per_token)
     );
     if rate >= 8.0 {

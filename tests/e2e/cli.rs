@@ -318,6 +318,8 @@ fn every_command_ends_quietly_when_nobody_reads_what_it_prints() {
         &["ask", "--json", "Hello"],
         &["completions", "zsh"],
         &["serve", "--check-config"],
+        &["doctor", "--json"],
+        &["doctor"],
     ] {
         let output = deltad(&daemon.socket).args(args).stdout(unread()).output();
         let output = output.expect("a run");
@@ -383,5 +385,54 @@ fn a_model_that_cannot_be_opened_is_named_once() {
             "{words}"
         );
         assert_eq!(words.matches(file).count(), 1, "{words}");
+    }
+}
+
+#[test]
+fn the_doctor_knows_this_machine_the_model_and_the_daemon() {
+    let daemon = daemon();
+    let model = daemon.home.path().join("model.gguf");
+    let config = daemon.home.path().join("deltad.toml");
+    let args = ["doctor", "--json", "--config"];
+    let run = |model: &Path| {
+        let mut command = deltad(&daemon.socket);
+        let output = command.args(args).arg(&config).arg(model).output();
+        let output = output.expect("a run");
+        let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (output.status.code(), report)
+    };
+    let (code, report) = run(&model);
+    let findings = report["findings"].as_array().expect("findings");
+    let bad = findings.iter().any(|f| f["verdict"] == "bad");
+    assert_eq!(code, Some(i32::from(bad)), "{report}");
+    assert_eq!(report["fits"], true);
+    assert!(report["tokens_per_second_at_most"].as_f64() > Some(1.0));
+    assert_eq!(report["machine"]["socket"]["state"], "open");
+    let size = std::fs::metadata(&model).expect("a file").len();
+    let needs = &report["model"];
+    assert_eq!(needs["file"], size);
+    assert!(needs["read_per_token"].as_u64() < Some(size), "{needs}");
+    assert!(report["machine"]["memory"]["total"].as_u64() > Some(1 << 28));
+    let (code, report) = run(&config);
+    assert_eq!((code, &report["fits"]), (Some(1), &Value::Null));
+    let told = report["findings"].to_string();
+    assert!(told.contains("not a GGUF file"), "{told}");
+    let page = deltad(&daemon.socket).arg("doctor").arg(&model).output();
+    let page = text(&page.expect("a run").stdout);
+    for about in [
+        "processor",
+        "memory",
+        "gpu",
+        "model",
+        "pace",
+        "units",
+        "socket",
+        "bus",
+        "disk",
+    ] {
+        let lines = page
+            .lines()
+            .filter(|l| l.get(5..).is_some_and(|l| l.starts_with(about)));
+        assert_eq!(lines.count(), 1, "{about}: {page}");
     }
 }
