@@ -152,6 +152,11 @@ impl<const BLOCK: usize> Quantized<BLOCK> {
         }
     }
 
+    /// The values of row `at` and of all that follow.
+    pub(crate) fn rows_from(&self, at: usize) -> &[i8] {
+        &self.values[at * self.cols..]
+    }
+
     fn fill(&mut self, crew: Crew<'_>, x: &[f32], cols: usize) {
         if std::mem::replace(&mut self.filled, true) {
             return;

@@ -200,6 +200,11 @@ pub(crate) fn run(tier: Tier, task: &Task<'_>) {
             unsafe { quantized::avx2::run(task) }
         }
         #[cfg(target_arch = "x86_64")]
+        (Form::By256, Kind::Amx) if task.input.len() >= quantized::amx::LEAST => {
+            // SAFETY: as above.
+            unsafe { quantized::amx::many(task) }
+        }
+        #[cfg(target_arch = "x86_64")]
         (Form::By256 | Form::By32, Kind::Avx512 | Kind::Amx) => {
             // SAFETY: as above; the kind with tiles has those of AVX-512.
             unsafe {
