@@ -33,6 +33,7 @@ test: ## formatting, lints without warnings, every test, a booted system where t
 	@scripts/deps.sh test
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+	@CARGO=$(CARGO) scripts/check-arm.sh
 	$(CARGO) test --release --locked --workspace
 	@tests/systemd/run.py
 
