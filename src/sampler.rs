@@ -21,7 +21,11 @@ use crate::request::{Sampling, Token, TokenLogprob, TokenMask};
 
 pub struct Sampler {
     sampling: Sampling,
+    /// A counter-based stream: the draw of an answer's token depends on the seed and on how many
+    /// came before it, not on who drew those.
     rng: ChaCha12Rng,
+    /// Tokens put out.
+    len: u64,
     /// Distinct tokens of the prompt: empty unless the repetition penalty asks for them.
     prompt: Vec<Token>,
     /// How often each token was put out.
@@ -60,6 +64,7 @@ impl Sampler {
         Sampler {
             sampling: sampling.clone(),
             rng: ChaCha12Rng::seed_from_u64(seed),
+            len: 0,
             prompt: seen,
             output: HashMap::new(),
             edited: Vec::new(),
@@ -87,9 +92,15 @@ impl Sampler {
         };
         self.edited = edited;
         if let Some(token) = token {
-            *self.output.entry(token).or_default() += 1;
+            self.count(token);
         }
         token
+    }
+
+    /// Counts a token as put out that was chosen elsewhere: an answer that was cut goes on.
+    pub fn count(&mut self, token: Token) {
+        self.len += 1;
+        *self.output.entry(token).or_default() += 1;
     }
 
     fn edits_nothing(&self) -> bool {
@@ -160,6 +171,8 @@ impl Sampler {
             candidates.retain(|c| c.value >= least);
         }
         let total: f64 = candidates.iter().map(|c| f64::from(c.value)).sum();
+        // Two words of the stream for each token.
+        self.rng.set_word_pos(2 * u128::from(self.len));
         // 53 random bits: the same on every platform.
         let unit = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let mut left = unit * total;
@@ -336,6 +349,23 @@ mod tests {
         );
         for (count, want) in counts.iter().zip([10_000, 6_000, 4_000]) {
             assert!(count.abs_diff(want) < 300, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_cut_anywhere_goes_on_with_the_same_draws() {
+        let sampling = with(|s| {
+            s.temperature = 1.5;
+            s.frequency_penalty = 0.5;
+        });
+        let logits = logits(&[0.1, 0.2, 0.3, 0.4]);
+        let mut whole = Sampler::new(&sampling, 9, &[]);
+        let said: Vec<_> = (0..40).flat_map(|_| whole.sample(&logits, None)).collect();
+        for cut in [0, 1, 7, 39] {
+            let mut rest = Sampler::new(&sampling, 9, &[]);
+            said[..cut].iter().for_each(|&t| rest.count(t));
+            let rest: Vec<_> = (cut..40).flat_map(|_| rest.sample(&logits, None)).collect();
+            assert_eq!(rest, said[cut..], "cut at {cut}");
         }
     }
 
