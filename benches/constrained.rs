@@ -99,7 +99,7 @@ fn reply(
     seed: u64,
     times: &mut Times,
 ) {
-    let mut constraint = Some(grammars.json_schema(schema).expect("a schema"));
+    let mut constraint = grammars.json_schema(schema).expect("a schema");
     let mut twin = grammars.json_schema(schema).expect("a schema");
     let mut sampler = Sampler::new(&Sampling::default(), seed, &[]);
     let (mut alone, mut together) = (
@@ -118,17 +118,17 @@ fn reply(
         times.mask += began.elapsed();
         let began = Instant::now();
         let pass = || engine.feed(&mut together, &[last], Want::Last);
-        let (logits, mask) = beside.run(&mut constraint, pass);
+        let (logits, mut masked) = beside.run(vec![constraint], pass);
         times.both += began.elapsed();
         times.steps += 1;
         let logits = logits.expect("a pass");
-        let mask = mask.expect("a constraint").expect("a mask");
+        let (own, mask) = masked.pop().expect("what was lent");
+        constraint = own;
+        let mask = mask.expect("a mask");
         let row = logits.last().expect("a row");
         let token = sampler.sample(row, mask.as_ref()).expect("a token");
         twin.accept(token).expect("it was allowed");
-        if let Some(constraint) = &mut constraint {
-            constraint.accept(token).expect("it was allowed");
-        }
+        constraint.accept(token).expect("it was allowed");
         if twin.is_complete() || tokenizer.is_end(token) {
             return;
         }

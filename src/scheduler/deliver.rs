@@ -2,10 +2,12 @@
 //! then given up; the engine goes on for the others.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::Sender;
-use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::error::{SendError, TrySendError};
+use tokio::sync::mpsc::{OwnedPermit, Sender};
 
 use crate::request::Event;
 
@@ -13,7 +15,15 @@ pub struct Outbox {
     events: Sender<Event>,
     /// What the channel has no room for: at most what one step says.
     waiting: VecDeque<Event>,
-    stalled: Option<Instant>,
+    stalled: Option<Stalled>,
+}
+
+type Room = Result<OwnedPermit<Event>, SendError<()>>;
+
+struct Stalled {
+    since: Instant,
+    /// Becomes room for one event when the caller reads.
+    room: Pin<Box<dyn Future<Output = Room> + Send>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,20 +48,30 @@ impl Outbox {
         self.waiting.push_back(event);
     }
 
-    /// Sends what there is room for.
-    pub fn flush(&mut self, now: Instant, patience: Duration) -> Reader {
-        while let Some(event) = self.waiting.pop_front() {
+    /// Sends what there is room for. Where there is none, `waker` is woken when the caller reads or
+    /// leaves.
+    pub fn flush(&mut self, now: Instant, patience: Duration, waker: &Waker) -> Reader {
+        loop {
+            if let Some(stalled) = &mut self.stalled {
+                let is_over = now.duration_since(stalled.since) > patience;
+                match stalled.room.as_mut().poll(&mut Context::from_waker(waker)) {
+                    Poll::Ready(Ok(room)) => self.waiting.pop_front().map(|e| room.send(e)),
+                    Poll::Ready(Err(_)) => return Reader::Gone,
+                    Poll::Pending if is_over => return Reader::Gone,
+                    Poll::Pending => return Reader::Parked,
+                };
+                self.stalled = None;
+            }
+            let Some(event) = self.waiting.pop_front() else {
+                break;
+            };
             match self.events.try_send(event) {
-                Ok(()) => self.stalled = None,
+                Ok(()) => {}
                 Err(TrySendError::Closed(_)) => return Reader::Gone,
                 Err(TrySendError::Full(event)) => {
                     self.waiting.push_front(event);
-                    let since = *self.stalled.get_or_insert(now);
-                    return if now.duration_since(since) > patience {
-                        Reader::Gone
-                    } else {
-                        Reader::Parked
-                    };
+                    let room = Box::pin(self.events.clone().reserve_owned());
+                    self.stalled = Some(Stalled { since: now, room });
                 }
             }
         }
@@ -82,16 +102,28 @@ mod tests {
         let patience = Duration::from_secs(5);
         let start = Instant::now();
         outbox.push(EVENT);
-        assert_eq!(outbox.flush(start, patience), Reader::Listening);
+        assert_eq!(
+            outbox.flush(start, patience, Waker::noop()),
+            Reader::Listening
+        );
         outbox.push(EVENT);
-        assert_eq!(outbox.flush(start, patience), Reader::Parked);
-        assert_eq!(outbox.flush(start + patience, patience), Reader::Parked);
+        assert_eq!(outbox.flush(start, patience, Waker::noop()), Reader::Parked);
+        assert_eq!(
+            outbox.flush(start + patience, patience, Waker::noop()),
+            Reader::Parked
+        );
         assert!(receiver.try_recv().is_ok());
         let later = start + 2 * patience;
-        assert_eq!(outbox.flush(later, patience), Reader::Listening);
+        assert_eq!(
+            outbox.flush(later, patience, Waker::noop()),
+            Reader::Listening
+        );
         outbox.push(EVENT);
-        assert_eq!(outbox.flush(later, patience), Reader::Parked);
-        assert_eq!(outbox.flush(later + 2 * patience, patience), Reader::Gone);
+        assert_eq!(outbox.flush(later, patience, Waker::noop()), Reader::Parked);
+        assert_eq!(
+            outbox.flush(later + 2 * patience, patience, Waker::noop()),
+            Reader::Gone
+        );
     }
 
     #[test]
@@ -99,7 +131,7 @@ mod tests {
         let (sender, receiver) = mpsc::channel(1);
         drop(receiver);
         let mut outbox = Outbox::new(sender);
-        let gone = outbox.flush(Instant::now(), Duration::ZERO);
+        let gone = outbox.flush(Instant::now(), Duration::ZERO, Waker::noop());
         assert_eq!(gone, Reader::Gone);
     }
 }

@@ -2,14 +2,14 @@
 //! sequence that got a wrong, missing or doubled token says something else.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::{Admitted, Model, Style};
-use crate::engine::{Lane, LaneError, Logits, PassError, StateError, Want};
+use crate::engine::{Cause, Lane, LaneError, Logits, PassError, StateError, Want};
 use crate::request::{Caller, Event, Sampling, Stop, Token};
 
 pub const N_VOCAB: usize = 256;
@@ -22,7 +22,13 @@ pub struct Fake {
     /// What the model says after so many tokens, where it is told.
     pub script: HashMap<usize, Token>,
     pub pause: Duration,
+    pub fixed_cut: bool,
+    /// Lanes and rows of every pass, where a test asks for them.
+    pub passes: Arc<Mutex<Vec<(usize, usize)>>>,
+    /// The pass of this number, from 1, fails for all.
+    pub fails: Option<usize>,
     pub alive: Arc<AtomicUsize>,
+    pub most_alive: Arc<AtomicUsize>,
     pub fed: Arc<AtomicUsize>,
 }
 
@@ -41,7 +47,8 @@ impl Drop for State {
 
 impl Fake {
     fn state(&self, hash: u64, len: usize) -> State {
-        self.alive.fetch_add(1, Relaxed);
+        let others = self.alive.fetch_add(1, Relaxed);
+        self.most_alive.fetch_max(others + 1, Relaxed);
         let alive = self.alive.clone();
         State { hash, len, alive }
     }
@@ -94,6 +101,14 @@ impl Model for Fake {
             let why = LaneError::Poisoned;
             return Err(PassError::Refused { lane, why });
         }
+        let rows = lanes.iter().map(|lane| lane.tokens.len()).sum();
+        let mut passes = self.passes.lock().expect("nobody panicked");
+        passes.push((lanes.len(), rows));
+        if self.fails == Some(passes.len()) {
+            let (what, bytes) = ("a test", 1);
+            return Err(Cause::OutOfMemory { what, bytes }.into());
+        }
+        drop(passes);
         Ok(lanes.iter_mut().map(|lane| self.run(lane)).collect())
     }
 
@@ -107,6 +122,14 @@ impl Model for Fake {
 
     fn bytes(_: &State) -> usize {
         16
+    }
+
+    fn state_bytes(&self, tokens: usize) -> usize {
+        1000 + 10 * tokens
+    }
+
+    fn is_batch_invariant(&self) -> bool {
+        !self.fixed_cut
     }
 }
 

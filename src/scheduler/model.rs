@@ -16,6 +16,10 @@ pub trait Model {
     fn restore(&mut self, snapshot: &Self::Snapshot) -> Result<Self::Sequence, StateError>;
     /// Bytes of state that the sequence, or a snapshot of it, holds now.
     fn bytes(sequence: &Self::Sequence) -> usize;
+    /// Bytes of the state of a sequence of so many tokens.
+    fn state_bytes(&self, tokens: usize) -> usize;
+    /// Logits are the same bits whoever else is in the pass and however the prompt was cut.
+    fn is_batch_invariant(&self) -> bool;
 }
 
 /// Why one request cannot go on.
@@ -27,6 +31,8 @@ pub enum Fault {
     State(#[from] StateError),
     #[error(transparent)]
     Constraint(#[from] ConstraintError),
+    #[error("the pass failed for all who were in it: {0}")]
+    Together(String),
     #[error("no token can follow: no logits, or the grammar allows none")]
     NoToken,
 }
@@ -53,5 +59,13 @@ impl Model for Engine {
 
     fn bytes(sequence: &Sequence) -> usize {
         sequence.bytes()
+    }
+
+    fn state_bytes(&self, tokens: usize) -> usize {
+        Engine::state_bytes(self, tokens)
+    }
+
+    fn is_batch_invariant(&self) -> bool {
+        Engine::is_batch_invariant(self)
     }
 }

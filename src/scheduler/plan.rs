@@ -1,8 +1,8 @@
-//! Decides who runs next. Pure: never touches the engine, a socket or the clock.
+//! Decides what the next pass holds. Pure: never touches the engine, a socket or the clock.
 //!
-//! Start-time fair queueing on two levels: callers share the engine equally, and a caller's share
-//! is divided equally among its requests. Work is counted in [`Cost`], so after one long prefill
-//! pass the others decode until they have had as much.
+//! A pass is for many: every answer under way gets a token, and prompts get the rows that are left.
+//! Where not all fit, start-time fair queueing on two levels decides: callers share the engine
+//! equally, and a caller's share is divided equally among its requests. Work is counted in [`Cost`].
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -21,10 +21,46 @@ pub fn prefill_cost(n_tokens: usize) -> Cost {
 pub const DECODE_COST: Cost = 1;
 
 /// A running request as the plan sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Standing {
     pub id: u64,
     pub uid: u32,
+}
+
+/// What a request could do in the next pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// So much of its prompt is unread, of which one pass may read `most`.
+    Prompt { left: usize, most: usize },
+    /// So many of its answers want a token each.
+    Answers(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    pub who: Standing,
+    pub work: Work,
+}
+
+/// So many prompt tokens, or answers that get a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    pub who: Standing,
+    pub n: usize,
+}
+
+/// What one pass may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Answers that get a token.
+    pub answers: usize,
+    /// Rows in all.
+    pub rows: usize,
+    /// Prompt rows beside answers: each of them waits for these.
+    pub beside: usize,
+    /// Prompts are read in pieces of `rows` and in passes of their own: a model that rounds
+    /// differently at another cut must not say something else because of its neighbours.
+    pub fixed_cut: bool,
 }
 
 #[derive(Default)]
@@ -34,14 +70,93 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Who of `ready` runs next; `None` where nobody is ready.
-    pub fn next(&self, ready: &[Standing]) -> Option<Standing> {
-        let within = |s: &Standing| self.requests.get(&s.uid).map(|t| t.place(s.id));
-        let order = |s: &Standing| (self.callers.place(s.uid), s.uid, within(s), s.id);
-        ready.iter().copied().min_by_key(order)
+    /// The next pass, and charges it; empty where nobody wishes anything.
+    pub fn batch(&mut self, wishes: &[Wish], room: &Room) -> Vec<Grant> {
+        let first = wishes.iter().min_by_key(|w| self.order(w.who));
+        if room.fixed_cut
+            && let Some(&Wish { who, work }) = first
+            && let Work::Prompt { left, most } = work
+        {
+            let n = left.min(most).min(room.rows);
+            self.charge(who, prefill_cost(n));
+            return vec![Grant { who, n }];
+        }
+        let mut grants = self.answers(wishes, room.answers.min(room.rows));
+        let n: usize = grants.iter().map(|g| g.n).sum();
+        if n == 0 {
+            self.prompts(wishes, room.rows, &mut grants);
+        } else if !room.fixed_cut {
+            self.prompts(wishes, room.beside.min(room.rows - n), &mut grants);
+        }
+        grants
     }
 
-    pub fn charge(&mut self, who: Standing, cost: Cost) {
+    /// One lane after the other to whoever is next, so that a request with many answers gets no
+    /// more than its share of too few lanes.
+    fn answers(&mut self, wishes: &[Wish], lanes: usize) -> Vec<Grant> {
+        let count = |w: &Wish| match w.work {
+            Work::Answers(n) => Some((w.who, n)),
+            Work::Prompt { .. } => None,
+        };
+        let mut open: Vec<(Standing, usize)> = wishes.iter().filter_map(count).collect();
+        open.retain(|(_, n)| *n > 0);
+        let mut grants: Vec<Grant> = Vec::new();
+        for _ in 0..lanes {
+            let next = (0..open.len()).min_by_key(|&i| self.order(open[i].0));
+            let Some(at) = next else { break };
+            let who = open[at].0;
+            self.charge(who, DECODE_COST);
+            match grants.iter_mut().find(|g| g.who == who) {
+                Some(grant) => grant.n += 1,
+                None => grants.push(Grant { who, n: 1 }),
+            }
+            open[at].1 -= 1;
+            if open[at].1 == 0 {
+                open.swap_remove(at);
+            }
+        }
+        grants
+    }
+
+    /// Prompts that end in this pass go first, in half of the rows; what is left goes by turns, so
+    /// that a long prompt gets on however many short ones come.
+    fn prompts(&mut self, wishes: &[Wish], rows: usize, grants: &mut Vec<Grant>) {
+        let unread = |w: &Wish| match w.work {
+            Work::Prompt { left, most } => Some((w.who, left, left.min(most))),
+            Work::Answers(_) => None,
+        };
+        let mut open: Vec<_> = wishes.iter().filter_map(unread).collect();
+        open.sort_by_key(|(who, ..)| self.order(*who));
+        let (mut for_short, mut rows) = (rows / 2, rows);
+        let mut give = |plan: &mut Plan, who: Standing, n: usize| {
+            plan.charge(who, prefill_cost(n));
+            grants.push(Grant { who, n });
+        };
+        open.retain(|&(who, left, most)| {
+            let fits = left == most && left <= for_short;
+            if fits {
+                for_short -= left;
+                rows -= left;
+                give(self, who, left);
+            }
+            !fits
+        });
+        for (who, _, most) in open {
+            let n = most.min(rows);
+            if n == 0 {
+                return;
+            }
+            rows -= n;
+            give(self, who, n);
+        }
+    }
+
+    fn order(&self, who: Standing) -> impl Ord + use<> {
+        let within = self.requests.get(&who.uid).map(|t| t.place(who.id));
+        (self.callers.place(who.uid), who.uid, within, who.id)
+    }
+
+    fn charge(&mut self, who: Standing, cost: Cost) {
         self.callers.charge(who.uid, cost);
         self.requests
             .entry(who.uid)
@@ -90,65 +205,4 @@ impl<K: Hash + Eq> Turns<K> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: Standing = Standing { id: 1, uid: 10 };
-    const A2: Standing = Standing { id: 2, uid: 10 };
-    const B: Standing = Standing { id: 3, uid: 20 };
-
-    fn served(plan: &mut Plan, ready: &[Standing], steps: usize) -> HashMap<u64, usize> {
-        let mut counts = HashMap::new();
-        for _ in 0..steps {
-            let who = plan.next(ready).expect("somebody is ready");
-            plan.charge(who, DECODE_COST);
-            *counts.entry(who.id).or_default() += 1;
-        }
-        counts
-    }
-
-    #[test]
-    fn nobody_ready_is_nobody_next() {
-        assert_eq!(Plan::default().next(&[]), None);
-    }
-
-    #[test]
-    fn two_requests_of_one_caller_take_turns() {
-        let counts = served(&mut Plan::default(), &[A, A2], 10);
-        assert_eq!((counts[&1], counts[&2]), (5, 5));
-    }
-
-    #[test]
-    fn a_caller_with_two_requests_gets_no_more_than_one_with_one() {
-        let counts = served(&mut Plan::default(), &[A, A2, B], 40);
-        assert_eq!((counts[&1], counts[&2], counts[&3]), (10, 10, 20));
-    }
-
-    #[test]
-    fn after_a_long_prefill_pass_the_others_decode_as_much() {
-        let mut plan = Plan::default();
-        plan.charge(A, prefill_cost(160));
-        let counts = served(&mut plan, &[A, B], 10);
-        assert_eq!((counts.get(&1), counts[&3]), (None, 10));
-    }
-
-    #[test]
-    fn who_comes_back_is_next_but_is_not_owed_the_time_away() {
-        let mut plan = Plan::default();
-        served(&mut plan, &[A, B], 2);
-        served(&mut plan, &[A], 100);
-        assert_eq!(plan.next(&[A, B]), Some(B));
-        let counts = served(&mut plan, &[A, B], 20);
-        assert!(counts[&1] >= 9, "{counts:?}");
-    }
-
-    #[test]
-    fn a_caller_that_left_leaves_nothing_behind() {
-        let mut plan = Plan::default();
-        served(&mut plan, &[A, A2, B], 9);
-        plan.leave(A, false);
-        plan.leave(A2, true);
-        plan.leave(B, true);
-        assert!(plan.requests.is_empty() && plan.callers.served.is_empty());
-    }
-}
+mod tests;

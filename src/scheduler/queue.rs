@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Wake;
 use std::time::{Duration, Instant};
 
 use super::Admitted;
@@ -21,6 +22,8 @@ struct State {
     /// Callers in order of their turn, each with its requests, oldest first; none is empty.
     waiting: VecDeque<(u32, VecDeque<Admitted>)>,
     mode: Mode,
+    /// Somebody who was parked reads again, or has left.
+    woken: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,7 @@ impl Queue {
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
                 mode: Mode::Running,
+                woken: false,
             }),
             changed: Condvar::new(),
             max: AtomicUsize::new(max),
@@ -96,11 +100,17 @@ impl Queue {
         self.lock().mode
     }
 
-    /// Sleeps until something waits or the mode changes from `seen`, at most for `limit`.
-    pub fn wait(&self, seen: Mode, limit: Duration) {
-        let idle = |s: &mut State| s.waiting.is_empty() && s.mode == seen;
+    /// Sleeps until a parked caller reads, the mode changes from `seen` or, where `has_room` for it,
+    /// something waits; at most for `limit`.
+    pub fn wait(&self, seen: Mode, has_room: bool, limit: Duration) {
+        let idle = |s: &mut State| {
+            let taken = has_room && !s.waiting.is_empty();
+            !taken && !s.woken && s.mode == seen
+        };
         let state = self.lock();
-        drop(self.changed.wait_timeout_while(state, limit, idle));
+        let waited = self.changed.wait_timeout_while(state, limit, idle);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.woken = false;
     }
 
     /// Takes nothing more; what waits is told so at once. A second call moves the deadline.
@@ -128,6 +138,13 @@ impl Queue {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Queue {
+    fn wake(self: Arc<Self>) {
+        self.lock().woken = true;
+        self.changed.notify_all();
     }
 }
 

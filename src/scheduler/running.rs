@@ -1,146 +1,80 @@
-//! One admitted request on its way: prefill, then each choice to its end. Owns its sequence, so
-//! dropping it frees the state.
+//! One admitted request on its way: its prompt is read, then its answers grow side by side. Says
+//! what it wants of the next pass and takes what came back; never runs the engine. Owns its
+//! sequences, so dropping it frees their state.
 
-use std::time::{Duration, Instant};
+use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
-use super::beside::{Beside, Mask};
+use super::beside::Mask;
+use super::choice::{Choice, End, Said};
 use super::deliver::Outbox;
 use super::model::{Fault, Model};
-use super::plan::{Cost, DECODE_COST, Standing, prefill_cost};
+use super::plan::{Standing, Wish, Work};
 use super::prefixes::Prefixes;
+use super::stats::Stats;
 use super::{Admitted, Style, failed};
-use crate::engine::{Lane, Logits, PassError, Want};
-use crate::request::{Event, FinishReason, Part, Token, TokenLogprob, Usage};
-use crate::sampler::{Sampler, logprobs};
-use crate::text::{Constraint, ConstraintError, Delta, ReplyReader, TextStream, Tokenizer};
+use crate::engine::{Lane, Logits, Want};
+use crate::request::{Event, FinishReason, Token, TokenLogprob, Usage};
+use crate::sampler::logprobs;
+use crate::text::{Constraint, Tokenizer};
 
 /// Prompt tokens per pass where the logits of all are wanted: they take `n_vocab` floats each.
 const SCORED_CHUNK: usize = 64;
+
+/// What all requests share.
+pub struct House<'a, M: Model> {
+    pub model: &'a mut M,
+    pub tokenizer: &'a Tokenizer,
+    pub prefixes: &'a mut Prefixes<M::Snapshot>,
+    pub stats: &'a Stats,
+}
 
 pub struct Running<M: Model> {
     pub standing: Standing,
     pub outbox: Outbox,
     request: Admitted,
-    sequence: M::Sequence,
-    /// What the sequence was fed, from its beginning.
-    fed: Vec<Token>,
-    phase: Phase,
-    choice: Choice,
-    /// Where further choices start from.
-    fork: Option<Fork<M::Snapshot>>,
-    pub usage: Usage,
-    /// When the last token came; before the first, when the request did.
-    last_token: Instant,
+    phase: Phase<M>,
+    /// Prompt tokens or answers of the pass that it was made ready for.
+    granted: usize,
+    usage: Usage,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Prefilling,
-    Decoding { last: Token },
+enum Phase<M: Model> {
+    Reading(Prompt<M>),
+    /// Lowest number first.
+    Answering(Vec<Answer<M>>),
     Finished,
 }
 
-/// The end of the prompt. Choices run one after another from here: they would take as long side by
-/// side, and this way `n` answers hold the memory of two.
-struct Fork<S> {
-    snapshot: S,
-    logits: Vec<f32>,
+struct Prompt<M: Model> {
+    sequence: M::Sequence,
+    /// Tokens that are in the sequence.
+    done: usize,
+    choices: Vec<Choice>,
 }
 
-struct Choice {
+struct Answer<M: Model> {
     index: usize,
-    sampler: Sampler,
-    reader: Reader,
-    constraint: Option<Constraint>,
-    n_tokens: usize,
+    choice: Choice,
+    state: State<M>,
+    /// The last one is not in the sequence yet.
+    said: Vec<Token>,
+    last_token: Instant,
 }
 
-enum Reader {
-    Raw(TextStream),
-    Reply(Box<ReplyReader>),
+enum State<M: Model> {
+    Own(M::Sequence),
+    /// The prompt's end: no memory of its own until a lane is granted.
+    Waiting(Rc<M::Snapshot>),
 }
 
-impl Choice {
-    fn new(index: usize, request: &mut Admitted, tokenizer: &Tokenizer) -> Choice {
-        let seed = request.seed.wrapping_add(index as u64);
-        let stops = &request.stop.strings;
-        Choice {
-            index,
-            sampler: Sampler::new(&request.sampling, seed, &request.prompt),
-            reader: match request.style {
-                Style::Raw => Reader::Raw(TextStream::new(stops)),
-                Style::Chat(expect) => {
-                    Reader::Reply(Box::new(ReplyReader::new(tokenizer, stops, expect)))
-                }
-            },
-            constraint: request.constraints.pop(),
-            n_tokens: 0,
-        }
-    }
-
-    /// The next token; `None` where the constraint allows none or there are no logits. `mask` is
-    /// what was computed beside the pass; a choice that begins without a pass has none yet.
-    fn choose(
-        &mut self,
-        logits: &[f32],
-        mask: Option<Mask>,
-    ) -> Result<Option<Token>, ConstraintError> {
-        let Some(constraint) = &mut self.constraint else {
-            // Where the constraint was lost, the mask says why.
-            return Ok(self
-                .sampler
-                .sample(logits, mask.transpose()?.flatten().as_ref()));
-        };
-        let mask = mask.unwrap_or_else(|| constraint.mask())?;
-        let token = self.sampler.sample(logits, mask.as_ref());
-        if let Some(token) = token {
-            constraint.accept(token)?;
-        }
-        Ok(token)
-    }
-
-    /// The parts that `token` made certain, and which stop string ended the text, if one did.
-    fn read(&mut self, tokenizer: &Tokenizer, token: Token) -> (Vec<Part>, Option<usize>) {
-        match &mut self.reader {
-            // Markup is not text.
-            Reader::Raw(_) if tokenizer.is_special(token) => (Vec::new(), None),
-            Reader::Raw(stream) => {
-                let piece = stream.push(tokenizer.token_bytes(token));
-                (text(piece.text), piece.stopped)
-            }
-            Reader::Reply(reader) => {
-                let parts = reader.push(tokenizer, token).into_iter().map(part);
-                (parts.collect(), reader.stopped())
-            }
-        }
-    }
-
-    fn finish(&mut self) -> Vec<Part> {
-        match &mut self.reader {
-            Reader::Raw(stream) => text(stream.finish().text),
-            Reader::Reply(reader) => reader.finish().into_iter().map(part).collect(),
-        }
-    }
-
-    fn calls_tools(&self) -> bool {
-        matches!(&self.reader, Reader::Reply(reader) if reader.calls_tools())
-    }
-}
-
-fn text(text: String) -> Vec<Part> {
-    match text.is_empty() {
-        true => Vec::new(),
-        false => vec![Part::Text(text)],
-    }
-}
-
-fn part(delta: Delta) -> Part {
-    match delta {
-        Delta::Content(text) => Part::Text(text),
-        Delta::Reasoning(text) => Part::Reasoning(text),
-        Delta::Call { index, id, name } => Part::Call { index, id, name },
-        Delta::Arguments { index, text } => Part::Arguments { index, text },
-    }
+/// What came of a pass for one request.
+pub struct Came {
+    /// Of its lanes, in their order.
+    pub logits: Vec<Logits>,
+    /// The constraints that it lent, with their masks.
+    pub lent: Vec<(Constraint, Mask)>,
 }
 
 impl<M: Model> Running<M> {
@@ -148,226 +82,295 @@ impl<M: Model> Running<M> {
     pub fn start(
         id: u64,
         mut request: Admitted,
-        model: &mut M,
-        tokenizer: &Tokenizer,
-        prefixes: &mut Prefixes<M::Snapshot>,
+        house: &mut House<'_, M>,
     ) -> Result<Running<M>, Box<(Admitted, Fault)>> {
         let uid = request.caller.uid;
         // Scores of the prompt need all of its logits.
-        let found = match request.scores_prompt {
-            true => None,
-            false => prefixes.find(uid, &request.prompt),
+        let found = if request.scores_prompt {
+            None
+        } else {
+            house.prefixes.find(uid, &request.prompt)
         };
         let begun = match found {
-            Some((snapshot, n)) => model.restore(snapshot).map(|s| (s, n)),
-            None => model.sequence().map(|s| (s, 0)),
+            Some((snapshot, n)) => house.model.restore(snapshot).map(|s| (s, n)),
+            None => house.model.sequence().map(|s| (s, 0)),
         };
-        let (sequence, cached) = match begun {
+        let (sequence, done) = match begun {
             Ok(begun) => begun,
             Err(e) => return Err(Box::new((request, e.into()))),
         };
+        let n = request.n;
+        let choice = |i| Choice::new(i, &mut request, house.tokenizer);
+        let choices = (0..n).map(choice).collect();
         Ok(Running {
             standing: Standing { id, uid },
             outbox: Outbox::new(request.events.clone()),
-            sequence,
-            fed: request.prompt[..cached].to_vec(),
-            phase: Phase::Prefilling,
-            choice: Choice::new(0, &mut request, tokenizer),
-            fork: None,
+            phase: Phase::Reading(Prompt {
+                sequence,
+                done,
+                choices,
+            }),
+            granted: 0,
             usage: Usage {
                 prompt_tokens: request.prompt.len(),
-                cached_tokens: cached,
+                cached_tokens: done,
                 completion_tokens: 0,
             },
-            last_token: request.arrived,
             request,
         })
     }
 
-    /// Time since the token before, which this call makes now.
-    pub fn since_last_token(&mut self) -> Duration {
-        let now = Instant::now();
-        now.duration_since(std::mem::replace(&mut self.last_token, now))
-    }
-
     pub fn is_finished(&self) -> bool {
-        self.phase == Phase::Finished
+        matches!(self.phase, Phase::Finished)
     }
 
-    /// One pass, at most `chunk` tokens.
-    pub fn step(
-        &mut self,
-        model: &mut M,
-        tokenizer: &Tokenizer,
-        prefixes: &mut Prefixes<M::Snapshot>,
-        beside: &mut Beside,
-        chunk: usize,
-    ) -> Result<Cost, Fault> {
-        match self.phase {
-            Phase::Prefilling => self.prefill(model, tokenizer, prefixes, beside, chunk),
-            Phase::Decoding { last } => {
-                let pass = || alone(model, &mut self.sequence, &[last], Want::Last);
-                let (passed, mask) = beside.run(&mut self.choice.constraint, pass);
-                let logits = passed?.last().map_or_else(Vec::new, <[f32]>::to_vec);
-                self.fed.push(last);
-                self.accept(logits, mask, model, tokenizer, prefixes)?;
-                Ok(DECODE_COST)
+    pub fn wish(&self) -> Option<Wish> {
+        let work = match &self.phase {
+            Phase::Reading(prompt) => Work::Prompt {
+                left: self.request.prompt.len() - prompt.done,
+                most: if self.request.scores_prompt {
+                    SCORED_CHUNK
+                } else {
+                    usize::MAX
+                },
+            },
+            Phase::Answering(answers) => Work::Answers(answers.len()),
+            Phase::Finished => return None,
+        };
+        let who = self.standing;
+        Some(Wish { who, work })
+    }
+
+    /// Makes ready for a pass with `n` prompt tokens or answers, and lends the constraints whose
+    /// masks are for its logits.
+    pub fn prepare(&mut self, n: usize, model: &mut M) -> Result<Vec<Constraint>, Fault> {
+        self.granted = n;
+        match &mut self.phase {
+            Phase::Reading(prompt) => {
+                let is_last = prompt.done + n == self.request.prompt.len();
+                let choosing = is_last && self.request.max_tokens > 0;
+                let choices = prompt.choices.iter_mut().filter(|_| choosing);
+                Ok(choices.filter_map(Choice::lend).collect())
             }
-            Phase::Finished => Ok(0),
+            Phase::Answering(answers) => {
+                for answer in &mut answers[..n] {
+                    if let State::Waiting(snapshot) = &answer.state {
+                        answer.state = State::Own(model.restore(snapshot)?);
+                    }
+                }
+                let granted = answers[..n].iter_mut();
+                Ok(granted.filter_map(|a| a.choice.lend()).collect())
+            }
+            Phase::Finished => Ok(Vec::new()),
         }
     }
 
-    fn prefill(
-        &mut self,
-        model: &mut M,
-        tokenizer: &Tokenizer,
-        prefixes: &mut Prefixes<M::Snapshot>,
-        beside: &mut Beside,
-        chunk: usize,
-    ) -> Result<Cost, Fault> {
-        let prompt = &self.request.prompt;
-        let done = self.fed.len();
-        let scores = self.request.scores_prompt;
-        let chunk = if scores {
-            chunk.min(SCORED_CHUNK)
-        } else {
-            chunk
-        };
-        let end = prompt.len().min(done + chunk);
-        let is_last = end == prompt.len();
-        let want = match (scores, is_last) {
-            (true, _) => Want::All,
-            (false, true) if self.request.max_tokens > 0 => Want::Last,
-            (false, _) => Want::Nothing,
-        };
-        let n_top = self.request.logprobs.unwrap_or(0);
-        let mut scored: Vec<TokenLogprob> = Vec::new();
-        if scores && done == 0 {
-            scored.push(TokenLogprob {
-                token: prompt[0],
-                logprob: None,
-                top: Vec::new(),
-            });
-        }
-        // Logits at position i are about token i + 1.
-        let about = if scores { done + 1 } else { end };
-        let mut last_row = Vec::new();
-        let mut pass = || alone(model, &mut self.sequence, &prompt[done..end], want);
-        let (passed, mask) = match is_last {
-            true => beside.run(&mut self.choice.constraint, pass),
-            false => (pass(), None),
-        };
-        for (about, row) in (about..).zip(passed?.rows()) {
-            match prompt.get(about) {
-                Some(&token) => scored.push(logprobs(row, token, n_top)),
-                None => last_row = row.to_vec(),
+    /// Its lanes of the pass that it was made ready for.
+    pub fn lanes(&mut self) -> Vec<Lane<'_, M::Sequence>> {
+        let request = &self.request;
+        match &mut self.phase {
+            Phase::Reading(Prompt { sequence, done, .. }) => {
+                let end = *done + self.granted;
+                let is_last = end == request.prompt.len();
+                vec![Lane {
+                    sequence,
+                    tokens: &request.prompt[*done..end],
+                    want: if request.scores_prompt {
+                        Want::All
+                    } else if is_last && request.max_tokens > 0 {
+                        Want::Last
+                    } else {
+                        Want::Nothing
+                    },
+                }]
             }
+            Phase::Answering(answers) => {
+                let mut lanes = Vec::with_capacity(self.granted);
+                for answer in &mut answers[..self.granted] {
+                    if let State::Own(sequence) = &mut answer.state {
+                        lanes.push(Lane {
+                            sequence,
+                            tokens: &answer.said[answer.said.len() - 1..],
+                            want: Want::Last,
+                        });
+                    }
+                }
+                lanes
+            }
+            Phase::Finished => Vec::new(),
         }
-        self.fed.extend_from_slice(&prompt[done..end]);
-        if !scored.is_empty() {
+    }
+
+    /// Takes what came of the pass. After an error nothing more will run; see [`Running::fail`].
+    pub fn take(&mut self, came: Came, house: &mut House<'_, M>) -> Result<(), Fault> {
+        match std::mem::replace(&mut self.phase, Phase::Finished) {
+            Phase::Reading(prompt) => self.read(prompt, came, house),
+            Phase::Answering(answers) => self.answer(answers, came, house),
+            Phase::Finished => Ok(()),
+        }
+    }
+
+    fn read(
+        &mut self,
+        mut prompt: Prompt<M>,
+        came: Came,
+        house: &mut House<'_, M>,
+    ) -> Result<(), Fault> {
+        let tokens = &self.request.prompt;
+        let (from, end) = (prompt.done, prompt.done + self.granted);
+        prompt.done = end;
+        let is_last = end == tokens.len();
+        if self.request.scores_prompt {
+            let mut scored: Vec<TokenLogprob> = Vec::new();
+            if from == 0 {
+                scored.push(TokenLogprob {
+                    token: tokens[0],
+                    logprob: None,
+                    top: Vec::new(),
+                });
+            }
+            let n_top = self.request.logprobs.unwrap_or(0);
+            // Logits at position i are about token i + 1; after the last one comes an answer.
+            let about = tokens[from + 1..].iter();
+            let rows = came.logits.iter().flat_map(Logits::rows);
+            let pairs = rows.zip(about);
+            scored.extend(pairs.map(|(row, &token)| logprobs(row, token, n_top)));
             self.outbox.push(Event::Prompt(scored));
         }
-        if is_last {
-            self.begin_choices(last_row, mask, model, tokenizer, prefixes)?;
+        if !is_last {
+            self.phase = Phase::Reading(prompt);
+            return Ok(());
         }
-        Ok(prefill_cost(end - done))
-    }
-
-    fn begin_choices(
-        &mut self,
-        logits: Vec<f32>,
-        mask: Option<Mask>,
-        model: &mut M,
-        tokenizer: &Tokenizer,
-        prefixes: &mut Prefixes<M::Snapshot>,
-    ) -> Result<(), Fault> {
+        let counted = [
+            (&house.stats.prompt_tokens, self.usage.prompt_tokens),
+            (&house.stats.cached_tokens, self.usage.cached_tokens),
+        ];
+        for (counter, n) in counted {
+            counter.fetch_add(n as u64, Relaxed);
+        }
         if self.request.max_tokens == 0 {
             for choice in 0..self.request.n {
                 let reason = FinishReason::Length;
+                let stop = None;
                 self.outbox.push(Event::Finished {
                     choice,
                     reason,
-                    stop: None,
+                    stop,
                 });
             }
             self.end();
             return Ok(());
         }
-        if self.request.n > 1 {
-            self.fork = Some(Fork {
-                snapshot: model.snapshot(&self.sequence),
-                logits: logits.clone(),
-            });
-        }
-        self.keep_prefix(model, prefixes);
-        self.accept(logits, mask, model, tokenizer, prefixes)
+        self.begin(prompt, came, house)
     }
 
-    /// Chooses a token from `logits`, tells the caller, and decides whether the choice goes on.
-    fn accept(
+    /// Every answer's first token, all of the same logits.
+    fn begin(
         &mut self,
-        mut logits: Vec<f32>,
-        mut mask: Option<Mask>,
-        model: &mut M,
-        tokenizer: &Tokenizer,
-        prefixes: &mut Prefixes<M::Snapshot>,
+        prompt: Prompt<M>,
+        came: Came,
+        house: &mut House<'_, M>,
     ) -> Result<(), Fault> {
-        loop {
-            let chosen = self.choice.choose(&logits, mask.take());
-            let token = chosen?.ok_or(Fault::NoToken)?;
-            self.choice.n_tokens += 1;
-            self.usage.completion_tokens += 1;
-            let logprob = self.request.logprobs.map(|n| logprobs(&logits, token, n));
-            let ends = tokenizer.is_end(token) && !self.request.stop.ignore_eos;
-            let complete = self.choice.constraint.as_ref();
-            let complete = complete.is_some_and(Constraint::is_complete);
-            let (mut parts, stopped) = match ends {
-                true => (Vec::new(), None),
-                false => self.choice.read(tokenizer, token),
-            };
-            let is_full = self.choice.n_tokens >= self.request.max_tokens;
-            let by_itself = ends || stopped.is_some() || complete;
-            let finished = by_itself || is_full;
-            if finished {
-                parts.extend(self.choice.finish());
-            }
-            let choice = self.choice.index;
-            if !parts.is_empty() || logprob.is_some() {
-                self.outbox.push(Event::Delta {
+        let last = came.logits.first().and_then(Logits::last);
+        let last = last.unwrap_or_default();
+        let Prompt {
+            sequence, choices, ..
+        } = prompt;
+        self.keep_prefix(&sequence, &[], house);
+        let fork = (choices.len() > 1).then(|| Rc::new(house.model.snapshot(&sequence)));
+        // The first that goes on has the prompt's sequence, the others begin from its end.
+        let mut own = Some(State::Own(sequence));
+        let mut state = || own.take().or_else(|| fork.clone().map(State::Waiting));
+        let mut answers = Vec::with_capacity(choices.len());
+        let mut lent = came.lent.into_iter();
+        for (index, mut choice) in choices.into_iter().enumerate() {
+            let said = choice.take(last, lent.next(), &self.request, house.tokenizer)?;
+            let token = said.token;
+            let goes_on = self.tell(index, said, self.request.arrived, true, house.stats);
+            if goes_on && let Some(state) = state() {
+                answers.push(Answer {
+                    index,
                     choice,
-                    parts,
-                    logprob,
+                    state,
+                    said: vec![token],
+                    last_token: Instant::now(),
                 });
             }
-            if !finished {
-                self.phase = Phase::Decoding { last: token };
-                return Ok(());
+        }
+        self.go_on(answers);
+        Ok(())
+    }
+
+    fn answer(
+        &mut self,
+        answers: Vec<Answer<M>>,
+        came: Came,
+        house: &mut House<'_, M>,
+    ) -> Result<(), Fault> {
+        let (mut logits, mut lent) = (came.logits.into_iter(), came.lent.into_iter());
+        let mut left = Vec::with_capacity(answers.len());
+        for (at, mut answer) in answers.into_iter().enumerate() {
+            if at < self.granted {
+                let logits = logits.next();
+                let last = logits.as_ref().and_then(Logits::last).unwrap_or_default();
+                let (request, tokenizer) = (&self.request, house.tokenizer);
+                let said = answer.choice.take(last, lent.next(), request, tokenizer)?;
+                let token = said.token;
+                let since = std::mem::replace(&mut answer.last_token, Instant::now());
+                if !self.tell(answer.index, said, since, false, house.stats) {
+                    if let State::Own(sequence) = &answer.state {
+                        self.keep_prefix(sequence, &answer.said, house);
+                    }
+                    continue;
+                }
+                answer.said.push(token);
             }
-            let reason = match (by_itself, self.choice.calls_tools()) {
-                (true, true) => FinishReason::ToolCalls,
-                (true, false) => FinishReason::Stop,
-                (false, _) => FinishReason::Length,
-            };
-            let stop = stopped.map(|at| self.request.stop.strings[at].clone());
-            self.outbox.push(Event::Finished {
+            left.push(answer);
+        }
+        self.go_on(left);
+        Ok(())
+    }
+
+    /// Tells the caller and counts; whether the answer goes on.
+    fn tell(
+        &mut self,
+        choice: usize,
+        said: Said,
+        since: Instant,
+        is_first: bool,
+        stats: &Stats,
+    ) -> bool {
+        self.usage.completion_tokens += 1;
+        stats.token(self.standing.uid, since.elapsed(), is_first);
+        let Said {
+            parts,
+            logprob,
+            end,
+            ..
+        } = said;
+        if !parts.is_empty() || logprob.is_some() {
+            self.outbox.push(Event::Delta {
                 choice,
-                reason,
-                stop,
+                parts,
+                logprob,
             });
-            self.keep_prefix(model, prefixes);
-            let next = choice + 1;
-            match &self.fork {
-                Some(fork) if next < self.request.n => {
-                    self.sequence = model.restore(&fork.snapshot)?;
-                    logits = fork.logits.clone();
-                    self.fed.truncate(self.request.prompt.len());
-                    self.choice = Choice::new(next, &mut self.request, tokenizer);
-                }
-                _ => {
-                    self.end();
-                    return Ok(());
-                }
-            }
+        }
+        let Some(End { reason, stop }) = end else {
+            return true;
+        };
+        self.outbox.push(Event::Finished {
+            choice,
+            reason,
+            stop,
+        });
+        false
+    }
+
+    fn go_on(&mut self, answers: Vec<Answer<M>>) {
+        if answers.is_empty() {
+            self.end();
+        } else {
+            self.phase = Phase::Answering(answers);
         }
     }
 
@@ -382,29 +385,18 @@ impl<M: Model> Running<M> {
         self.outbox.push(Event::Done(self.usage));
     }
 
-    /// Only conversations come back.
-    fn keep_prefix(&self, model: &mut M, prefixes: &mut Prefixes<M::Snapshot>) {
-        let bytes = M::bytes(&self.sequence);
+    /// Keeps the state after the prompt and `said`. Only conversations come back.
+    fn keep_prefix(&self, sequence: &M::Sequence, said: &[Token], house: &mut House<'_, M>) {
+        let bytes = M::bytes(sequence);
         let uid = self.standing.uid;
-        let worth = matches!(self.request.style, Style::Chat(_)) && prefixes.has_room_for(bytes);
-        if worth && !prefixes.holds(uid, &self.fed) {
-            let snapshot = model.snapshot(&self.sequence);
-            prefixes.keep(uid, self.fed.clone(), snapshot, bytes);
+        let is_chat = matches!(self.request.style, Style::Chat(_));
+        if !is_chat || !house.prefixes.has_room_for(bytes) {
+            return;
+        }
+        let fed = [&self.request.prompt, said].concat();
+        if !house.prefixes.holds(uid, &fed) {
+            let snapshot = house.model.snapshot(sequence);
+            house.prefixes.keep(uid, fed, snapshot, bytes);
         }
     }
-}
-
-fn alone<M: Model>(
-    model: &mut M,
-    sequence: &mut M::Sequence,
-    tokens: &[Token],
-    want: Want,
-) -> Result<Logits, PassError> {
-    let lane = Lane {
-        sequence,
-        tokens,
-        want,
-    };
-    let logits = model.forward(&mut [lane])?.pop();
-    Ok(logits.unwrap_or_else(|| Logits::new(1, Vec::new())))
 }

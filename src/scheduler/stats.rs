@@ -22,10 +22,12 @@ pub struct Stats {
     pub prefix_bytes: AtomicUsize,
     /// Moves at least every second while the engine's thread lives and its passes end.
     pub heartbeat: AtomicU64,
-    /// Seconds from admission to the first token, waiting included.
+    /// Seconds from admission to an answer's first token, waiting included.
     pub first_token: Histogram,
     /// Seconds from one token of an answer to the next, other requests' turns included.
     pub between_tokens: Histogram,
+    /// Sequences that one pass served.
+    pub pass_lanes: Histogram,
     pub caller_requests: ByUid,
     pub caller_tokens: ByUid,
 }
@@ -44,6 +46,8 @@ impl Stats {
             first_token: Histogram::new(exponential_buckets(0.001, 2.0, 17)),
             // 0.1 ms to 3.3 s.
             between_tokens: Histogram::new(exponential_buckets(0.0001, 2.0, 16)),
+            // 1 to 256.
+            pass_lanes: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
             caller_requests: ByUid::default(),
             caller_tokens: ByUid::default(),
         }

@@ -9,6 +9,8 @@ use super::*;
 use crate::request::{FinishReason, Usage};
 use crate::text::fixture;
 
+mod together;
+
 const LIMITS: Limits = Limits {
     max_concurrent: 4,
     max_queue: 16,
@@ -74,16 +76,25 @@ fn a_request_runs_to_its_limit_and_counts_what_it_did() {
 
 #[test]
 fn what_a_request_says_does_not_depend_on_its_neighbours() {
+    says_the_same_in_company(false);
+    says_the_same_in_company(true);
+}
+
+fn says_the_same_in_company(fixed_cut: bool) {
+    let fake = || Fake {
+        fixed_cut,
+        ..Fake::default()
+    };
     let prompts: Vec<Vec<Token>> = (1..9).map(|i| (0..i * 5).collect()).collect();
     let alone: Vec<Vec<Token>> = prompts
         .iter()
         .map(|prompt| {
-            let (scheduler, _) = start(Fake::default(), LIMITS);
+            let (scheduler, _) = start(fake(), LIMITS);
             let (request, events) = admitted(1, prompt);
             tokens(&run(&scheduler, request, events))
         })
         .collect();
-    let (scheduler, _) = start(Fake::default(), LIMITS);
+    let (scheduler, _) = start(fake(), LIMITS);
     let together: Vec<_> = (0..)
         .zip(&prompts)
         .map(|(uid, prompt)| {
@@ -96,19 +107,10 @@ fn what_a_request_says_does_not_depend_on_its_neighbours() {
     assert_eq!(together, alone);
 }
 
-#[test]
-fn further_choices_start_from_the_prompts_end() {
-    let (scheduler, _) = start(Fake::default(), LIMITS);
-    let (mut request, events) = admitted(1, &[5; 30]);
-    request.n = 3;
-    let all_tokens = tokens(&run(&scheduler, request, events));
-    assert_eq!(all_tokens.len(), 12);
-    assert_eq!(
-        all_tokens[..4],
-        all_tokens[4..8],
-        "greedy choices are equal"
-    );
-    assert_eq!(all_tokens[..4], all_tokens[8..]);
+fn tokens_of(events: &[Event], wanted: usize) -> Vec<Token> {
+    let own = |e: &&Event| matches!(e, Event::Delta { choice, .. } if *choice == wanted);
+    let own: Vec<Event> = events.iter().filter(own).cloned().collect();
+    tokens(&own)
 }
 
 #[test]

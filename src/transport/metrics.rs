@@ -69,13 +69,18 @@ pub fn text(service: &Service) -> Result<String, std::fmt::Error> {
     }));
     registry.register(
         "first_token_seconds",
-        "From a request's admission to its first token",
+        "From a request's admission to an answer's first token",
         stats.first_token.clone(),
     );
     registry.register(
         "between_tokens_seconds",
         "From one token of an answer to the next",
         stats.between_tokens.clone(),
+    );
+    registry.register(
+        "pass_lanes",
+        "Sequences that one pass of the engine served",
+        stats.pass_lanes.clone(),
     );
     registry.register(
         "caller_requests",

@@ -1,0 +1,153 @@
+//! One answer of a request: chooses its tokens, reads them as text and knows when it ends. Knows no
+//! sequence and no neighbour.
+
+use super::beside::Mask;
+use super::model::Fault;
+use super::{Admitted, Style};
+use crate::request::{FinishReason, Part, Token, TokenLogprob};
+use crate::sampler::{Sampler, logprobs};
+use crate::text::{Constraint, Delta, ReplyReader, TextStream, Tokenizer};
+
+pub struct Choice {
+    sampler: Sampler,
+    reader: Reader,
+    /// Away while its mask is computed.
+    constraint: Option<Constraint>,
+    n_tokens: usize,
+}
+
+enum Reader {
+    Raw(TextStream),
+    Reply(Box<ReplyReader>),
+}
+
+/// What one token made of an answer.
+pub struct Said {
+    pub token: Token,
+    pub parts: Vec<Part>,
+    pub logprob: Option<TokenLogprob>,
+    /// Where it was the last one.
+    pub end: Option<End>,
+}
+
+pub struct End {
+    pub reason: FinishReason,
+    /// The stop string that did it, where one did.
+    pub stop: Option<String>,
+}
+
+impl Choice {
+    /// The answer of that number; takes its constraint out of the request.
+    pub fn new(index: usize, request: &mut Admitted, tokenizer: &Tokenizer) -> Choice {
+        let seed = request.seed.wrapping_add(index as u64);
+        let stops = &request.stop.strings;
+        Choice {
+            sampler: Sampler::new(&request.sampling, seed, &request.prompt),
+            reader: match request.style {
+                Style::Raw => Reader::Raw(TextStream::new(stops)),
+                Style::Chat(expect) => {
+                    Reader::Reply(Box::new(ReplyReader::new(tokenizer, stops, expect)))
+                }
+            },
+            constraint: request.constraints.pop(),
+            n_tokens: 0,
+        }
+    }
+
+    /// Lends the constraint for a mask; [`Choice::take`] wants both back.
+    pub fn lend(&mut self) -> Option<Constraint> {
+        self.constraint.take()
+    }
+
+    /// Chooses a token from `logits`. `lent`: what came of the constraint.
+    pub fn take(
+        &mut self,
+        logits: &[f32],
+        lent: Option<(Constraint, Mask)>,
+        request: &Admitted,
+        tokenizer: &Tokenizer,
+    ) -> Result<Said, Fault> {
+        let (constraint, mask) = lent.unzip();
+        self.constraint = constraint;
+        let mask = mask.transpose()?.flatten();
+        let token = self.sampler.sample(logits, mask.as_ref());
+        let token = token.ok_or(Fault::NoToken)?;
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(token)?;
+        }
+        self.n_tokens += 1;
+        let ends = tokenizer.is_end(token) && !request.stop.ignore_eos;
+        let constraint = self.constraint.as_ref();
+        let complete = constraint.is_some_and(Constraint::is_complete);
+        let (mut parts, stopped) = if ends {
+            (Vec::new(), None)
+        } else {
+            self.read(tokenizer, token)
+        };
+        let by_itself = ends || stopped.is_some() || complete;
+        let is_last = by_itself || self.n_tokens >= request.max_tokens;
+        if is_last {
+            parts.extend(self.finish());
+        }
+        let reason = if !by_itself {
+            FinishReason::Length
+        } else if self.calls_tools() {
+            FinishReason::ToolCalls
+        } else {
+            FinishReason::Stop
+        };
+        Ok(Said {
+            token,
+            parts,
+            logprob: request.logprobs.map(|n| logprobs(logits, token, n)),
+            end: is_last.then(|| End {
+                reason,
+                stop: stopped.map(|at| request.stop.strings[at].clone()),
+            }),
+        })
+    }
+
+    /// The parts that `token` made certain, and which stop string ended the text, if one did.
+    fn read(&mut self, tokenizer: &Tokenizer, token: Token) -> (Vec<Part>, Option<usize>) {
+        match &mut self.reader {
+            // Markup is not text.
+            Reader::Raw(_) if tokenizer.is_special(token) => (Vec::new(), None),
+            Reader::Raw(stream) => {
+                let piece = stream.push(tokenizer.token_bytes(token));
+                (text(piece.text), piece.stopped)
+            }
+            Reader::Reply(reader) => {
+                let parts = reader.push(tokenizer, token).into_iter().map(part);
+                (parts.collect(), reader.stopped())
+            }
+        }
+    }
+
+    fn finish(&mut self) -> Vec<Part> {
+        match &mut self.reader {
+            Reader::Raw(stream) => text(stream.finish().text),
+            Reader::Reply(reader) => reader.finish().into_iter().map(part).collect(),
+        }
+    }
+
+    fn calls_tools(&self) -> bool {
+        matches!(&self.reader, Reader::Reply(reader) if reader.calls_tools())
+    }
+}
+
+fn text(text: String) -> Vec<Part> {
+    if text.is_empty() {
+        Vec::new()
+    } else {
+        vec![Part::Text(text)]
+    }
+}
+
+fn part(delta: Delta) -> Part {
+    match delta {
+        Delta::Content(text) => Part::Text(text),
+        Delta::Reasoning(text) => Part::Reasoning(text),
+        Delta::Call { index, id, name } => Part::Call { index, id, name },
+        Delta::Arguments { index, text } => Part::Arguments { index, text },
+    }
+}
