@@ -241,6 +241,11 @@ pub enum Refusal {
     Invalid { param: String, message: String },
     #[error("the prompt has {tokens} tokens, which leaves no room in the context of {limit}")]
     TooLong { tokens: usize, limit: usize },
+    #[error(
+        "the state of prompt and answer takes {bytes} bytes, more than the {limit} of one request; \
+         ask for fewer tokens or answers"
+    )]
+    TooLarge { bytes: usize, limit: usize },
     #[error("user {uid} may not use this daemon")]
     NotPermitted { uid: u32 },
     #[error("too many requests wait already; ask again in a moment")]

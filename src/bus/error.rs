@@ -17,7 +17,8 @@ pub enum Error {
     UnknownOption(String),
     /// The prompt does not fit the context.
     TooLong(String),
-    /// The arguments are larger than `limits.request_bytes`.
+    /// The arguments are larger than `limits.request_bytes`, or the state of the answer would be
+    /// larger than `limits.request_memory`.
     TooLarge(String),
     /// The caller's user may not do this.
     NotPermitted(String),
@@ -43,6 +44,7 @@ impl From<Refusal> for Error {
         match refusal {
             Refusal::Invalid { .. } => Error::InvalidArgument(text),
             Refusal::TooLong { .. } => Error::TooLong(text),
+            Refusal::TooLarge { .. } => Error::TooLarge(text),
             Refusal::NotPermitted { .. } => Error::NotPermitted(text),
             Refusal::QueueFull => Error::QueueFull(text),
             Refusal::Loading => Error::Loading(text),

@@ -141,6 +141,16 @@ pub const KEYS: &[Key] = &[
         |n: &u64| quoted(show_size(*n))
     ),
     key!(
+        limits.request_memory,
+        "What the states of one request may take; \"auto\" is three quarters of the memory available at the start.",
+        "\"auto\" or a size from \"1MiB\" to \"64TiB\"",
+        |v| match text(v).as_deref() {
+            Some("auto") => Some(None),
+            _ => size(v, 1 << 20, 64 << 40).map(Some),
+        },
+        |n: &Option<u64>| quoted(n.map_or("auto".into(), show_size))
+    ),
+    key!(
         sessions.dir,
         "Where suspended conversations lie. This version suspends none.",
         "the path of a directory",

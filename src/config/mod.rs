@@ -66,6 +66,8 @@ pub struct LimitKeys {
     pub max_tokens: Option<usize>,
     /// Largest request body in bytes.
     pub request_bytes: u64,
+    /// Bytes of one request's states; `None`: three quarters of what is available at the start.
+    pub request_memory: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -221,6 +223,7 @@ impl Places {
                 max_queue: 64,
                 max_tokens: None,
                 request_bytes: 8 << 20,
+                request_memory: None,
             },
             sessions: SessionKeys {
                 dir: match &self.state {

@@ -59,6 +59,13 @@ impl Settings {
                 max_queue: config.limits.max_queue,
                 chunk: config.model.chunk,
                 prefix_bytes: usize::try_from(config.sessions.memory).unwrap_or(usize::MAX),
+                request_memory: usize::try_from(
+                    config
+                        .limits
+                        .request_memory
+                        .unwrap_or_else(|| available_memory() / 4 * 3),
+                )
+                .unwrap_or(usize::MAX),
                 patience: http.patience,
             },
             admission: service::Admission {
@@ -95,6 +102,14 @@ impl Settings {
             ..self.admission.clone()
         })
     }
+}
+
+/// As the kernel estimates it, in bytes; without a figure nothing is held back.
+fn available_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|l| l.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.map_or(u64::MAX, |kib| kib << 10)
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,7 @@
 //! | file | job |
 //! |---|---|
 //! | `queue` | who waits |
+//! | `memory` | who is refused because its states would not fit |
 //! | `runner` | the engine's thread: one turn after the other |
 //! | `plan` | what the next pass holds |
 //! | `step` | the pass: lanes gathered, run, handed back |
@@ -15,6 +16,7 @@
 pub mod beside;
 mod choice;
 mod deliver;
+mod memory;
 mod model;
 pub mod plan;
 mod prefixes;
@@ -35,6 +37,7 @@ pub use stats::Stats;
 
 use crate::request::{Caller, Event, Failure, Refusal, Sampling, Stop, Token};
 use crate::text::{Constraint, Expect, Tokenizer};
+use memory::Memory;
 use queue::Queue;
 use runner::Runner;
 
@@ -79,6 +82,8 @@ pub struct Limits {
     pub chunk: usize,
     /// Bytes of conversation states kept for the next turn.
     pub prefix_bytes: usize,
+    /// Bytes that the states of one request may take.
+    pub request_memory: usize,
     /// How long a caller may leave its answer unread.
     pub patience: Duration,
 }
@@ -88,6 +93,7 @@ pub struct Scheduler {
     queue: Arc<Queue>,
     stats: Arc<Stats>,
     wishes: Arc<Mutex<Wishes>>,
+    memory: Memory,
 }
 
 /// What other threads want of the engine's, which takes it up between two passes.
@@ -109,6 +115,7 @@ impl Scheduler {
         let queue = Arc::new(Queue::new(limits.max_queue));
         let stats = Arc::new(Stats::new());
         let wishes = Arc::new(Mutex::new(Wishes::default()));
+        let memory = Memory::new(&model, limits.max_concurrent, limits.request_memory);
         let (say_ended, ended) = oneshot::channel();
         let (for_runner, counted, wished) = (queue.clone(), stats.clone(), wishes.clone());
         let at_the_end = queue.clone();
@@ -133,8 +140,22 @@ impl Scheduler {
             queue,
             stats,
             wishes,
+            memory,
         };
         Ok((scheduler, ended))
+    }
+
+    /// How long each of `n` answers to a prompt of so many tokens may grow, by the memory that
+    /// their states take. `asked`: what the caller wants, which fits or is refused; `most`: what
+    /// else bounds it.
+    pub fn fit(
+        &self,
+        prompt: usize,
+        n: usize,
+        asked: Option<usize>,
+        most: usize,
+    ) -> Result<usize, Refusal> {
+        self.memory.fit(prompt, n, asked, most)
     }
 
     pub fn push(&self, request: Admitted) -> Result<(), Refusal> {
@@ -148,7 +169,7 @@ impl Scheduler {
     }
 
     /// New limits, from the next pass on: nobody who runs or waits is sent away. The rows
-    /// per pass stay as they were: the engine made room for so many.
+    /// per pass and the memory of a request stay as they were.
     pub fn renew(&self, limits: Limits) {
         self.queue.set_max(limits.max_queue);
         lock(&self.wishes).limits = Some(limits);

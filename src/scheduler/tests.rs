@@ -16,6 +16,7 @@ const LIMITS: Limits = Limits {
     max_queue: 16,
     chunk: 8,
     prefix_bytes: 1 << 20,
+    request_memory: usize::MAX,
     patience: Duration::from_secs(20),
 };
 

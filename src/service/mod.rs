@@ -172,6 +172,9 @@ impl Service {
             let tokens = prompt.len();
             return Err(Refusal::TooLong { tokens, limit });
         }
+        let most = room.min(self.admission().max_tokens.unwrap_or(usize::MAX));
+        let scheduler = &self.scheduler;
+        let max_tokens = scheduler.fit(prompt.len(), raw.n, raw.max_tokens, most)?;
         // Last, and once: a grammar may take longer than all the rest.
         let constraints = match self.constraint(&raw)? {
             None => Vec::new(),
@@ -181,8 +184,6 @@ impl Service {
                 all
             }
         };
-        let asked = raw.max_tokens.unwrap_or(usize::MAX);
-        let allowed = self.admission().max_tokens.unwrap_or(usize::MAX);
         let (events, receiver) = mpsc::channel(UNREAD_EVENTS);
         self.scheduler.push(Admitted {
             caller,
@@ -192,7 +193,7 @@ impl Service {
             seed: raw.sampling.seed.unwrap_or_else(fresh_seed),
             sampling: raw.sampling,
             stop: raw.stop,
-            max_tokens: room.min(asked).min(allowed),
+            max_tokens,
             n: raw.n,
             logprobs: raw.logprobs,
             scores_prompt: raw.echo && raw.logprobs.is_some(),

@@ -58,6 +58,7 @@ impl From<Refusal> for Error {
         let (status, code) = match &refusal {
             Refusal::Invalid { .. } => (StatusCode::BAD_REQUEST, None),
             Refusal::TooLong { .. } => (StatusCode::BAD_REQUEST, Some("context_length_exceeded")),
+            Refusal::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Some("state_too_large")),
             Refusal::NotPermitted { .. } => (StatusCode::FORBIDDEN, Some("not_permitted")),
             Refusal::QueueFull => (StatusCode::TOO_MANY_REQUESTS, Some("queue_full")),
             Refusal::Loading => (StatusCode::SERVICE_UNAVAILABLE, Some("loading")),
@@ -68,6 +69,7 @@ impl From<Refusal> for Error {
         match refusal {
             Refusal::Invalid { param, .. } => error.param = Some(param),
             Refusal::TooLong { .. } => error.param = Some("prompt".into()),
+            Refusal::TooLarge { .. } => error.param = Some("max_tokens".into()),
             _ => {}
         }
         error

@@ -87,6 +87,7 @@ fn serve(setup: Setup) -> Server {
             max_queue: setup.max_queue,
             chunk: 16,
             prefix_bytes: 1 << 20,
+            request_memory: usize::MAX,
             patience: Duration::from_secs(20),
         };
         let started = Scheduler::start(model, tokenizer.clone(), limits);

@@ -39,6 +39,7 @@ fn daemon(dir: &Path) -> Service {
         max_queue: 256,
         chunk: options.chunk,
         prefix_bytes: 1 << 20,
+        request_memory: usize::MAX,
         patience: Duration::from_secs(5),
     };
     let started = Scheduler::start(engine, tokenizer.clone(), limits);

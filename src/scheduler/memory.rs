@@ -1,0 +1,102 @@
+//! What the states of one request may take at most, told before it waits. Pure.
+
+use super::Model;
+use crate::request::Refusal;
+
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    /// Of an empty sequence.
+    fixed: usize,
+    per_token: usize,
+    /// Answers of one request that grow at once.
+    lanes: usize,
+    limit: usize,
+}
+
+/// A state's growth is measured over so many tokens.
+const STRETCH: usize = 1 << 16;
+
+impl Memory {
+    pub fn new<M: Model>(model: &M, lanes: usize, limit: usize) -> Memory {
+        let fixed = model.state_bytes(0);
+        let grown = model.state_bytes(STRETCH).saturating_sub(fixed);
+        Memory {
+            fixed,
+            per_token: grown.div_ceil(STRETCH),
+            lanes,
+            limit,
+        }
+    }
+
+    /// A prompt that `n` answers share, and each answer's own state.
+    fn bytes(&self, prompt: usize, n: usize, answer: usize) -> usize {
+        let n = n.min(self.lanes);
+        let prompt = prompt.saturating_mul(self.per_token);
+        let own = answer.saturating_mul(self.per_token);
+        prompt.saturating_add(n.saturating_mul(self.fixed.saturating_add(own)))
+    }
+
+    /// How long each answer may grow: as long as was `asked`, or refused; where nothing was asked,
+    /// as far as memory goes, at most `most`.
+    pub fn fit(
+        &self,
+        prompt: usize,
+        n: usize,
+        asked: Option<usize>,
+        most: usize,
+    ) -> Result<usize, Refusal> {
+        let least = asked.unwrap_or(1).min(most);
+        let bytes = self.bytes(prompt, n, least);
+        if bytes > self.limit {
+            let limit = self.limit;
+            return Err(Refusal::TooLarge { bytes, limit });
+        }
+        if asked.is_some() {
+            return Ok(least);
+        }
+        let each = self.per_token.saturating_mul(n.min(self.lanes)).max(1);
+        let more = (self.limit - bytes) / each;
+        Ok(most.min(least.saturating_add(more)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::Fake;
+    use super::*;
+
+    fn memory(limit: usize) -> Memory {
+        // 1000 bytes and 10 for each token.
+        Memory::new(&Fake::default(), 4, limit)
+    }
+
+    #[test]
+    fn what_was_asked_fits_to_the_byte_or_is_refused_with_the_figures() {
+        let needs = 50 * 10 + 1000 + 20 * 10;
+        assert_eq!(memory(needs).fit(50, 1, Some(20), 99), Ok(20));
+        let refused = memory(needs - 1).fit(50, 1, Some(20), 99);
+        let (bytes, limit) = (needs, needs - 1);
+        assert_eq!(refused, Err(Refusal::TooLarge { bytes, limit }));
+    }
+
+    #[test]
+    fn an_answer_of_no_stated_length_goes_as_far_as_memory_does() {
+        assert_eq!(memory(2000).fit(50, 1, None, 9999), Ok(50));
+        assert_eq!(memory(2000).fit(50, 1, None, 30), Ok(30));
+        assert_eq!(memory(usize::MAX).fit(50, 9, None, 9999), Ok(9999));
+        assert!(memory(1400).fit(50, 1, None, 30).is_err());
+    }
+
+    #[test]
+    fn answers_share_the_prompt_and_no_more_than_the_lanes_count() {
+        let needs = 50 * 10 + 4 * (1000 + 20 * 10);
+        assert_eq!(memory(needs).fit(50, 100, Some(20), 99), Ok(20));
+        assert!(memory(needs - 1).fit(50, 4, Some(20), 99).is_err());
+        assert!(memory(needs - 1).fit(50, 3, Some(20), 99).is_ok());
+    }
+
+    #[test]
+    fn a_prompt_that_is_only_scored_needs_no_answers_bytes() {
+        assert_eq!(memory(1500).fit(50, 1, Some(0), 0), Ok(0));
+    }
+}
