@@ -3,7 +3,7 @@ use std::io::{BufRead, BufReader};
 
 use serde_json::{Value, json};
 
-use super::daemon::{send, start, until};
+use super::daemon::{demo, send, start, start_with, until};
 
 #[test]
 fn a_second_turn_reads_only_what_is_new_and_says_what_a_cold_daemon_says() {
@@ -42,27 +42,44 @@ fn closing_mid_stream_frees_the_engine() {
     });
 }
 
+/// Texts and the figures of every token, all bits of them: greedy and drawn, of several answers,
+/// bound to a schema, short and long.
 #[test]
-fn several_clients_are_served_side_by_side_and_unharmed_by_each_other() {
-    let daemon = start("");
-    let body = |i: usize| {
-        json!({"prompt": format!("client {i} says"), "max_tokens": 16, "temperature": 0,
-            "ignore_eos": true})
-    };
-    let text = |i: usize| {
-        let (status, answer) = daemon.post("/v1/completions", &body(i));
+fn what_a_client_is_told_does_not_depend_on_its_neighbours() {
+    let limits = "[limits]\nmax_concurrent = 8\n";
+    let daemon = start_with(&demo("model"), "q4_k_m", limits);
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}},
+        "required": ["n"], "additionalProperties": false});
+    let choices = |i: usize| {
+        let (path, body) = match i % 4 {
+            3 => (
+                "/v1/chat/completions",
+                json!({"messages": [{"role": "user", "content": format!("How many is {i}?")}],
+                    "max_tokens": 24, "seed": i, "temperature": 1, "logprobs": true,
+                    "response_format": {"type": "json_schema",
+                        "json_schema": {"name": "a", "strict": true, "schema": schema}}}),
+            ),
+            kind => (
+                "/v1/completions",
+                json!({"prompt": format!("Client {i} says ").repeat(1 + 12 * i), "max_tokens": 24,
+                    "temperature": kind, "seed": i, "n": 1 + kind, "logprobs": 2,
+                    "ignore_eos": true}),
+            ),
+        };
+        let (status, answer) = daemon.post(path, &body);
         assert_eq!(status, 200, "{answer}");
-        answer["choices"][0]["text"].clone()
+        answer["choices"].clone()
     };
-    let alone: Vec<Value> = (0..6).map(text).collect();
-    let together: Vec<Value> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..6).map(|i| scope.spawn(move || text(i))).collect();
-        threads
-            .into_iter()
-            .map(|t| t.join().expect("an answer"))
-            .collect()
-    });
-    assert_eq!(together, alone);
+    let alone: Vec<Value> = (0..8).map(choices).collect();
+    for _ in 0..3 {
+        let together: Vec<Value> = std::thread::scope(|scope| {
+            let choices = &choices;
+            let threads: Vec<_> = (0..8).map(|i| scope.spawn(move || choices(i))).collect();
+            let answers = threads.into_iter().map(|t| t.join());
+            answers.map(|a| a.expect("an answer")).collect()
+        });
+        assert_eq!(together, alone);
+    }
 }
 
 #[test]
