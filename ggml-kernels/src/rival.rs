@@ -13,6 +13,7 @@ pub struct Llama {
     context: NonNull<sys::llama_context>,
     n_vocab: usize,
     n_batch: usize,
+    sequences: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +91,18 @@ impl Llama {
         batch: usize,
         cache: RivalCache,
     ) -> Result<Self, RivalError> {
+        Self::open_many(path, threads, context, batch, cache, 1)
+    }
+
+    /// As [`Llama::open`], for `sequences` conversations with room for `context` tokens each.
+    pub fn open_many(
+        path: &Path,
+        threads: usize,
+        context: usize,
+        batch: usize,
+        cache: RivalCache,
+        sequences: usize,
+    ) -> Result<Self, RivalError> {
         let fail = |what: &str| RivalError(format!("{}: {what}", path.display()));
         let name = c_path(path)?;
         crate::backend::route_logs();
@@ -107,7 +120,8 @@ impl Llama {
             let model = sys::llama_model_load_from_file(name.as_ptr(), params);
             let model = NonNull::new(model).ok_or_else(|| fail("the model does not load"))?;
             let mut params = sys::llama_context_default_params();
-            params.n_ctx = context as u32;
+            params.n_ctx = (context * sequences) as u32;
+            params.n_seq_max = sequences as u32;
             params.n_batch = batch as u32;
             params.n_ubatch = batch as u32;
             params.n_threads = threads as i32;
@@ -126,6 +140,7 @@ impl Llama {
                 context,
                 n_vocab: sys::llama_vocab_n_tokens(vocab).max(0) as usize,
                 n_batch: batch,
+                sequences,
             })
         }
     }
@@ -156,6 +171,56 @@ impl Llama {
             let row = NonNull::new(row).ok_or_else(|| RivalError("no logits".into()))?;
             Ok(std::slice::from_raw_parts(row.as_ptr(), n_vocab).to_vec())
         }
+    }
+
+    /// Feeds the next tokens of several sequences in one batch and returns the logits of each
+    /// one's last, `[n_vocab]`.
+    pub fn feed_many(&mut self, lanes: &[(usize, &[u32])]) -> Result<Vec<Vec<f32>>, RivalError> {
+        let refuse = |what: &str| Err(RivalError(what.into()));
+        let n_vocab = self.n_vocab;
+        let (mut tokens, mut owners, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
+        for &(sequence, lane) in lanes {
+            if sequence >= self.sequences || lane.is_empty() {
+                return refuse("a sequence that there is not, or no tokens");
+            }
+            tokens.extend(lane.iter().map(|&t| t as i32));
+            owners.resize(tokens.len(), sequence as i32);
+            wanted.resize(tokens.len() - 1, 0i8);
+            wanted.push(1);
+        }
+        let is_known = |&t: &i32| (0..n_vocab as i32).contains(&t);
+        if tokens.is_empty() || tokens.len() > self.n_batch || !tokens.iter().all(is_known) {
+            return refuse("no tokens, more than a batch, or one outside the vocabulary");
+        }
+        let mut n_owners = vec![1i32; tokens.len()];
+        let mut owner_of: Vec<*mut i32> = owners.iter_mut().map(std::ptr::from_mut).collect();
+        let batch = sys::llama_batch {
+            n_tokens: tokens.len() as i32,
+            token: tokens.as_mut_ptr(),
+            embd: std::ptr::null_mut(),
+            // It goes on from what each sequence holds.
+            pos: std::ptr::null_mut(),
+            n_seq_id: n_owners.as_mut_ptr(),
+            seq_id: owner_of.as_mut_ptr(),
+            logits: wanted.as_mut_ptr(),
+        };
+        // SAFETY: every list has an entry for each token and outlives the call; each token is in
+        // the vocabulary, each sequence below the number that the context was made for.
+        let status = unsafe { sys::llama_decode(self.context.as_ptr(), batch) };
+        if status != 0 {
+            return Err(RivalError(format!("decode failed with {status}")));
+        }
+        let rows = (0..).zip(&wanted).filter(|(_, w)| **w == 1);
+        let row = |(at, _): (i32, _)| {
+            // SAFETY: the position was decoded and wanted, so its logits are of the vocabulary's
+            // size until the next batch.
+            unsafe {
+                let row = sys::llama_get_logits_ith(self.context.as_ptr(), at);
+                let row = NonNull::new(row).ok_or_else(|| RivalError("no logits".into()))?;
+                Ok(std::slice::from_raw_parts(row.as_ptr(), n_vocab).to_vec())
+            }
+        };
+        rows.map(row).collect()
     }
 
     /// Forgets every token fed.
