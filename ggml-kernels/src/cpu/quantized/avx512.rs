@@ -1,8 +1,8 @@
 //! The law with AVX-512 and VNNI for a few rows of activations: four rows of weights at a time, read
-//! once, every vector of integers summed across. Weights come from memory here, so the lines that
-//! the next four rows need are asked for ahead.
+//! once and in the order of memory, every vector of integers summed across.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 use super::unpack::scales_and_mins;
 use crate::cpu::activations::QuantizedRow;
@@ -36,11 +36,7 @@ trait Few {
     /// # Safety
     /// The processor has the instructions of the tier, and the rows of both sides have the same
     /// number of whole blocks. Must be inlined into a function with them.
-    unsafe fn dots<const C: usize>(
-        rows: [&[u8]; ROWS],
-        x: [QuantizedRow<'_>; C],
-        ahead: usize,
-    ) -> [__m128; C];
+    unsafe fn dots<const C: usize>(rows: [&[u8]; ROWS], x: [QuantizedRow<'_>; C]) -> [__m128; C];
 
     /// Row `at` of the activations in this format's form.
     fn row<'x>(task: &'x Task<'_>, at: usize) -> QuantizedRow<'x>;
@@ -65,13 +61,11 @@ unsafe fn each_few<F: Few>(task: &Task<'_>) {
 unsafe fn groups<F: Few, const C: usize>(task: &Task<'_>, input: &[u32], output: &[u32]) {
     let x: [_; C] = std::array::from_fn(|c| F::row(task, input[c] as usize));
     let mut first = task.rows.start;
-    let ahead = task.matrix.row_bytes() * ROWS;
-    let ahead = if ahead > FAR { NEAR } else { ahead };
     while first < task.rows.end {
         let count = ROWS.min(task.rows.end - first);
         let rows = task.matrix.rows_from::<ROWS>(first, task.rows.end);
         // SAFETY: the caller's promise; a matrix's rows and the activations' have `cols` values.
-        let dots = unsafe { F::dots::<C>(rows, x, ahead) };
+        let dots = unsafe { F::dots::<C>(rows, x) };
         for (c, dots) in dots.iter().enumerate() {
             let out = task.target.at(output[c], first..first + count);
             let mut values = [0f32; ROWS];
@@ -83,9 +77,13 @@ unsafe fn groups<F: Few, const C: usize>(task: &Task<'_>, input: &[u32], output:
     }
 }
 
-/// Rows of more bytes than this are asked for [`NEAR`] bytes ahead, others four rows ahead.
+/// How far ahead a row is asked for, in bytes: past the end of a page, where the processor itself
+/// does not look.
+const AHEAD: usize = 1024;
+/// The most bytes to ask ahead for.
 const FAR: usize = 12 << 10;
-const NEAR: usize = 1536;
+/// Blocks of 256 of a row before the next row has its turn.
+const RUN: usize = 16;
 
 /// Asks for the line at `at + ahead`. It need not exist.
 #[inline(always)]
@@ -319,68 +317,97 @@ impl Format for Q6K {
     }
 }
 
+/// What one block of a row gives with each row of activations: integers to be summed across.
+struct Partial<const C: usize> {
+    whole: [__m512i; C],
+    least: [__m128i; C],
+    pair: u32,
+}
+
+/// Block `at` of the row that starts at `row`.
+#[inline(always)]
+unsafe fn partial<F: Format, const C: usize>(
+    row: &[u8],
+    at: usize,
+    x: &[QuantizedRow<'_>; C],
+) -> Partial<C> {
+    // SAFETY: the block lies inside its row, as the caller promises, and so do the activation's
+    // values and sums of that block. Inlined where the processor has the instructions.
+    unsafe {
+        let start = row.as_ptr().add(at * F::BYTES);
+        for line in 0..F::BYTES.div_ceil(64) {
+            ask(start, AHEAD + line * 64);
+        }
+        let block = F::load(start);
+        let mut whole = [_mm512_setzero_si512(); C];
+        let mut least = [_mm_setzero_si128(); C];
+        for c in 0..C {
+            let values = x[c].values.as_ptr().add(at * 256);
+            let mut sum = if F::MINS {
+                let sums = _mm_loadu_si128(x[c].sums_32.as_ptr().add(at * 8).cast());
+                least[c] = _mm_madd_epi16(_mm256_castsi256_si128(block.sides), sums);
+                _mm512_setzero_si512()
+            } else {
+                let sums = _mm256_loadu_si256(x[c].sums_16.as_ptr().add(at * 16).cast());
+                let zeros = _mm256_slli_epi32::<5>(_mm256_madd_epi16(block.sides, sums));
+                let none = _mm256_setzero_si256();
+                _mm512_zextsi256_si512(_mm256_sub_epi32(none, zeros))
+            };
+            for g in 0..4 {
+                let values = _mm512_loadu_si512(values.add(g * 64).cast());
+                // Four products of at most 63 * 127 fit 16 bits: the low half of the lane is the
+                // sum, and the scale's lane has a zero for the other.
+                let dots = _mm512_dpbusd_epi32(_mm512_setzero_si512(), block.q[g], values);
+                sum = _mm512_dpwssd_epi32(sum, dots, block.scales[g]);
+            }
+            whole[c] = sum;
+        }
+        Partial {
+            whole,
+            least,
+            pair: block.pair,
+        }
+    }
+}
+
 impl<F: Format> Few for F {
     fn row<'x>(task: &'x Task<'_>, at: usize) -> QuantizedRow<'x> {
         task.activations.by_256().row(at)
     }
 
     #[inline(always)]
-    unsafe fn dots<const C: usize>(
-        rows: [&[u8]; ROWS],
-        x: [QuantizedRow<'_>; C],
-        ahead: usize,
-    ) -> [__m128; C] {
+    unsafe fn dots<const C: usize>(rows: [&[u8]; ROWS], x: [QuantizedRow<'_>; C]) -> [__m128; C] {
         // SAFETY: block `at` of every row lies inside it, as promised, and so do the activation's
         // values, scale and sums of that block. Inlined where the processor has the instructions.
         unsafe {
             let zero = _mm_setzero_ps();
             let (mut a, mut b) = ([zero; C], [zero; C]);
-            for at in 0..rows[0].len() / F::BYTES {
-                let mut whole = [[_mm512_setzero_si512(); ROWS]; C];
-                let mut least = [[_mm_setzero_si128(); ROWS]; C];
-                let mut pairs = [0u32; ROWS];
-                for r in 0..ROWS {
-                    let start = rows[r].as_ptr().add(at * F::BYTES);
-                    for line in 0..F::BYTES.div_ceil(64) {
-                        ask(start, ahead + line * 64);
-                    }
-                    let block = F::load(start);
-                    pairs[r] = block.pair;
-                    for c in 0..C {
-                        let values = x[c].values.as_ptr().add(at * 256);
-                        let mut sum = if F::MINS {
-                            let sums = x[c].sums_32.as_ptr().add(at * 8);
-                            let sums = _mm_loadu_si128(sums.cast());
-                            let mins = _mm256_castsi256_si128(block.sides);
-                            least[c][r] = _mm_madd_epi16(mins, sums);
-                            _mm512_setzero_si512()
-                        } else {
-                            let sums = x[c].sums_16.as_ptr().add(at * 16);
-                            let sums = _mm256_loadu_si256(sums.cast());
-                            let zeros = _mm256_madd_epi16(block.sides, sums);
-                            let zeros = _mm256_slli_epi32::<5>(zeros);
-                            let none = _mm256_setzero_si256();
-                            _mm512_zextsi256_si512(_mm256_sub_epi32(none, zeros))
-                        };
-                        for g in 0..4 {
-                            let values = _mm512_loadu_si512(values.add(g * 64).cast());
-                            // Four products of at most 63 * 127 fit 16 bits: the low half of the
-                            // lane is the sum, and the scale's lane has a zero for the other.
-                            let dots = _mm512_setzero_si512();
-                            let dots = _mm512_dpbusd_epi32(dots, block.q[g], values);
-                            sum = _mm512_dpwssd_epi32(sum, dots, block.scales[g]);
-                        }
-                        whole[c][r] = sum;
+            let blocks = rows[0].len() / F::BYTES;
+            // Row by row, as they lie in memory; what is to be summed across waits in the nearest
+            // cache.
+            let mut parts = [const { [const { MaybeUninit::<Partial<C>>::uninit() }; RUN] }; ROWS];
+            for start in (0..blocks).step_by(RUN) {
+                let count = RUN.min(blocks - start);
+                for (row, parts) in rows.iter().zip(&mut parts) {
+                    for (at, part) in parts[..count].iter_mut().enumerate() {
+                        part.write(partial::<F, C>(row, start + at, &x));
                     }
                 }
-                let (d, dmin) = scale_pairs(pairs);
-                for c in 0..C {
-                    let scale = _mm_set1_ps(*x[c].scales.as_ptr().add(at));
-                    let sum = _mm_cvtepi32_ps(sums(whole[c]));
-                    a[c] = _mm_fmadd_ps(_mm_mul_ps(d, scale), sum, a[c]);
-                    if F::MINS {
-                        let sum = _mm_cvtepi32_ps(sums_128(least[c]));
-                        b[c] = _mm_fmadd_ps(_mm_mul_ps(dmin, scale), sum, b[c]);
+                for at in start..start + count {
+                    let [r0, r1, r2, r3] =
+                        [0, 1, 2, 3].map(|r: usize| parts[r][at - start].assume_init_ref());
+                    let (d, dmin) = scale_pairs([r0.pair, r1.pair, r2.pair, r3.pair]);
+                    for c in 0..C {
+                        let scale = _mm_set1_ps(*x[c].scales.as_ptr().add(at));
+                        let sum = sums([r0.whole[c], r1.whole[c], r2.whole[c], r3.whole[c]]);
+                        let sum = _mm_cvtepi32_ps(sum);
+                        a[c] = _mm_fmadd_ps(_mm_mul_ps(d, scale), sum, a[c]);
+                        if F::MINS {
+                            let sum =
+                                sums_128([r0.least[c], r1.least[c], r2.least[c], r3.least[c]]);
+                            let sum = _mm_cvtepi32_ps(sum);
+                            b[c] = _mm_fmadd_ps(_mm_mul_ps(dmin, scale), sum, b[c]);
+                        }
                     }
                 }
             }
@@ -440,9 +467,10 @@ impl Format32 for Q4_0 {
 unsafe fn dots_32<F: Format32, const C: usize>(
     rows: [&[u8]; ROWS],
     x: [QuantizedRow<'_>; C],
-    ahead: usize,
 ) -> [__m128; C] {
     let blocks = rows[0].len() / F::BYTES;
+    // Four rows take turns here: the next four are asked for.
+    let ahead = (rows[0].len() * ROWS).min(FAR);
     // SAFETY: the blocks `at` and, where there are two, `at + 1` of every row lie inside it, as
     // promised by the caller, and so do the activation's values, scales and sums. Inlined where the
     // processor has the instructions.
@@ -451,20 +479,24 @@ unsafe fn dots_32<F: Format32, const C: usize>(
         let mut at = 0;
         while at < blocks {
             let is_pair = at + 1 < blocks;
-            let mut halves = [0u16; 2 * ROWS];
-            let mut q = [_mm512_setzero_si512(); ROWS];
-            for r in 0..ROWS {
-                let start = rows[r].as_ptr().add(at * F::BYTES);
+            // The block's values and scale of a row, and the next block's.
+            let load = |row: &[u8]| {
+                let start = row.as_ptr().add(at * F::BYTES);
                 ask(start, ahead);
-                halves[r] = start.cast::<u16>().read_unaligned();
-                q[r] = _mm512_zextsi256_si512(F::load(start));
+                let low = _mm512_zextsi256_si512(F::load(start));
+                let d = i32::from(start.cast::<u16>().read_unaligned());
                 if is_pair {
                     let start = start.add(F::BYTES);
-                    halves[ROWS + r] = start.cast::<u16>().read_unaligned();
-                    q[r] = _mm512_inserti64x4::<1>(q[r], F::load(start));
+                    let next = i32::from(start.cast::<u16>().read_unaligned());
+                    (_mm512_inserti64x4::<1>(low, F::load(start)), d | next << 16)
+                } else {
+                    (low, d)
                 }
-            }
-            let d = _mm256_cvtph_ps(_mm_loadu_si128(halves.as_ptr().cast()));
+            };
+            let (r0, r1, r2, r3) = (load(rows[0]), load(rows[1]), load(rows[2]), load(rows[3]));
+            let q = [r0.0, r1.0, r2.0, r3.0];
+            let pairs = [r0.1, r1.1, r2.1, r3.1].map(i32::cast_unsigned);
+            let (d, d_next) = scale_pairs(pairs);
             for c in 0..C {
                 let values = x[c].values.as_ptr().add(at * 32);
                 let values = if is_pair {
@@ -484,9 +516,9 @@ unsafe fn dots_32<F: Format32, const C: usize>(
                     let scale = _mm_set1_ps(*x[c].scales.as_ptr().add(at));
                     a[c] = _mm_fmadd_ps(_mm_mul_ps(d, scale), t, a[c]);
                 };
-                fold(at, low, _mm256_castps256_ps128(d));
+                fold(at, low, d);
                 if is_pair {
-                    fold(at + 1, high, _mm256_extractf128_ps::<1>(d));
+                    fold(at + 1, high, d_next);
                 }
             }
             at += 2;
@@ -505,10 +537,9 @@ macro_rules! few_32 {
             unsafe fn dots<const C: usize>(
                 rows: [&[u8]; ROWS],
                 x: [QuantizedRow<'_>; C],
-                ahead: usize,
             ) -> [__m128; C] {
                 // SAFETY: the caller's promise.
-                unsafe { dots_32::<$name, C>(rows, x, ahead) }
+                unsafe { dots_32::<$name, C>(rows, x) }
             }
         }
     )+};
