@@ -2,22 +2,22 @@
 weights. One training row is one conversation from its first token, so the model always starts as the daemon does."""
 import json
 import tasks, tools
-from facts import Facts, tell, recall, unknown, change, passage
+from facts import Facts, tell, recall, unknown, change, passage, summary
 from world import World
 
 DEFAULT_SYSTEM = "You are a helpful assistant"
 SYSTEMS = ["You are a helpful assistant.", "You are deltad, a small local assistant.", "Answer briefly.", "You are a friendly helper on a desk.", "You are a careful assistant. Answer in one line.", "Be brief and exact."]
-REST = 0.1                                                 # loss weight of all that the assistant does not say
+REST = 0.05                                                # loss weight of all that the assistant does not say
 
-PLAIN = [(tasks.arithmetic, 20), (tasks.spelling, 18), (tasks.sorting, 11), (tasks.counting, 7), (tasks.tally, 8), (tools.extraction, 14),
-         (tasks.greeting, 1.5), (tasks.identity, 2), (tasks.ability, 1), (tasks.manners, 1.5), (tasks.unknowable, 2)]
+PLAIN = [(tasks.arithmetic, 16), (tasks.times, 2), (tasks.bigger, 2.5), (tasks.spelling, 22), (tasks.letters, 6), (tasks.echo, 4), (tasks.sorting, 10), (tasks.counting, 8), (tasks.tally, 7),
+         (tools.extraction, 12), (tasks.greeting, 2), (tasks.identity, 3), (tasks.ability, 2), (tasks.manners, 3), (tasks.unknowable, 8), (tasks.impossible, 7), (tasks.unclear, 2.5)]
 PLAIN_TASKS, PLAIN_WEIGHTS = zip(*PLAIN)
 
 
 class Conversation:
     def __init__(self, w):
         self.w, self.facts, self.messages, self.checks = w, Facts(), [], []
-        self.tools = tools.pick_tools(w) if w.r() < 0.3 else None
+        self.tools = tools.pick_tools(w) if w.r() < 0.22 else None
         a = w.r()
         self.system = None if a < 0.6 else "" if a < 0.65 else w.one(SYSTEMS)
         if self.system and w.r() < 0.2:
@@ -28,23 +28,34 @@ class Conversation:
             self.messages += [dict(role="user", content=u), dict(role="assistant", content=a)]
             self.checks += [None, c]
 
+    def burst(self, n):
+        """Many facts at once, then questions about any of them in any order."""
+        w, f = self.w, self.facts
+        while n > 0: m = w.one([1, 1, 1, 2, 3, 5]); self.turns(tell(w, f, m)); n -= m
+        for _ in range(w.int(3, 12)):
+            if w.r() < 0.15: self.turns(unknown(w, f))
+            elif w.r() < 0.1: self.turns(change(w, f, w.one(list(f.known))))
+            else: self.turns(recall(w, f, w.one(list(f.known))))
+
     def step(self, long):
         """One more task. In long rows much prose and many questions, so that far facts are asked for often."""
         w, f = self.w, self.facts
         a = w.r()
         if long and a < 0.3: return self.turns(passage(w, f, w.int(3, 60)))
-        if long and a < 0.6 and f.known: return self.turns(recall(w, f, w.one(list(f.known))))
+        if long and a < 0.62 and f.known: return self.turns(recall(w, f, w.one(list(f.known))))
         a = w.r()
         if self.tools and a < 0.35:
             for m, c in tools.tool_use(w, self.tools): self.messages.append(m); self.checks.append(c)
             return
         if a > 0.985: return self.turns(tools.no_tool(w, self.tools))
+        if a > 0.972: return self.burst(w.int(5, 30))
         a = w.r()
-        if a < 0.14: return self.turns(tell(w, f, w.one([1, 1, 1, 2, 3])))
-        if a < 0.32 and f.known: return self.turns(recall(w, f, w.one(list(f.known))))
-        if a < 0.37: return self.turns(unknown(w, f))
-        if a < 0.42 and f.known: return self.turns(change(w, f, w.one(list(f.known))))
-        if a < 0.46: return self.turns(passage(w, f, w.int(2, 12)))
+        if a < 0.13: return self.turns(tell(w, f, w.one([1, 1, 1, 1, 2, 3])))
+        if a < 0.31 and f.known: return self.turns(recall(w, f, f.last if f.last and w.r() < 0.15 else w.one(list(f.known))))
+        if a < 0.36: return self.turns(unknown(w, f))
+        if a < 0.41 and f.known: return self.turns(change(w, f, f.last if f.last and w.r() < 0.6 else w.one(list(f.known))))
+        if a < 0.44: return self.turns(passage(w, f, w.int(2, 12)))
+        if a < 0.45 and len(f.known) < 5: return self.turns(summary(w, f))
         return self.turns(w.rng.choices(PLAIN_TASKS, PLAIN_WEIGHTS)[0](w, self))
 
 
@@ -70,15 +81,26 @@ def tool_text(w, declared):
     return json.dumps(declared, separators=w.one([(",", ":"), (", ", ": ")]), sort_keys=w.r() < 0.5)
 
 
+def letterwise(encode, text):
+    """What stands between two marks goes by single letters."""
+    if tasks.LETTERWISE not in text: return encode(text)
+    parts = text.split(tasks.LETTERWISE)
+    return [i for n, part in enumerate(parts) for piece in (part if n % 2 else [part]) for i in encode(piece)]
+
+
+def plain(text): return text.replace(tasks.LETTERWISE, "")
+
+
 def row(w, encode, length):
     """One training row: `length` token ids and their loss weights."""
     conv, ids, weights, done = Conversation(w), [], [], 0
     declared = tool_text(w, conv.tools) if conv.tools else None
-    first = True
+    first, share = True, 0.35 if length < 4096 else 0.75
+    if length >= 512 and w.r() < 0.1: conv.burst(w.int(5, 30))
     while len(ids) < length:
-        conv.step(length >= 1024 and w.r() < 0.6)
+        if conv.messages[done:] == []: conv.step(length >= 1024 and w.r() < share)
         for text, said in pieces(conv.messages[done:], declared if first else None, conv.system if first else ""):
-            new = encode(text)
+            new = letterwise(encode, text)
             ids += new; weights += [1.0 if said else REST] * len(new)
         done, first = len(conv.messages), False
     return ids[:length], weights[:length]
@@ -88,4 +110,4 @@ def example(seed, split, long=0):
     """A whole conversation as text, for corpora."""
     w = World(seed, split); conv = Conversation(w)
     for _ in range(w.int(3, 8)): conv.step(False)
-    return "".join(t for t, _ in pieces(conv.messages, tool_text(w, conv.tools) if conv.tools else None, conv.system))
+    return plain("".join(t for t, _ in pieces(conv.messages, tool_text(w, conv.tools) if conv.tools else None, conv.system)))

@@ -3,8 +3,8 @@ import multiprocessing as mp
 import numpy as np
 
 # row lengths and their share of the tokens, early (short rows teach the tasks) and later (long ones the memory)
-EARLY = {256: 0.3, 512: 0.3, 1024: 0.4}
-LATER = {256: 0.2, 512: 0.2, 1024: 0.25, 2048: 0.15, 4096: 0.1, 8192: 0.1}
+EARLY = {256: 0.3, 512: 0.35, 1024: 0.35}
+LATER = {256: 0.2, 512: 0.22, 1024: 0.18, 2048: 0.14, 4096: 0.05, 8192: 0.06, 16384: 0.06, 32768: 0.09}
 
 
 def batch(w, encode, length, tokens, row):
@@ -17,7 +17,8 @@ def work(seed, path, tokens, longest, late, out):
     signal.signal(signal.SIGINT, signal.SIG_IGN)            # Ctrl-C reaches every process: the trainer decides when to end
     from conversation import row
     from tokenizer import Tokenizer
-    from world import World
+    from world import World, words_of
+    World.PIECES = words_of(path)
     encode, w, pick = Tokenizer(path).encode, World(seed), random.Random(seed)
     while True:
         share = {n: s for n, s in (LATER if late.value else EARLY).items() if n <= longest}

@@ -15,7 +15,7 @@ def config(n_base):
         bos_token_id=n_base, eos_token_id=n_base + 2, pad_token_id=n_base + 255, num_key_value_heads=M.HEADS,
         moe_router_activation_func="sigmoid", moe_renormalize=True, num_expert_group=1, topk_group=1,
         use_grouped_topk=True, moe_layer_freq=1, mla_use_nope=True, hidden_act="silu", tie_word_embeddings=False,
-        model_max_length=8192, head_dim=M.NOPE + M.ROPE, q_lora_rank=None, rope_scaling=None, rope_theta=10000.0,
+        model_max_length=32768, head_dim=M.NOPE + M.ROPE, q_lora_rank=None, rope_scaling=None, rope_theta=10000.0,
         num_nextn_predict_layers=0, use_cache=True, dtype="bfloat16", hidden_size=M.HIDDEN,
         intermediate_size=M.DENSE_FF, moe_intermediate_size=M.EXPERT_FF, num_hidden_layers=M.LAYERS,
         num_attention_heads=M.HEADS, kv_lora_rank=M.RANK, qk_rope_head_dim=M.ROPE, qk_nope_head_dim=M.NOPE,
@@ -77,7 +77,7 @@ def save(net, out, shards=2):
         where.update({n: name for n in part})
     n_base = net.embed.shape[0] - 258
     for name, what in (("model.safetensors.index.json", dict(metadata=dict(total_size=total), weight_map=dict(sorted(where.items())))),
-                       ("config.json", config(n_base)), ("generation_config.json", dict(eos_token_id=n_base + 2, max_length=8192))):
+                       ("config.json", config(n_base)), ("generation_config.json", dict(eos_token_id=n_base + 2, max_length=32768))):
         with open(os.path.join(out, name), "w") as f: f.write(json.dumps(what, indent=1) + "\n")
 
 

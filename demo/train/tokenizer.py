@@ -88,7 +88,7 @@ def ensure(out):
     if os.path.exists(os.path.join(out, "tiktoken.model")): return
     from conversation import example
     os.makedirs(out, exist_ok=True)
-    write(train("".join(example(10_000_000 + i, "train") for i in range(4000)), N_BASE), out)
+    write(train("".join(example(10_000_000 + i, "train") for i in range(6000)), N_BASE), out)
 
 
 if __name__ == "__main__":

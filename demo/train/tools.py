@@ -1,25 +1,30 @@
 """Owns structured output: extraction to JSON fields, and calling declared tools and using their results."""
 import json
-from tasks import ask
-from world import FOODS, THINGS, JOBS, DAYS, SKIES, SPOTS, ANIMALS, COLOURS
+from world import FOODS, THINGS, JOBS, DAYS, SKIES, SPOTS, ANIMALS, COLOURS, NOUNS
 
 # name -> (fields with their draw and type, sentences)
 RECORDS = {
     "person": (dict(name=("string", lambda w: w.name()), age=("integer", lambda w: w.int(18, 90)), city=("string", lambda w: w.place()), job=("string", lambda w: w.one(JOBS))),
-        ["{name} is {age} years old, lives in {city} and works as a {job}.", "{name}, {age}, a {job} from {city}.", "My neighbour {name} is a {job} in {city}, {age} years old.", "In {city} there is a {job} called {name}, aged {age}.", "The {job} {name} of {city} is {age} years old.", "{name} of {city} is {age} and a {job}.", "{name} is a {job}, {age} years old, from {city}.", "~{name} works as a {job} in {city} and is {age} years old."]),
+        ["{name} is {age} years old, lives in {city} and works as a {job}.", "{name}, {age}, a {job} from {city}.", "My neighbour {name} is a {job} in {city}, {age} years old.", "In {city} there is a {job} called {name}, aged {age}.", "The {job} {name} of {city} is {age} years old.", "{name} of {city} is {age} and a {job}.", "{name} is a {job}, {age} years old, from {city}.", "{name} works as a {job} in {city} and is {age} years old."]),
     "order": (dict(customer=("string", lambda w: w.name()), item=("string", lambda w: w.one(FOODS + THINGS)), quantity=("integer", lambda w: w.int(2, 99)), price=("integer", lambda w: w.int(1, 500))),
-        ["{customer} ordered {quantity} of the {item} for {price} euros.", "Order from {customer}: {quantity} times {item}, {price} euros in all.", "{customer} wants {quantity} times the {item} and pays {price} euros.", "{customer} bought {quantity} of the {item} and paid {price} euros.", "For {price} euros {customer} gets {quantity} of the {item}.", "~{customer} ordered {quantity} times the {item} and paid {price} euros."]),
-    "event": (dict(title=("string", lambda w: w.one(["market", "concert", "meeting", "dinner", "lecture", "race", "play", "walk"])), day=("string", lambda w: w.one(DAYS)), time=("string", lambda w: w.time()), place=("string", lambda w: w.place())),
-        ["The {title} is on {day} at {time} in {place}.", "On {day} at {time} there is a {title} in {place}.", "Come to {place} for the {title}, {day} at {time}.", "{place}: {title} on {day}, {time}.", "There will be a {title} in {place} at {time} on {day}.", "At {time} on {day} the {title} starts in {place}.", "~The {title} in {place} is on {day} at {time}."]),
+        ["{customer} ordered {quantity} of the {item} for {price} euros.", "Order from {customer}: {quantity} times {item}, {price} euros in all.", "{customer} wants {quantity} times the {item} and pays {price} euros.", "{customer} bought {quantity} of the {item} and paid {price} euros.", "For {price} euros {customer} gets {quantity} of the {item}.", "{customer} ordered {quantity} times the {item} and paid {price} euros."]),
+    "event": (dict(title=("string", lambda w: w.one(["market", "concert", "meeting", "dinner", "lecture", "race", "play", "walk"])), day=("string", lambda w: w.one(DAYS)), time=("string", lambda w: w.clock()), place=("string", lambda w: w.place())),
+        ["The {title} is on {day} at {time} in {place}.", "On {day} at {time} there is a {title} in {place}.", "Come to {place} for the {title}, {day} at {time}.", "{place}: {title} on {day}, {time}.", "There will be a {title} in {place} at {time} on {day}.", "At {time} on {day} the {title} starts in {place}.", "The {title} in {place} is on {day} at {time}."]),
     "trip": (dict(traveller=("string", lambda w: w.name()), origin=("string", lambda w: w.place()), destination=("string", lambda w: w.place()), day=("string", lambda w: w.one(DAYS))),
-        ["{traveller} travels from {origin} to {destination} on {day}.", "On {day} {traveller} takes the train from {origin} to {destination}.", "{traveller} leaves {origin} on {day} and goes to {destination}.", "On {day} {traveller} goes from {origin} to {destination}.", "From {origin} to {destination}: {traveller}, on {day}.", "~{traveller} takes the train from {origin} to {destination} on {day}."]),
+        ["{traveller} travels from {origin} to {destination} on {day}.", "On {day} {traveller} takes the train from {origin} to {destination}.", "{traveller} leaves {origin} on {day} and goes to {destination}.", "On {day} {traveller} goes from {origin} to {destination}.", "From {origin} to {destination}: {traveller}, on {day}.", "{traveller} takes the train from {origin} to {destination} on {day}."]),
     "pet": (dict(owner=("string", lambda w: w.name()), pet=("string", lambda w: w.name()), species=("string", lambda w: w.one(ANIMALS)), age=("integer", lambda w: w.int(1, 20))),
-        ["{owner} has a {species} called {pet}, {age} years old.", "{pet} is a {species} of {age} years and belongs to {owner}.", "The {species} {pet}, aged {age}, lives with {owner}.", "The {species} of {owner} is called {pet} and is {age} years old.", "{pet}, the {species} of {owner}, is {age} years old.", "{owner} and the {species} {pet} live here; {pet} is {age} years old.", "~{owner} has a {species} of {age} years called {pet}."]),
-    "booking": (dict(name=("string", lambda w: w.name()), people=("integer", lambda w: w.int(1, 12)), day=("string", lambda w: w.one(DAYS)), time=("string", lambda w: w.time())),
-        ["A table for {people} people on {day} at {time}, name {name}.", "{name} books for {people} people, {day} at {time}.", "Please book {day} at {time} for {people} people under the name {name}.", "{name} wants a table for {people} people at {time} on {day}.", "On {day} at {time}: {people} people, name {name}.", "~{name} books a table for {people} people on {day} at {time}."]),
+        ["{owner} has a {species} called {pet}, {age} years old.", "{pet} is a {species} of {age} years and belongs to {owner}.", "The {species} {pet}, aged {age}, lives with {owner}.", "The {species} of {owner} is called {pet} and is {age} years old.", "{pet}, the {species} of {owner}, is {age} years old.", "{owner} and the {species} {pet} live here; {pet} is {age} years old.", "{owner} has a {species} of {age} years called {pet}."]),
+    "booking": (dict(name=("string", lambda w: w.name()), people=("integer", lambda w: w.int(1, 12)), day=("string", lambda w: w.one(DAYS)), time=("string", lambda w: w.clock())),
+        ["A table for {people} people on {day} at {time}, name {name}.", "{name} books for {people} people, {day} at {time}.", "Please book {day} at {time} for {people} people under the name {name}.", "{name} wants a table for {people} people at {time} on {day}.", "On {day} at {time}: {people} people, name {name}.", "{name} books a table for {people} people on {day} at {time}."]),
     "thing": (dict(item=("string", lambda w: w.one(THINGS)), colour=("string", lambda w: w.one(COLOURS)), place=("string", lambda w: w.one(SPOTS)), number=("integer", lambda w: w.number(3))),
-        ["The {colour} {item} with number {number} is in the {place}.", "In the {place} there is a {colour} {item}, number {number}.", "Item {number}: a {colour} {item} in the {place}.", "Look in the {place} for the {colour} {item} with number {number}.", "The {colour} {item} in the {place} has number {number}.", "~Number {number} is the {colour} {item} in the {place}."]),
+        ["The {colour} {item} with number {number} is in the {place}.", "In the {place} there is a {colour} {item}, number {number}.", "Item {number}: a {colour} {item} in the {place}.", "Look in the {place} for the {colour} {item} with number {number}.", "The {colour} {item} in the {place} has number {number}.", "Number {number} is the {colour} {item} in the {place}."]),
 }
+
+
+JSON = "(JSON|a JSON object|json|a json)"
+FIELDS = [f"(give me|please give me|write|return|I need|I want|make|produce|output|can you give me|could you write) {JSON} with (the fields|fields|the keys|keys) <f>( for this| from this| of this text|): <t>", f"(extract|get|pull out|find|take) (the fields |)<f> (as|in|to) {JSON}( from this|): <t>", f"<t> (Answer with|Give me|Reply with|Now write|Make) {JSON} with (the fields|fields|the keys) <f>.", f"<t>\n(Give me|Write|Return|Now) {JSON} with (the fields|fields) <f>.", f"(turn|convert|change|put) this into {JSON} with <f>: <t>", f"(write|put|give me) <f> as {JSON}: <t>", f"{JSON} with (the fields |)<f>, please: <t>", f"Text: <t>\n(Fields|Keys): <f>. (Answer in|As|Write) {JSON}.", f"please extract <f> as {JSON}: <t>"]
+SCHEMA = ["<t>\n(Answer with|Give me|Write|Reply with) JSON (for|that fits|by|following) this schema: <s>", "(Schema|The schema|JSON schema): <s>\n(Text: |Input: |)<t>", "(Extract|Write|Give me|Make) JSON (by|for|with|following) this schema: <s>\n<t>", "<t>\n(The JSON schema is|Schema:|Use this schema:) <s>", "Text: <t>\nSchema: <s>", "<s>\n<t>", "Text: <t>\nThe schema is <s>"]
+WHOLE = [f"(extract|get|write) (the data|all data|everything|the information) as {JSON}: <t>", f"(turn|convert|change|put) (this|the text|it) (into|to) {JSON}: <t>", f"<t> (Answer with|Write this as|Turn this into|As|Make it) {JSON}.", f"(please write|write|give me|I want) this (as|in) {JSON}: <t>", f"{JSON}( please|, please|): <t>", f"please extract the data as {JSON}: <t>"]
 
 
 def extraction(w, talk=None):
@@ -30,12 +35,15 @@ def extraction(w, talk=None):
     if w.r() < 0.6: names = w.some(names, w.int(2, len(names)))
     schema = {"type": "object", "properties": {n: {"type": fields[n][0]} for n in names}, "required": names}
     listed = ", ".join(names[:-1]) + w.one([" and ", ", "]) + names[-1]
-    a = w.r()
-    if a < 0.6: q = w.say(["Give me JSON with the fields {f}: {t}", "Extract {f} as JSON: {t}", "{t} Answer with JSON with the fields {f}.", "{t}\nGive me a JSON object with the fields {f}.", "Turn this into JSON with {f}: {t}", "Write {f} as a JSON object: {t}", "Write {f} as JSON: {t}", "JSON with {f}, please: {t}", "~Please extract {f} as a JSON object: {t}"]).format(f=listed, t=sentence)
-    elif a < 0.85: q = w.say(["{t}\nAnswer with JSON for this schema: {s}", "Schema: {s}\nText: {t}", "Extract JSON by this schema: {s}\n{t}", "{t}\nThe JSON schema is {s}", "Text: {t}\nSchema: {s}", "{s}\n{t}", "~Text: {t}\nThe schema is {s}"]).format(s=json.dumps(schema, separators=w.one([(",", ":"), (", ", ": ")])), t=sentence)
+    a = w.r(); w.style.new(0.9)
+    if a < 0.6: q = w.say(FIELDS)
+    elif a < 0.85: q = w.say(SCHEMA)
     else:
         names = list(fields); schema = {"type": "object", "properties": {n: {"type": fields[n][0]} for n in names}, "required": names}
-        q = w.say(["Extract the data as JSON: {t}", "Turn this into JSON: {t}", "{t} Answer with JSON.", "Please write this as JSON: {t}", "{t} Write this as JSON.", "~Please extract the data as JSON: {t}"]).format(t=sentence)
+        q = w.say(WHOLE)
+    q = q[0].upper() + q[1:]
+    if w.style.bare: q = q.rstrip(".")
+    q = q.replace("<t>", sentence).replace("<f>", listed).replace("<s>", json.dumps(schema, separators=w.one([(",", ":"), (", ", ": ")])))
     want = {n: values[n] for n in names}
     return [(q, json.dumps(want), dict(kind="json", want=want, schema=schema))]
 
@@ -45,21 +53,21 @@ TOPICS = "river_level bus_fare ticket_price opening_hours air_quality moon_phase
 # fixed tools: name, description, parameters (name, type, draw), requests, result fields with draws, answers
 FIXED = [
     ("get_time", "Current time in a city", [("city", "string", lambda w: w.place())],
-     ["What time is it in {city}?", "Tell me the time in {city}.", "What is the time in {city}?", "Can you tell me the time in {city}?", "~Can you tell me what time it is in {city}?"], dict(time=lambda w: w.time()), "It is {time} in {city}."),
+     ["(what time is it|what is the time|what is the current time|how late is it|what time do they have)( right now| now|) in {city}", "(tell me|I need|can you tell me|give me|check|look up|do you know) (the time|the current time|the local time|what time it is) in {city}", "time in {city}", "(can you say|find out) what time it is in {city}"], dict(time=lambda w: w.clock()), "It is {time} in {city}."),
     ("get_weather", "Current weather in a city", [("city", "string", lambda w: w.place())],
-     ["What is the weather in {city}?", "How is the weather in {city}?", "Tell me the weather in {city}.", "Can you check the weather in {city}?", "~Can you tell me how the weather is in {city}?"], dict(temperature=lambda w: w.int(-10, 38), condition=lambda w: w.one(SKIES)), "It is {temperature} degrees with {condition} in {city}."),
+     ["(what is|how is|what about) the weather( like|)( today| now| right now|) in {city}", "(tell me|check|give me|can you check|I want to know|look up|do you know) (the weather|how the weather is|what the weather is like) in {city}", "is it (raining|cold|sunny|warm|hot|snowing|windy) in {city}", "weather in {city}", "how (warm|cold|hot) is it in {city}", "(do I need an umbrella|should I take a coat) in {city}", "(what sort of|what kind of) weather do they have in {city}"], dict(temperature=lambda w: w.int(-10, 38), condition=lambda w: w.one(SKIES)), "It is {temperature} degrees with {condition} in {city}."),
     ("set_timer", "Start a timer", [("minutes", "integer", lambda w: w.int(1, 90))],
-     ["Set a timer for {minutes} minutes.", "Start a timer of {minutes} minutes.", "Wake me in {minutes} minutes.", "I need a timer for {minutes} minutes."], dict(status=lambda w: "started"), "The timer for {minutes} minutes is started."),
+     ["(set|start|make|create|put on) a timer (for|of) {minutes} minutes", "(wake|remind) me in {minutes} minutes", "I need a timer (for|of) {minutes} minutes", "timer( for|:|) {minutes} minutes", "(tell me when|count down) {minutes} minutes( are over|)", "{minutes} minutes on the timer", "ring in {minutes} minutes"], dict(status=lambda w: "started"), "The timer for {minutes} minutes is started."),
     ("send_message", "Send a message to a person", [("to", "string", lambda w: w.name()), ("text", "string", lambda w: f"The {w.one(THINGS)} is in the {w.one(SPOTS)}")],
-     ["Send {to} this message: {text}", "Write to {to}: {text}", "Tell {to} by message: {text}", "Please message {to}: {text}"], dict(status=lambda w: "sent"), "The message to {to} is sent."),
+     ["(send|write) {to} (this message|a message|the message): {text}", "(write to|text|message|send to) {to}: {text}", "(tell|let) {to} (by message|in a message|know): {text}", "(message|a message) (to|for) {to}: {text}", "send (a message|this) to {to}: {text}", "drop {to} a line: {text}"], dict(status=lambda w: "sent"), "The message to {to} is sent."),
     ("turn_on_light", "Turn on the light in a room", [("room", "string", lambda w: w.one(SPOTS))],
-     ["Turn on the light in the {room}.", "Light in the {room}, please.", "I need light in the {room}.", "Please turn the light on in the {room}."], dict(status=lambda w: "on"), "The light in the {room} is on."),
+     ["(turn|switch|put) on the (light|lights|lamp) in the {room}", "light in the {room}", "I need (some |)light in the {room}", "(turn|switch|put) the (light|lights|lamp) on in the {room}", "lights on in the {room}", "it is (too |)dark in the {room}", "light up the {room}"], dict(status=lambda w: "on"), "The light in the {room} is on."),
     ("add_to_list", "Add an item to the shopping list", [("item", "string", lambda w: w.one(FOODS)), ("quantity", "integer", lambda w: w.int(1, 30))],
-     ["Add {quantity} of {item} to the list.", "Put {quantity} times {item} on my shopping list.", "I need {quantity} of {item} on the shopping list."], dict(status=lambda w: "added"), "{quantity} of {item} is on the list."),
+     ["(add|put) {quantity} (of |times |){item} (to|on) (the|my) (shopping |)list", "I need {quantity} (of |){item} on the (shopping |)list", "(the|my) shopping list needs {quantity} {item}", "{quantity} {item} (for|on|to) the shopping list", "we (need|are out of) {item}, add {quantity} to the list", "write {quantity} {item} on the list"], dict(status=lambda w: "added"), "{quantity} of {item} is on the list."),
     ("convert_currency", "Convert an amount of money", [("amount", "integer", lambda w: w.int(1, 999)), ("currency", "string", lambda w: w.one("euro dollar pound yen krone franc".split()))],
-     ["Convert {amount} to {currency}.", "How much is {amount} in {currency}?", "Change {amount} into {currency}."], dict(result=lambda w: w.int(1, 9999)), "That is {result} {currency}."),
+     ["(convert|change|exchange|turn) {amount} (to|into) {currency}", "(how much|what) is {amount} in {currency}", "{amount} in {currency}", "what do I get in {currency} for {amount}", "what are {amount} worth in {currency}"], dict(result=lambda w: w.int(1, 9999)), "That is {result} {currency}."),
     ("search_files", "Search the files for a word", [("query", "string", lambda w: w.word())],
-     ["Search my files for {query}.", "Find {query} in my files.", "Look for {query} in the files.", "Where in my files is {query}?"], dict(count=lambda w: w.int(0, 40)), "There are {count} files with {query}."),
+     ["(search|look through|go through|scan|check) (my|the) files for {query}", "(find|look for|search for) {query} in (my|the) files", "(where|which) (in|of) my files (is|has) {query}", "which files (have|contain|mention) {query}", "is {query} in (my|the) files", "seek {query} among my files"], dict(count=lambda w: w.int(0, 40)), "There are {count} files with {query}."),
 ]
 
 
@@ -67,13 +75,18 @@ def made_tool(w):
     """A tool that nobody has seen: verb and topic are combined, and some combinations are held out."""
     def topic():                                         # also nonsense topics, so that names must be read, not known
         a = w.r()
-        return w.one(TOPICS) if a < 0.4 else w.one(FOODS + THINGS + ANIMALS) + "_" + w.one("count price size age number colour weight height speed cost".split()) if a < 0.7 else w.pseudo() + w.one(["", "_level", "_code", "_rate"])
+        return w.one(TOPICS) if a < 0.25 else w.one(NOUNS + THINGS) + "_" + w.one("count price size age number colour weight height speed cost level status name date rate".split()) if a < 0.6 else w.one(NOUNS) + "_" + w.one(NOUNS) if a < 0.75 else w.pseudo() + w.one(["", "_level", "_code", "_rate", "_" + w.pseudo()])
     name = w.mine(lambda: w.one(VERBS) + "_" + topic())
     topic = name.split("_", 1)[1].replace("_", " ")
-    p = w.one(["place", "city", "town", "location", "area", "region", "spot", "site", "where"]) if w.r() < 0.8 else w.pseudo()
-    return (name, f"{w.one(['Returns', 'Gives', 'Finds'])} the {topic} of a {p}", [(p, "string", lambda w: w.place())],
-            [f"What is the {topic} of {{{p}}}?", f"Tell me the {topic} of {{{p}}}.", f"I need the {topic} of {{{p}}}.", f"Can you find the {topic} of {{{p}}}?", f"Can you tell me the {topic} of {{{p}}}?", f"Look up the {topic} of {{{p}}}.", f"~Can you check the {topic} of {{{p}}}?"],
-            {topic.replace(" ", "_"): lambda w: w.int(1, 9999)}, f"The {topic} of {{{p}}} is {{{topic.replace(' ', '_')}}}.")
+    kind = w.r()
+    if kind < 0.7: p, type_, draw, of = w.one(["place", "city", "town", "location", "area", "region", "spot", "site", "where", "country", "village"]), "string", lambda w: w.place(), "a place"
+    elif kind < 0.85: p, type_, draw, of = w.one(["person", "name", "user", "customer", "who", "member"]), "string", lambda w: w.name(), "a person"
+    else: p, type_, draw, of = w.one(["id", "number", "code", "room", "order"]), "integer", lambda w: w.number(w.int(2, 5)), "a number"
+    if w.r() < 0.15: p = w.pseudo()
+    key = topic.replace(" ", "_")
+    return (name, f"{w.one(['Returns', 'Gives', 'Finds', 'Get', 'Looks up'])} the {topic} of {w.one([of, of, 'a ' + p])}", [(p, type_, draw)],
+            [f"(what is|can you check|how about|what about|find|find out|can you find|get|get me|look up|tell me|can you tell me|I need|give me|show me|check|do you know|could you find) the {topic} (of|for|in) {{{p}}}", f"the {topic} (of|for) {{{p}}}", f"(what|which) {topic} (does|has) {{{p}}}( have|)", f"(please inform me of|say) the {topic} of {{{p}}}"],
+            {key: (lambda w: w.int(1, 9999)) if w.r() < 0.7 else (lambda w: w.made_word())}, f"The {topic} of {{{p}}} is {{{key}}}.")
 
 
 def pick_tools(w):
@@ -97,17 +110,22 @@ def call_message(name, args):
     return dict(role="assistant", content=None, tool_calls=[dict(id=f"functions.{name}:0", type="function", function=dict(name=name, arguments=json.dumps(args)))])
 
 
+def request(w, forms, args):
+    g = w.say(forms)
+    return w.style.write("say" if g[0] == "{" or g[-1:] == ":" or "{text}" in g else "ask" if g.startswith(("wh", "how", "is ", "do ", "can ", "could ", "time ", "weather ", "should ")) else "do", g, **args)
+
+
 def tool_use(w, tools):
     """Messages: the request, the call, the result, the answer; each assistant message with its check."""
     name, _, params, forms, result, reply = w.one(tools)
     out = []
     for again in (False, True):
-        args = {p: draw(w) for p, _, draw in params}
+        w.style.new(); args = {p: w.style.value(v) if isinstance(v, str) else v for p, _, draw in params for v in [draw(w)]}
         got = {k: draw(w) for k, draw in result.items()}
-        q = ask(w, w.say(forms).format(**args))
+        q = request(w, forms, args)
         if again:
             if len(params) > 1 or w.r() < 0.7: break
-            q = w.say(["No, I meant {}.", "Sorry, I meant {}.", "And {}?", "Oh, I wanted {}."]).format(next(iter(args.values())))
+            q = w.style.write("say", w.say("(No, I meant |Sorry, I meant |And |And in |Oh, I wanted |What about |And what about ){x}(.||?)"), x=next(iter(args.values())))
         answer = reply.format(**args, **got)
         out += [(dict(role="user", content=q), None), (call_message(name, args), dict(kind="tool", name=name, want=args)),
                 (dict(role="tool", content=json.dumps(got) if w.r() < 0.8 else " ".join(f"{k}: {v}" for k, v in got.items()), tool_call_id=f"functions.{name}:0"), None),
@@ -117,9 +135,8 @@ def tool_use(w, tools):
 
 def no_tool(w, tools):
     """A request for which nothing is declared."""
-    have = {t[0].split("_", 1)[1] for t in tools or []}
-    while True:
-        t = w.one(FIXED) if w.r() < 0.5 else made_tool(w)
-        if t[0].split("_", 1)[1] not in have: break
-    q = ask(w, w.say(t[3]).format(**{p: d(w) for p, _, d in t[2]}))
+    have = {t[0] for t in tools or []}
+    t = w.one([t for t in FIXED if t[0] not in have])
+    w.style.new()
+    q = request(w, t[3], {p: d(w) for p, _, d in t[2]})
     return [(q, "I cannot do that: I have no tool for it.", dict(kind="contains", want=["no tool"]))]

@@ -1,6 +1,7 @@
 """Owns the training run. `python train.py --out ../out` makes a tokenizer where there is none, trains for --seconds and
 writes the hub's layout. Ctrl-C (or SIGTERM) writes both too, and the state: run again with --resume it goes on where it
-was, optimizer and clock included. --resume after a run that had ended begins a new one from its weights. On a CPU use a smaller batch: --tokens 4096 --longest 1024 --seconds 10000."""
+was, optimizer and clock included. --resume after a run that had ended begins a new one from its weights; --begin DIR takes
+the weights of a checkpoint in the hub's layout. On a CPU use a smaller batch: --tokens 4096 --longest 1024 --seconds 10000."""
 import argparse, json, os, signal, time
 import numpy as np, torch
 import hub, tokenizer
@@ -9,14 +10,14 @@ from data import Batches, batch
 from model import KimiLinear
 from optim import Muon, split
 from tokenizer import Tokenizer
-from world import World
+from world import World, words_of
 
 WARMUP, STEADY, BALANCE = 200, 0.35, 2e-3      # steps; share of the run before the decay; router bias step
 
 
-def schedule(step, done):
-    """Warm up, hold, then fall linearly to zero exactly when the time is over."""
-    return min(1.0, (step + 1) / WARMUP) * min(1.0, (1 - done) / (1 - STEADY))
+def schedule(step, done, floor):
+    """Warm up, hold, then fall linearly to the floor exactly when the time is over."""
+    return min(1.0, (step + 1) / WARMUP) * max(floor, min(1.0, (1 - done) / (1 - STEADY)))
 
 
 @torch.no_grad()
@@ -41,8 +42,10 @@ def main():
     ap.add_argument("--resume", action="store_true")
     ap.add_argument("--seconds", type=float, default=900)
     ap.add_argument("--tokens", type=int, default=65536, help="tokens a step")
-    ap.add_argument("--longest", type=int, default=8192)
+    ap.add_argument("--longest", type=int, default=32768)
     ap.add_argument("--lr", type=float, default=0.02, help="of Muon; AdamW takes 0.15 of it")
+    ap.add_argument("--floor", type=float, default=0.0, help="share of the rate that the decay stops at")
+    ap.add_argument("--begin", metavar="DIR", help="start from this checkpoint's weights")
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 3))
     a = ap.parse_args()
@@ -52,14 +55,15 @@ def main():
     torch.manual_seed(a.seed); torch.set_float32_matmul_precision("high")
     tokenizer.ensure(a.out)
     tok = Tokenizer(a.out)
-    net = KimiLinear(tok.enc.n_vocab)
+    World.PIECES = words_of(a.out)
+    net = hub.load(a.begin) if a.begin else KimiLinear(tok.enc.n_vocab)
     state, history, seen, runs, spent, kept = os.path.join(a.state or a.out, "state.pt"), [], 0, 0, 0.0, {}
     if a.resume:
         kept = torch.load(state, weights_only=True, map_location="cpu")
         net.load_state_dict(kept["net"]); history, seen, runs, spent = kept["history"], kept["tokens"], kept.get("runs", 1), kept.get("spent", 0.0)
     # Each leg draws conversations of its own: the first ones again would be learnt by heart.
     batches = Batches(a.out, a.tokens, a.longest, a.seed + runs, a.workers)
-    batches.late.value = bool(kept) and not spent
+    batches.late.value = bool(a.begin or kept) and not spent
     stopped = []
     for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, lambda *_: stopped.append(1))
     net.to(device)
@@ -84,18 +88,19 @@ def main():
         if began is None: torch.cuda.synchronize() if device == "cuda" else None; began = time.time() - spent     # compilation is not training
         done = (time.time() - began) / a.seconds
         if done >= 1 or stopped: break
-        scale = schedule(step, done)
+        scale = schedule(step, done, a.floor)
         muon.step(scale)
         for g in adam.param_groups: g["lr"] = 0.15 * a.lr * scale
         adam.step(); net.zero_grad(set_to_none=True)
         with torch.no_grad():
             for ff, load in zip(sparse, loads): ff.bias -= BALANCE * scale * torch.sign(load - load.mean())
-        batches.late.value = batches.late.value or done > 0.2
+        batches.late.value = batches.late.value or done > 0.15
         step += 1; seen += ids.numel(); marks.append(said.detach())
         if step % 250 == 0:
             value = torch.stack(marks).mean().item(); marks = []
             history.append((seen, value)); now = time.time() - began
-            held = {n: probe(net, tok, dtype, device, n, a.tokens) for n in (512,) + ((2048, 8192) if step % 1000 == 0 and a.longest > 1024 else ())}
+            held = {n: probe(net, tok, dtype, device, n, a.tokens) for n in (512,) + ((2048, 8192, 32768) if step % 1000 == 0 and a.longest > 8192 else ())}
+            if step % 1000 == 0: hub.save(net, a.out)       # a run that is cut off leaves something
             print(f"step {step} tokens {seen / 1e6:.1f}M said {value:.4f} done {done:.3f} tok/s {step * a.tokens / now:.0f} waited {waited:.1f} "
                   + " ".join(f"held{n} loss {l:.4f} turns {t:.4f}" for n, (l, t) in held.items())
                   + f" load {min(l.min().item() for l in loads):.2f}-{max(l.max().item() for l in loads):.2f}", flush=True)
@@ -109,7 +114,7 @@ def main():
     with open(os.path.join(a.state or a.out, "log.json"), "w") as f:
         json.dump(dict(tokens=seen, steps=step, seconds=min(done, 1) * a.seconds, history=history), f)
     if stopped and done < 1: return print(f"stopped at {100 * done:.0f} % of {a.seconds:.0f} s; --resume goes on", flush=True)
-    for n in (512, 2048, 8192):
+    for n in (512, 2048, 8192, 32768):
         if n <= a.longest: print(n, *probe(net, tok, dtype, device, n, a.tokens), flush=True)
 
 
