@@ -3,9 +3,11 @@ texts (eval.txt for perplexity and divergence, calibration.txt for an importance
 training side)."""
 import json, os, sys
 import tasks, tools
-from conversation import example
-from facts import Facts, tell, recall, unknown, change, passage, question, answer, holds, state, cap
-from world import World
+from conversation import example, plain as unmarked
+from facts import Facts, tell, recall, unknown, change, passage
+from world import World, words_of
+
+MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "model")
 
 
 def plain(make):
@@ -15,7 +17,7 @@ def plain(make):
 
 
 def finish(turns, **more):
-    messages = [dict(role=r, content=t) for u, a, _ in turns for r, t in (("user", u), ("assistant", a))]
+    messages = [dict(role=r, content=unmarked(t)) for u, a, _ in turns for r, t in (("user", u), ("assistant", a))]
     return dict(messages=messages[:-1], reference=messages[-1]["content"], check=turns[-1][2], **more)
 
 
@@ -69,19 +71,29 @@ def called(w, result):
                 reference=ref["content"], reference_calls=ref.get("tool_calls"), check=check)
 
 
+def one_of_many(w):
+    """Thirty facts, then a question about any of them."""
+    f, turns = Facts(), []
+    while len(f.known) < 30: turns += tell(w, f)
+    return finish(turns + recall(w, f, w.one(list(f.known))))
+
+
 CATEGORIES = {
-    "greetings": (10, plain(lambda w: w.one([tasks.greeting, tasks.manners, tasks.ability])(w, None))), "identity": (10, plain(lambda w: tasks.identity(w, None))),
-    "no knowledge": (10, plain(lambda w: tasks.unknowable(w, None))), "arithmetic": (40, plain(lambda w: tasks.arithmetic(w, None)[:1])),
-    "spelling": (40, plain(lambda w: tasks.spelling(w, None)[:1])), "sorting": (30, plain(lambda w: tasks.sorting(w, None))),
+    "greetings": (20, plain(lambda w: w.one([tasks.greeting, tasks.manners, tasks.ability])(w, None))), "identity": (15, plain(lambda w: tasks.identity(w, None))),
+    "no knowledge": (40, plain(lambda w: tasks.unknowable(w, None))), "not taught": (30, plain(lambda w: w.one([tasks.impossible, tasks.impossible, tasks.unclear])(w, None))), "no tool": (10, plain(lambda w: tools.no_tool(w, None))),
+    "arithmetic": (40, plain(lambda w: w.one([tasks.arithmetic, tasks.arithmetic, tasks.arithmetic, tasks.times, tasks.bigger])(w, None)[:1])),
+    "spelling": (60, plain(lambda w: tasks.spelling(w, None)[:1])), "one letter": (20, plain(lambda w: tasks.letters(w, None))), "echo": (15, plain(lambda w: tasks.echo(w, None))), "sorting": (30, plain(lambda w: tasks.sorting(w, None))),
     "counting": (25, plain(lambda w: tasks.counting(w, None))), "running tally": (25, plain(lambda w: tasks.tally(w, None))),
     "corrected sum": (20, several(tasks.arithmetic, 2)), "corrected word": (20, several(tasks.spelling, 2)), "corrected fact": (25, lambda w: remembered(w, changed=True)),
     "json by fields": (40, lambda w: record(w, False)), "json by schema": (20, lambda w: record(w, True)), "tool call": (40, lambda w: called(w, False)), "tool result": (25, lambda w: called(w, True)),
-    "fact never told": (25, untold), "fact in a text": (25, read),
+    "fact told": (30, plain(lambda w: tell(w, Facts()))), "fact never told": (25, untold), "fact in a text": (25, read), "one fact of 30": (40, one_of_many),
     "recall near": (40, lambda w: remembered(w)), "recall 500": (30, lambda w: remembered(w, 500)), "recall 2k": (30, lambda w: remembered(w, 2000)), "recall 8k": (15, lambda w: remembered(w, 8600)),
+    "recall 16k": (5, lambda w: remembered(w, 17000)), "recall 32k": (5, lambda w: remembered(w, 29800)),
 }
 
 
 def items():
+    World.PIECES = words_of(MODEL)
     for c, (name, (count, make)) in enumerate(CATEGORIES.items()):
         for i in range(count):
             item = make(World(9_000_000 + 1000 * c + i, "held"))
@@ -96,6 +108,7 @@ def texts(split, seed, size):
 
 
 if __name__ == "__main__":
+    World.PIECES = words_of(MODEL)
     out = sys.argv[1]
     with open(os.path.join(out, "heldout.jsonl"), "w") as f:
         for item in items(): f.write(json.dumps(item) + "\n")
