@@ -8,6 +8,8 @@ def passes(check, message):
     kind, want, text = check["kind"], check["want"], message.get("content") or ""
     if kind == "contains":
         return all(re.search(r"(?<!\w)" + re.escape(w) + r"(?!\w)", text) for w in want)
+    if kind == "any":
+        return any(re.search(r"(?<!\w)" + re.escape(w) + r"(?!\w)", text) for w in want)
     if kind == "number":                                   # the last number said is the answer
         return (re.findall(r"-?\d+", text) or [None])[-1] == want
     if kind == "json":

@@ -40,6 +40,10 @@ fn passes(check: &Value, message: &Value) -> bool {
             let mut words = want.as_array().expect("a list").iter();
             words.all(|w| says(text, w.as_str().expect("a word")))
         }
+        "any" => {
+            let mut words = want.as_array().expect("a list").iter();
+            words.any(|w| says(text, w.as_str().expect("a word")))
+        }
         "number" => {
             let mut numbers = text.split(|c: char| !c.is_ascii_digit() && c != '-');
             numbers.rfind(|n| !n.is_empty()) == want.as_str()
@@ -161,7 +165,7 @@ fn held_out_questions_are_answered_as_the_model_card_says() {
         let n = seen.entry(category.clone()).or_default();
         *n += 1;
         // Long texts take most of the time and are measured by demo/score.py.
-        if *n > 4 || category == "recall 2k" || category == "recall 8k" {
+        if *n > 4 || category.starts_with("recall ") && category.ends_with('k') {
             continue;
         }
         let mut body = json!({"messages": item["messages"]});
@@ -186,12 +190,39 @@ fn held_out_questions_are_answered_as_the_model_card_says() {
     );
 }
 
+/// Written by hand, as people type who have never read a manual; the weak answers of the first
+/// edition are among them. None was used in training.
+#[test]
+fn people_who_type_as_they_like_are_understood() {
+    let daemon = daemon();
+    let lines = std::fs::read_to_string(demo("paraphrases.jsonl")).expect("the questions");
+    let (mut right, mut wrong) = (0, Vec::new());
+    for line in lines.lines() {
+        let item: Value = serde_json::from_str(line).expect("JSON");
+        let reply = ask(&daemon, json!({"messages": item["messages"]}));
+        if passes(&item["check"], &reply) {
+            right += 1
+        } else {
+            wrong.push(format!("{}: {reply}, wanted {}", item["id"], item["check"]))
+        }
+    }
+    let n = right + wrong.len();
+    assert!(n >= 100, "only {n} questions were asked");
+    assert!(
+        right * 100 >= n * 90,
+        "{right} of {n}:\n{}",
+        wrong.join("\n")
+    );
+}
+
 #[test]
 fn the_judge_is_not_content_with_everything() {
     let said = |text: &str| json!({"content": text});
     let number = json!({"kind": "number", "want": "632"});
     assert!(passes(&number, &said("347 + 285 = 632")));
     assert!(!passes(&number, &said("632 is not 347")));
+    let either = json!({"kind": "any", "want": ["can't", "don't know"]});
+    assert!(passes(&either, &said("I don't know.")) && !passes(&either, &said("I know.")));
     let word = json!({"kind": "contains", "want": ["rain"]});
     assert!(passes(&word, &said("with rain.")) && !passes(&word, &said("a train")));
     let tool = json!({"kind": "tool", "name": "f", "want": {"a": 1}});
