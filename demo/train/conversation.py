@@ -9,8 +9,8 @@ DEFAULT_SYSTEM = "You are a helpful assistant"
 SYSTEMS = ["You are a helpful assistant.", "You are deltad, a small local assistant.", "Answer briefly.", "You are a friendly helper on a desk.", "You are a careful assistant. Answer in one line.", "Be brief and exact."]
 REST = 0.05                                                # loss weight of all that the assistant does not say
 
-PLAIN = [(tasks.arithmetic, 16), (tasks.times, 2), (tasks.bigger, 2.5), (tasks.spelling, 22), (tasks.letters, 6), (tasks.echo, 4), (tasks.sorting, 10), (tasks.counting, 8), (tasks.tally, 7),
-         (tools.extraction, 12), (tasks.greeting, 2), (tasks.identity, 3), (tasks.ability, 2), (tasks.manners, 3), (tasks.unknowable, 8), (tasks.impossible, 7), (tasks.unclear, 2.5)]
+PLAIN = [(tasks.arithmetic, 16), (tasks.times, 2), (tasks.bigger, 2.5), (tasks.spelling, 22), (tasks.letters, 10), (tasks.echo, 4), (tasks.sorting, 10), (tasks.counting, 11), (tasks.tally, 9),
+         (tools.extraction, 12), (tasks.greeting, 2), (tasks.identity, 3), (tasks.ability, 3), (tasks.manners, 3), (tasks.unknowable, 8), (tasks.impossible, 7), (tasks.unclear, 2.5)]
 PLAIN_TASKS, PLAIN_WEIGHTS = zip(*PLAIN)
 
 
