@@ -143,7 +143,7 @@ fn a_piped_chat_knows_its_commands_and_keeps_its_conversation() {
     let answers = said(&output);
     assert!(answers.contains("Your name is Marla."), "{answers}");
     assert!(
-        answers.trim_end().ends_with("You have not told me."),
+        answers.trim_end().ends_with("you have not told me."),
         "{answers}"
     );
     assert!(text(&output.stderr).contains("no command /nonsense"));
