@@ -2,7 +2,7 @@
 //! sequence that got a wrong, missing or doubled token says something else.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ pub struct Fake {
     pub passes: Arc<Mutex<Vec<(usize, usize)>>>,
     /// The pass of this number, from 1, fails for all.
     pub fails: Option<usize>,
+    /// Whether it is lost, once a test says so.
+    pub lost: Arc<AtomicBool>,
     pub alive: Arc<AtomicUsize>,
     pub most_alive: Arc<AtomicUsize>,
     pub fed: Arc<AtomicUsize>,
@@ -122,6 +124,11 @@ impl Model for Fake {
 
     fn bytes(_: &State) -> usize {
         16
+    }
+
+    fn lost(&self) -> Option<String> {
+        let words = || "a test has taken the model away".into();
+        self.lost.load(Relaxed).then(words)
     }
 
     fn state_bytes(&self, tokens: usize) -> usize {

@@ -103,7 +103,8 @@ struct Wishes {
     forget: bool,
 }
 
-/// Resolves when the engine's thread has ended: `Err` with what it said if it panicked.
+/// Resolves when the engine's thread has ended: `Err` with what it said if it panicked, or with the
+/// reason why its model is lost.
 pub type Ended = oneshot::Receiver<Result<(), String>>;
 
 impl Scheduler {
@@ -125,12 +126,12 @@ impl Scheduler {
                 // The runner lives and dies inside: sequences need not move between threads, and
                 // when it panics its callers' channels close, which they report.
                 let run = AssertUnwindSafe(move || {
-                    Runner::new(model, tokenizer, limits, for_runner, counted, wished).run();
+                    Runner::new(model, tokenizer, limits, for_runner, counted, wished).run()
                 });
-                let result = std::panic::catch_unwind(run).map_err(|panic| {
+                let result = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
                     let text = panic.downcast_ref::<String>().map(String::as_str);
                     let text = text.or(panic.downcast_ref::<&str>().copied());
-                    text.unwrap_or("a panic without a text").to_owned()
+                    Err(text.unwrap_or("a panic without a text").to_owned())
                 });
                 at_the_end.break_off();
                 // Nobody waits for the end where the daemon itself is gone.

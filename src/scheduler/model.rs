@@ -16,6 +16,8 @@ pub trait Model {
     fn restore(&mut self, snapshot: &Self::Snapshot) -> Result<Self::Sequence, StateError>;
     /// Bytes of state that the sequence, or a snapshot of it, holds now.
     fn bytes(sequence: &Self::Sequence) -> usize;
+    /// Why no pass can be believed any more, if that is so.
+    fn lost(&self) -> Option<String>;
     /// Bytes of the state of a sequence of so many tokens.
     fn state_bytes(&self, tokens: usize) -> usize;
     /// Logits are the same bits whoever else is in the pass and however the prompt was cut.
@@ -55,6 +57,10 @@ impl Model for Engine {
 
     fn restore(&mut self, snapshot: &Snapshot) -> Result<Sequence, StateError> {
         Engine::restore(self, snapshot)
+    }
+
+    fn lost(&self) -> Option<String> {
+        self.damaged().map(|cause| cause.to_string())
     }
 
     fn bytes(sequence: &Sequence) -> usize {

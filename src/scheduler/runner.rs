@@ -64,19 +64,27 @@ impl<M: Model> Runner<M> {
         }
     }
 
-    pub fn run(&mut self) {
+    /// Until it is told to stop, or `Err` with the reason why the model is lost.
+    pub fn run(&mut self) -> Result<(), String> {
         loop {
             self.stats.heartbeat.fetch_add(1, Relaxed);
             self.take_wishes();
             let mode = self.queue.mode();
             let ready = self.deliver();
+            if let Some(why) = self.model.lost() {
+                self.cut(&Failure::Engine(why.clone()));
+                return Err(why);
+            }
             match mode {
                 Mode::Running => {}
                 Mode::Stopping { deadline } if Instant::now() < deadline => {}
-                Mode::Stopping { .. } | Mode::Broken => return self.cut(),
+                Mode::Stopping { .. } | Mode::Broken => {
+                    self.cut(&Failure::Stopped);
+                    return Ok(());
+                }
             }
             if mode != Mode::Running && self.running.is_empty() {
-                return;
+                return Ok(());
             }
             if self.take_up(ready.len()) {
                 continue;
@@ -191,9 +199,9 @@ impl<M: Model> Runner<M> {
     }
 
     /// The last word to everyone, with a moment for those whose channel is full.
-    fn cut(&mut self) {
-        for running in &mut self.running {
-            running.outbox.push(Event::Failed(Failure::Stopped));
+    fn cut(&mut self, word: &Failure) {
+        for running in self.running.iter_mut().filter(|r| !r.is_finished()) {
+            running.outbox.push(Event::Failed(word.clone()));
         }
         let deadline = Instant::now() + LAST_WORDS;
         loop {

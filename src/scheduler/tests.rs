@@ -222,6 +222,27 @@ fn a_panic_of_the_engine_is_told_and_nothing_hangs() {
 }
 
 #[test]
+fn a_lost_model_ends_the_thread_and_everybody_is_told_why() {
+    let model = Fake {
+        pause: Duration::from_millis(1),
+        ..Fake::default()
+    };
+    let lost = model.lost.clone();
+    let (scheduler, ended) = start(model, LIMITS);
+    let (mut long, mut events) = admitted(1, &[1; 4]);
+    long.max_tokens = 1 << 30;
+    scheduler.push(long).expect("room");
+    assert!(matches!(events.blocking_recv(), Some(Event::Delta { .. })));
+    lost.store(true, Relaxed);
+    let why = "a test has taken the model away".to_owned();
+    let told = Event::Failed(Failure::Engine(why.clone()));
+    assert_eq!(all(events).last(), Some(&told));
+    assert_eq!(ended.blocking_recv(), Ok(Err(why)));
+    let (request, _events) = admitted(1, &[1]);
+    assert_eq!(scheduler.push(request), Err(Refusal::Broken));
+}
+
+#[test]
 fn stopping_lets_short_work_finish_and_cuts_long_work_with_a_word() {
     let model = Fake {
         pause: Duration::from_millis(1),

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::daemon::{command, home, send, start};
+use super::daemon::{Daemon, command, home, send, start};
 
 #[test]
 fn the_socket_is_private_and_gone_after_a_signal() {
@@ -59,6 +59,55 @@ fn a_second_signal_cuts_a_running_answer_and_says_so() {
         .expect("more lines");
     assert!(last.contains("\"code\":\"stopping\""), "{last}");
     assert!(daemon.wait().success());
+}
+
+/// Shortens the model under a daemon whose standard error is kept, and returns that once it ended.
+fn words_after_shortening(mut daemon: Daemon) -> String {
+    let model = daemon.home.path().join("model.gguf");
+    let file = std::fs::File::options().write(true).open(&model);
+    file.expect("a file").set_len(4096).expect("shorter");
+    assert_eq!(daemon.wait().code(), Some(1));
+    assert!(!daemon.socket.exists());
+    let words = std::fs::read_to_string(daemon.home.path().join("stderr")).expect("a file");
+    assert!(words.contains(&model.display().to_string()), "{words}");
+    words
+}
+
+fn start_with_kept_words() -> Daemon {
+    let home = home("");
+    let socket = home.path().join("run/deltad.sock");
+    let words = std::fs::File::create(home.path().join("stderr")).expect("a file");
+    let child = command(home.path(), &socket)
+        .stderr(words)
+        .spawn()
+        .expect("the daemon");
+    let mut daemon = Daemon {
+        child,
+        socket,
+        home,
+    };
+    daemon.wait_ready();
+    daemon
+}
+
+#[test]
+fn a_model_shortened_under_an_answer_fails_it_with_words_and_ends_the_daemon_in_good_order() {
+    let daemon = start_with_kept_words();
+    let mut client = daemon.connect();
+    let body = json!({"prompt": "x", "max_tokens": 1_000_000, "ignore_eos": true, "stream": true});
+    send(&mut client, "POST", "/v1/completions", &body.to_string());
+    let mut lines = BufReader::new(client).lines().map_while(Result::ok);
+    assert!(lines.any(|l| l.starts_with("data:")));
+    let heard = std::thread::spawn(move || lines.filter(|l| l.starts_with("data:")).last());
+    let words = words_after_shortening(daemon);
+    assert!(words.contains("to 4096 bytes"), "{words}");
+    let last = heard.join().expect("no panic").expect("more lines");
+    assert!(last.contains("to 4096 bytes"), "{last}");
+}
+
+#[test]
+fn a_model_shortened_under_an_idle_daemon_ends_it_before_the_next_caller_is_answered_from_zeros() {
+    words_after_shortening(start_with_kept_words());
 }
 
 #[test]
