@@ -14,7 +14,7 @@
 //! | [`request`] | plain types that every room may name | nothing |
 //! | [`text`] | tokens, templates, whole characters, tool calls | `request` |
 //! | [`sampler`] | logits, parameters and a random stream to one token | `request` |
-//! | [`engine`] | the model, its sequences, one forward pass | `request` |
+//! | [`engine`] | the model, its sequences, passes over lanes by an executor | `request` |
 //! | [`measure`] | what a model does with a text, and how far another is from it | `engine text request` |
 //! | [`scheduler`] | what runs next; the only thread that owns the engine | `engine sampler text request` |
 //! | [`service`] | the single door: validate, render, tokenize, admit | `scheduler text request` |
