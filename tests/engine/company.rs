@@ -3,7 +3,7 @@
 
 use crate::checkpoint::{Converted, FIXTURES, Golden, convert, options};
 use deltad::engine::{CacheType, Engine, Lane, OnCpu, Options, Sequence, Want};
-use ggml_kernels::cpu::{Kind, Tier};
+use ggml_kernels::cpu::Tier;
 
 const CACHES: [CacheType; 4] = [
     CacheType::F32,
@@ -64,10 +64,6 @@ fn chunks_threads_and_tiers_do_not_change_a_bit() {
             for cache in CACHES {
                 let mut wanted: Option<Vec<u32>> = None;
                 for tier in Tier::available() {
-                    if tier.kind() == Kind::Amx {
-                        // Its attention multiplies in two bfloat16 parts: bits of its own.
-                        wanted = None;
-                    }
                     for (chunk, threads) in [(2048, 1), (1, 1), (7, 2), (64, 3), (512, 2)] {
                         let Some(mut engine) = own(&model, tier, cache, chunk, threads) else {
                             continue;

@@ -16,17 +16,19 @@ mod product;
 mod rows;
 #[cfg(test)]
 mod tests;
-#[cfg(target_arch = "x86_64")]
+// Not in the program until its tests have run on a processor that has AMX: there it is tried by
+// every test run, elsewhere on emulated tiles.
+#[cfg(all(test, target_arch = "x86_64"))]
 mod tiles;
 
 use std::ops::Range;
 
 pub use rows::store_rows;
 
+use super::Crew;
 use super::aligned::Floats;
 use super::share::Shared;
 use super::simd::dispatch;
-use super::{Crew, Tier};
 use crate::quant::TensorType;
 use attend::{Attend, Sizes};
 use narrow::{Narrow, Wave};
@@ -100,7 +102,7 @@ pub fn mla(
     scratch: &mut MlaScratch,
     out: &mut [f32],
 ) {
-    mla_in(Form::of(crew.tier), crew, shape, ty, q, lanes, scratch, out);
+    mla_in(Form::Lanes, crew, shape, ty, q, lanes, scratch, out);
 }
 
 /// How a tile is worked on.
@@ -108,26 +110,18 @@ pub fn mla(
 enum Form {
     /// Queries in lanes of vectors: the same bits on every tier.
     Lanes,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(test, target_arch = "x86_64"))]
     Tiles,
     #[cfg(all(test, target_arch = "x86_64"))]
     EmulatedTiles,
 }
 
 impl Form {
-    fn of(tier: Tier) -> Form {
-        match tier.kind() {
-            #[cfg(target_arch = "x86_64")]
-            crate::cpu::Kind::Amx => Form::Tiles,
-            _ => Form::Lanes,
-        }
-    }
-
     /// Floats that a worker needs for `groups` at a time.
     fn work(self, sizes: &Sizes, groups: usize) -> usize {
         match self {
             Form::Lanes => sizes.work(groups),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(test, target_arch = "x86_64"))]
             _ => tiles::work(sizes, groups),
         }
     }
@@ -260,7 +254,7 @@ impl Pass<'_> {
         match self.form {
             Form::Lanes => dispatch(self.crew.tier, attend),
             // SAFETY: this form is chosen where the tier has tiles, and AVX-512 with BF16.
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(test, target_arch = "x86_64"))]
             Form::Tiles => unsafe { tiles::run(self.crew.tier, attend) },
             // SAFETY: the tests choose this form where the tier has AVX-512 with BF16.
             #[cfg(all(test, target_arch = "x86_64"))]
