@@ -377,3 +377,40 @@ fn what_is_not_finite_stays_so() {
         );
     }
 }
+
+#[test]
+fn a_token_may_meet_one_expert_at_every_rank() {
+    // A router of a damaged file gives NaN, and every rank the same expert.
+    let (hidden, ff, count) = (64, 32, 2);
+    let ty = TensorType::F32;
+    let gate = Weights::new(ty, count * ff, hidden, 1);
+    let up = Weights::new(ty, count * ff, hidden, 2);
+    let down = Weights::new(ty, count * hidden, ff, 3);
+    let all = Experts {
+        gate: Stack::new(ty, count, ff, hidden, gate.bytes()).unwrap(),
+        up: Stack::new(ty, count, ff, hidden, up.bytes()).unwrap(),
+        down: Stack::new(ty, count, hidden, ff, down.bytes()).unwrap(),
+    };
+    let pool = Pool::new(2);
+    let x = noise(hidden, 8);
+    for tier in Tier::available() {
+        let crew = Crew { pool: &pool, tier };
+        let mut input = Activations::default();
+        input.fill(crew, &x, hidden, [ty]);
+        let run = |ids: &[u32], weights: &[f32]| {
+            let routes = Routes {
+                ids,
+                weights,
+                used: ids.len(),
+            };
+            let mut out = vec![f32::NAN; hidden];
+            let mut scratch = ExpertScratch::default();
+            experts(crew, &input, &all, routes, &mut scratch, &mut out);
+            out
+        };
+        let (once, thrice) = (run(&[1], &[1.0]), run(&[1, 1, 1], &[0.5, 0.25, 0.25]));
+        for (a, b) in once.iter().zip(&thrice) {
+            assert!((a - b).abs() <= 1e-5 * a.abs().max(1.0), "{tier}: {a} {b}");
+        }
+    }
+}

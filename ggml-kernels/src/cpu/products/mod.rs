@@ -113,21 +113,23 @@ pub fn gate_up(
 }
 
 thread_local! {
-    /// A worker's gates.
-    static GATES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// A worker's gates, and their numbers: a token may meet an expert at several ranks (where a
+    /// router gives no numbers), so there can be more of them than tokens.
+    static GATES: RefCell<(Vec<f32>, Vec<u32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
 /// `task` is `up`'s. `gate` has its shape; types may differ.
 pub(crate) fn gate_up_task(tier: Tier, gate: Matrix<'_>, task: &Task<'_>) {
     run(tier, task);
-    let (width, places) = (task.rows.len(), &task.activations.places);
-    GATES.with_borrow_mut(|gates| {
-        gates.resize(gates.len().max(width * task.input.len()), 0.0);
+    let (width, count) = (task.rows.len(), task.input.len());
+    GATES.with_borrow_mut(|(gates, places)| {
+        places.extend(places.len() as u32..count as u32);
+        gates.resize(gates.len().max(width * count), 0.0);
         // SAFETY: this thread's own.
         let target = unsafe { Target::new(Shared::new(&mut gates[..]), width, task.rows.start) };
         let own = Task {
             matrix: gate,
-            output: &places[..task.input.len()],
+            output: &places[..count],
             target: &target,
             ..task.clone()
         };
