@@ -126,11 +126,12 @@ impl Transcript {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.calls.is_empty()
+    }
+
     /// The answer as a message of the conversation. Reasoning is not repeated to the model.
-    pub fn message(&self) -> Option<Value> {
-        if self.text.is_empty() && self.calls.is_empty() {
-            return None;
-        }
+    pub fn message(&self) -> Value {
         let mut message = json!({"role": "assistant", "content": self.text});
         if !self.calls.is_empty() {
             let calls = self.calls.iter().map(|(id, name, arguments)| {
@@ -142,7 +143,7 @@ impl Transcript {
             });
             message["tool_calls"] = calls.collect();
         }
-        Some(message)
+        message
     }
 }
 
@@ -177,7 +178,7 @@ mod tests {
         assert_eq!(events[3]["text"], "1}");
         let mut transcript = Transcript::default();
         parts.iter().for_each(|p| transcript.add(p));
-        let message = transcript.message().expect("an answer");
+        let message = transcript.message();
         assert_eq!(message["content"], "Let me look.");
         let function = &message["tool_calls"][0]["function"];
         assert_eq!(*function, json!({"name": "find", "arguments": "{\"a\":1}"}));
@@ -192,7 +193,10 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_never_came_is_no_message() {
-        assert_eq!(Transcript::default().message(), None);
+    fn an_answer_of_special_tokens_alone_is_empty_and_still_a_message() {
+        let transcript = Transcript::default();
+        assert!(transcript.is_empty());
+        let message = json!({"role": "assistant", "content": ""});
+        assert_eq!(transcript.message(), message);
     }
 }

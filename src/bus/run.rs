@@ -135,7 +135,10 @@ impl Run {
         drop(self.events);
         self.generation.count(self.usage.completion_tokens);
         if let Some(turn) = turn {
-            turn.settle(self.transcript.message()).await;
+            // What ended whole was answered, though every token of it may have been unwritten.
+            let answered = phase == Phase::Finished || !self.transcript.is_empty();
+            turn.settle(answered.then(|| self.transcript.message()))
+                .await;
         }
         self.generation.enter(phase);
         // The descriptor's end is the reader's sign: it comes after everything it could ask about.

@@ -68,6 +68,23 @@ async fn a_session_answers_one_question_at_a_time_and_keeps_what_was_cut_short()
 }
 
 #[tokio::test]
+async fn an_answer_of_unwritten_tokens_alone_is_still_a_turn() {
+    let bus = PrivateBus::start();
+    let _daemon = bus.serve("");
+    let client = Client(bus.connect().await);
+    let session = client.create(Options::new()).await;
+    // `[BOS]` of the test model: a special token, which no client ever reads.
+    let bias = std::collections::HashMap::from([(510u32, 1e6f64)]);
+    let mut options = short(3);
+    options.insert("logit_bias", bias.into());
+    let (_, reader) = client.send(&session, "go", options).await.expect("it runs");
+    let events = reader.all();
+    assert_eq!(text(&events), "");
+    assert_eq!(events.last().expect("an end")["reason"], "length");
+    assert_eq!(client.count(&session, "Session", "MessageCount").await, 2);
+}
+
+#[tokio::test]
 async fn a_session_ends_with_its_client_unless_it_persists() {
     let bus = PrivateBus::start();
     let _daemon = bus.serve("");
