@@ -6,6 +6,7 @@
 
 mod bytes;
 mod hub_json;
+mod pre;
 mod tiktoken;
 
 pub(crate) use bytes::spell;
@@ -25,6 +26,8 @@ const UNUSED: i32 = 5;
 
 /// Tokens by id and the merges that build the ordinary ones.
 struct Vocabulary {
+    /// `tokenizer.ggml.pre`: how text is cut before merging.
+    pre: &'static str,
     /// (spelling, type), dense.
     tokens: Vec<(String, i32)>,
     /// Pairs in order of rank, each half in byte-to-unicode spelling.
@@ -56,13 +59,14 @@ pub fn convert(from: &Checkpoint, metadata: &mut Metadata) -> Result<Vec<String>
     };
     let mut notes = Vec::new();
     metadata.set("tokenizer.ggml.model", "gpt2");
-    metadata.set("tokenizer.ggml.pre", "kimi-k2");
+    metadata.set("tokenizer.ggml.pre", vocabulary.pre);
     ids(from, &config, &vocabulary, metadata, &mut notes)?;
     let (tokens, types) = vocabulary.tokens.into_iter().unzip();
     metadata.set("tokenizer.ggml.tokens", Array::Str(tokens));
     metadata.set("tokenizer.ggml.token_type", Array::I32(types));
     metadata.set("tokenizer.ggml.merges", Array::Str(vocabulary.merges));
-    metadata.set("tokenizer.ggml.add_bos_token", false);
+    let adds_bos = config.get("add_bos_token") == Some(&Json::Bool(true));
+    metadata.set("tokenizer.ggml.add_bos_token", adds_bos);
     match chat_template(dir, &config)? {
         Some(template) => metadata.set("tokenizer.chat_template", template),
         None => notes.push("no chat template in the checkpoint".into()),
@@ -90,15 +94,17 @@ fn ids(
     let Config { bos, eos, pad, .. } = &from.config;
     let path = from.dir.join("generation_config.json");
     let generation = read_json(&path)?.unwrap_or_default();
-    let generation = match generation.get("eos_token_id") {
-        None => Vec::new(),
-        Some(ids) => crate::checkpoint::token_ids("eos_token_id", ids)
-            .map_err(|what| Error::input(&path, what))?,
+    let generated = |field: &str| match generation.get(field) {
+        None => Ok(Vec::new()),
+        Some(ids) => {
+            crate::checkpoint::token_ids(field, ids).map_err(|what| Error::input(&path, what))
+        }
     };
+    let one = |field: &str| generated(field).map(|ids| ids.first().copied());
     let mut ends: Vec<u64> = Vec::new();
     for id in by_name("eos_token")
         .into_iter()
-        .chain(generation)
+        .chain(generated("eos_token_id")?)
         .chain(eos.clone())
     {
         if !ends.contains(&id) {
@@ -106,31 +112,36 @@ fn ids(
         }
     }
     let size = vocabulary.tokens.len() as u64;
-    let mut set = |key: &str, id: Option<u64>| match id {
-        Some(id) if id >= size => {
-            let what = format!("{key} is {id}, there are {size} tokens");
-            Err(Error::input(&from.dir, what))
-        }
-        Some(id) => {
-            metadata.set(&format!("tokenizer.ggml.{key}"), Value::U32(id as u32));
-            Ok(())
-        }
-        None => Ok(()),
-    };
-    set("bos_token_id", by_name("bos_token").or(*bos))?;
-    set("padding_token_id", by_name("pad_token").or(*pad))?;
-    set("unknown_token_id", by_name("unk_token"))?;
+    let bos = by_name("bos_token").or(*bos).or(one("bos_token_id")?);
+    let pad = by_name("pad_token").or(*pad).or(one("pad_token_id")?);
     // The container has three keys that end a generation.
-    set("eos_token_id", ends.first().copied())?;
-    set("eot_token_id", ends.get(1).copied())?;
-    set("eom_token_id", ends.get(2).copied())?;
+    let named = [
+        ("bos_token_id", bos),
+        ("padding_token_id", pad),
+        ("unknown_token_id", by_name("unk_token")),
+        ("eos_token_id", ends.first().copied()),
+        ("eot_token_id", ends.get(1).copied()),
+        ("eom_token_id", ends.get(2).copied()),
+    ];
+    let further = ends.iter().map(|&id| ("eos_token_id", Some(id)));
+    for (key, id) in named.iter().copied().chain(further) {
+        if let Some(id) = id.filter(|&id| id >= size) {
+            let what = format!("{key} is {id}, there are {size} tokens");
+            return Err(Error::input(&from.dir, what));
+        }
+    }
+    for (key, id) in named {
+        if let Some(id) = id {
+            metadata.set(&format!("tokenizer.ggml.{key}"), Value::U32(id as u32));
+        }
+    }
+    if ends.len() > 3 {
+        // Beside them a list that some readers know, deltad among them.
+        let all = ends.iter().map(|&id| id as u32).collect();
+        metadata.set("tokenizer.ggml.eos_token_ids", Array::U32(all));
+    }
     if ends.is_empty() {
         notes.push("no end-of-text id in the checkpoint: only length ends a generation".into());
-    }
-    for id in ends.iter().skip(3) {
-        notes.push(format!(
-            "end-of-turn id {id} is left out: a file has room for three"
-        ));
     }
     Ok(())
 }

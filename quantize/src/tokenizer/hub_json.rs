@@ -1,8 +1,9 @@
 //! `tokenizer.json` of the hub's tokenizers library: a byte-level BPE vocabulary with its merges.
+//! Refuses by name what would tokenize otherwise than a reader of the GGUF does.
 
-use super::{CONTROL, NORMAL, UNUSED, USER_DEFINED, Vocabulary};
+use super::{CONTROL, NORMAL, UNUSED, USER_DEFINED, Vocabulary, pre};
 use crate::error::Error;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use std::path::Path;
 
 pub fn read(path: &Path, size: usize) -> Result<Vocabulary, Error> {
@@ -17,9 +18,19 @@ fn parse(json: &Json, size: usize) -> Result<Vocabulary, String> {
     if model["type"] != "BPE" {
         return Err(format!("`model.type` is {}, wanted \"BPE\"", model["type"]));
     }
-    // The file names no pre-tokenizer; Kimi's is the one that sets Han characters apart.
-    if !json["pre_tokenizer"].to_string().contains(r"\\p{Han}") {
-        return Err("the pre-tokenizer is not Kimi's (its pattern has no \\p{Han})".into());
+    let pre = pre::name(json)?;
+    for (field, plain) in [
+        ("byte_fallback", json!(false)),
+        ("continuing_subword_prefix", json!("")),
+        ("end_of_word_suffix", json!("")),
+        ("dropout", json!(0.0)),
+    ] {
+        let value = &model[field];
+        if !value.is_null() && *value != plain {
+            return Err(format!(
+                "`model.{field}` is {value}, wanted {plain} or null"
+            ));
+        }
     }
     let vocab = model["vocab"]
         .as_object()
@@ -49,6 +60,11 @@ fn parse(json: &Json, size: usize) -> Result<Vocabulary, String> {
         let content = added["content"]
             .as_str()
             .ok_or("an added token has no content")?;
+        for rule in ["single_word", "lstrip", "rstrip"] {
+            if added[rule] == true {
+                return Err(format!("added token {content:?} has {rule}, wanted none"));
+            }
+        }
         place(added["id"].as_u64(), content, kind)?;
     }
     let tokens = tokens
@@ -68,6 +84,7 @@ fn parse(json: &Json, size: usize) -> Result<Vocabulary, String> {
     };
     let merges: Option<Vec<_>> = merges.iter().map(merge).collect();
     Ok(Vocabulary {
+        pre,
         tokens: tokens.collect(),
         merges: merges.ok_or("`model.merges` holds something that is no pair")?,
     })
@@ -76,7 +93,6 @@ fn parse(json: &Json, size: usize) -> Result<Vocabulary, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn sample() -> Json {
         json!({
@@ -105,6 +121,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_lings_layout_is_read_alone() {
+        let path = "../tests/fixtures/tokenizer/ling/tokenizer.json";
+        let vocabulary = read(Path::new(path), 352).unwrap();
+        assert_eq!(vocabulary.pre, pre::BAILING);
+        assert_eq!(
+            (vocabulary.tokens.len(), vocabulary.merges.len()),
+            (352, 48)
+        );
+        let of = |id: usize| (vocabulary.tokens[id].0.as_str(), vocabulary.tokens[id].1);
+        assert_eq!(of(308), ("<|role_end|>", CONTROL));
+        assert_eq!(of(321), ("[PAD321]", UNUSED));
+        assert!(
+            read(Path::new(path), 320).is_err(),
+            "a token is past the end"
+        );
+    }
+
+    #[test]
     fn another_tokenizer_is_refused() {
         let refused = |edit: fn(&mut Json)| {
             let mut json = sample();
@@ -112,7 +146,11 @@ mod tests {
             parse(&json, 5).err().unwrap()
         };
         assert!(refused(|j| j["model"]["type"] = "Unigram".into()).contains("wanted \"BPE\""));
-        assert!(refused(|j| j["pre_tokenizer"] = json!(null)).contains("not Kimi's"));
+        assert!(refused(|j| j["pre_tokenizer"] = json!(null)).contains("the pre-tokenizer"));
+        assert!(refused(|j| j["normalizer"]["type"] = "NFC".into()).contains("normalizer is NFC"));
+        assert!(refused(|j| j["model"]["byte_fallback"] = true.into()).contains("byte_fallback"));
+        assert!(refused(|j| j["model"]["dropout"] = 0.1.into()).contains("dropout"));
+        assert!(refused(|j| j["added_tokens"][0]["lstrip"] = true.into()).contains("lstrip"));
         assert!(refused(|j| j["model"]["vocab"]["c"] = 2.into()).contains("one id"));
         assert!(refused(|j| j["model"]["vocab"]["c"] = 5.into()).contains("vocab_size 5"));
         assert!(refused(|j| j["model"]["merges"] = json!([1])).contains("no pair"));

@@ -2,7 +2,7 @@
 //! named by `added_tokens_decoder`, or reserved.
 
 use super::bytes::spell;
-use super::{Added, CONTROL, UNUSED, USER_DEFINED, Vocabulary};
+use super::{Added, CONTROL, UNUSED, USER_DEFINED, Vocabulary, pre};
 use crate::error::Error;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -61,7 +61,11 @@ pub fn read(path: &Path, added: &BTreeMap<usize, Added>, size: usize) -> Result<
         None if id < n + RESERVED => (format!("<|reserved_token_{id}|>"), CONTROL),
         None => (format!("[PAD{id}]"), UNUSED),
     }));
-    Ok(Vocabulary { tokens, merges })
+    Ok(Vocabulary {
+        pre: pre::KIMI,
+        tokens,
+        merges,
+    })
 }
 
 /// The two parts that are joined last when a token is built by joining the pair of lowest rank
