@@ -26,6 +26,53 @@ pub(crate) fn tokenizer(name: &str) -> Tokenizer {
     Tokenizer::from_metadata(&metadata(name)).expect(name)
 }
 
+/// What `deltad-quantize` writes for Ling's `tokenizer.json` and its companions. With `special`
+/// false its markup is user-defined, as in checkpoints that flag it so.
+pub(crate) fn ling(special: bool) -> Metadata {
+    let hub = json("ling", "tokenizer.json");
+    let config = json("ling", "tokenizer_config.json");
+    let mut tokens: Vec<(String, i32)> = (0..352).map(|id| (format!("[PAD{id}]"), 5)).collect();
+    for (text, id) in hub["model"]["vocab"].as_object().expect("a vocabulary") {
+        tokens[id.as_u64().expect("an id") as usize] = (text.clone(), 1);
+    }
+    for added in hub["added_tokens"].as_array().expect("added tokens") {
+        let text = added["content"].as_str().expect("a text").to_owned();
+        let control = special || text.starts_with("<|") || text.starts_with('[');
+        let kind = if control { 3 } else { 4 };
+        tokens[added["id"].as_u64().expect("an id") as usize] = (text, kind);
+    }
+    let id = |key: &str| {
+        let name = config[key].as_str().expect(key);
+        let id = tokens.iter().position(|(t, _)| t == name).expect(name);
+        Value::U32(id as u32)
+    };
+    let (bos, eos, pad) = (id("bos_token"), id("eos_token"), id("pad_token"));
+    let merges = hub["model"]["merges"].as_array().expect("merges").iter();
+    let part = |m: &serde_json::Value, at: usize| m[at].as_str().expect("half a merge").to_owned();
+    let merges = merges.map(|m| format!("{} {}", part(m, 0), part(m, 1)));
+    let merges = merges.collect();
+    let template = std::fs::read_to_string(path("ling", "chat_template.jinja"));
+    let (tokens, types) = tokens.into_iter().unzip();
+    let map = [
+        ("tokenizer.ggml.model", Value::Str("gpt2".into())),
+        ("tokenizer.ggml.pre", Value::Str("bailingmoe2".into())),
+        ("tokenizer.ggml.tokens", Value::Array(Array::Str(tokens))),
+        ("tokenizer.ggml.token_type", Value::Array(Array::I32(types))),
+        ("tokenizer.ggml.merges", Value::Array(Array::Str(merges))),
+        ("tokenizer.ggml.bos_token_id", bos),
+        ("tokenizer.ggml.eos_token_id", eos),
+        ("tokenizer.ggml.eot_token_id", pad.clone()),
+        ("tokenizer.ggml.padding_token_id", pad),
+        (
+            "tokenizer.chat_template",
+            Value::Str(template.expect("a template")),
+        ),
+    ];
+    Metadata {
+        map: map.map(|(k, v)| (k.to_owned(), v)).into(),
+    }
+}
+
 /// Tokens in order of rank.
 pub(crate) fn ranks(name: &str) -> Vec<Vec<u8>> {
     let text = std::fs::read_to_string(path(name, "tiktoken.model")).expect("tiktoken.model");

@@ -1,11 +1,14 @@
-//! Cuts text into the pieces inside which tokens may merge. Owns the patterns, one per value of
-//! `tokenizer.ggml.pre`; linear in the text whatever it holds.
+//! Cuts text into the pieces inside which tokens may merge. Owns the patterns and the normalization
+//! before them, one row for each value of `tokenizer.ggml.pre`; linear in the text whatever it holds.
 //!
 //! The published patterns end in `\s+(?!\S)|\s+`. That look-ahead needs a backtracking engine, whose
 //! limits a megabyte of spaces would hit. Here the pattern ends in `\s+`, and the last space of a
 //! run that something follows is given back: the same pieces from a linear engine.
 
+use std::borrow::Cow;
+
 use regex::Regex;
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
 pub(super) struct Pretokenizer {
     pattern: Regex,
@@ -13,6 +16,8 @@ pub(super) struct Pretokenizer {
     line_breaks_apart: bool,
     /// A piece that is itself a token is that token, whatever its merges say.
     pub(super) whole_pieces: bool,
+    /// Text is normalized to NFC first. GGUF has no key for this; the name implies it.
+    composes: bool,
 }
 
 // Kimi's own, from its tokenizer's source, less the look-ahead.
@@ -27,15 +32,20 @@ const KIMI: &str = concat!(
 );
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
+// Ling's own, less the look-ahead. Its quantifiers are possessive in the file (`?+`, `++`): what
+// they hold can begin nothing that follows, so giving it back would match nothing either.
+const BAILING: &str =
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+";
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
 
 impl Pretokenizer {
     /// The values of `tokenizer.ggml.pre` that [`Pretokenizer::named`] knows.
-    pub(super) const KNOWN: &str = "kimi-k2, llama-bpe, qwen2, gpt-2";
+    pub(super) const KNOWN: &str = "kimi-k2, bailingmoe2, llama-bpe, qwen2, gpt-2";
 
     pub(super) fn named(pre: &str) -> Option<Pretokenizer> {
         let (pattern, line_breaks_apart, whole_pieces) = match pre {
             "kimi-k2" => (KIMI, true, true),
+            "bailingmoe2" | "bailingmoe" | "llada-moe" => (BAILING, true, false),
             "llama-bpe" | "llama3" | "llama-v3" => (LLAMA3, true, true),
             "qwen2" => (QWEN2, true, false),
             "gpt-2" => (GPT2, false, false),
@@ -45,7 +55,16 @@ impl Pretokenizer {
             pattern: Regex::new(pattern).expect("a constant pattern, compiled by every test"),
             line_breaks_apart,
             whole_pieces,
+            composes: pattern == BAILING,
         })
+    }
+
+    /// What is cut instead of `text`.
+    pub(super) fn normalized<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        if !self.composes || is_nfc_quick(text.chars()) == IsNormalized::Yes {
+            return Cow::Borrowed(text);
+        }
+        Cow::Owned(text.nfc().collect())
     }
 
     /// The pieces of `text`, in order; together they are `text`.

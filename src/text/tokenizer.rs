@@ -65,7 +65,8 @@ impl Tokenizer {
         let id = |key| words.id(meta, key);
         let eos = id("eos_token_id")?;
         let ends_by_id = [eos, id("eot_token_id")?, id("eom_token_id")?];
-        let end_tokens = words.end_tokens(ends_by_id.into_iter().flatten());
+        let ends_by_id = ends_by_id.into_iter().flatten();
+        let end_tokens = words.end_tokens(ends_by_id.chain(words.listed_ends(meta)?));
         let controls: Vec<&str> = words.controls().map(|(name, _)| name).collect();
         let mut control_beginnings = [false; 256];
         for name in &controls {
@@ -116,7 +117,8 @@ impl Tokenizer {
     }
 
     pub(super) fn encode_plain(&self, text: &str, out: &mut Vec<Token>) {
-        for piece in self.pretokenizer.pieces(text) {
+        let text = self.pretokenizer.normalized(text);
+        for piece in self.pretokenizer.pieces(&text) {
             let whole = self.pretokenizer.whole_pieces;
             match self.words.id_of(piece.as_bytes()).filter(|_| whole) {
                 Some(token) => out.push(token),

@@ -4,6 +4,7 @@ use ggml_kernels::gguf::{Array, Metadata, Value};
 use proptest::prelude::*;
 
 use super::fixture;
+use super::pretokenizer::Pretokenizer;
 use super::tokenizer::{Specials, Tokenizer};
 use crate::request::Token;
 
@@ -27,6 +28,72 @@ fn the_golden_texts_get_the_reference_tokens() {
             assert_eq!(plain, ids(&row["ids_plain"]), "{name}: {text:?}");
             assert_eq!(tokenizer.decode(&special), text.as_bytes());
         }
+    }
+}
+
+#[test]
+fn the_golden_texts_of_ling_get_the_reference_tokens() {
+    let tokenizer = Tokenizer::from_metadata(&fixture::ling(true)).expect("a tokenizer");
+    for row in fixture::json("ling", "golden_tokenizer.json")
+        .as_array()
+        .expect("rows")
+    {
+        let text = row["text"].as_str().expect("a text");
+        let special = tokenizer.encode(text, Specials::Parse);
+        assert_eq!(special, ids(&row["ids_special"]), "{text:?}");
+        let plain = tokenizer.encode(text, Specials::Plain);
+        assert_eq!(plain, ids(&row["ids_plain"]), "{text:?}");
+    }
+}
+
+#[test]
+fn what_can_be_composed_is_composed_where_the_vocabulary_wants_it() {
+    let ling = Tokenizer::from_metadata(&fixture::ling(true)).expect("a tokenizer");
+    let both = |t: &Tokenizer| ["e\u{301}", "\u{e9}"].map(|s| t.encode(s, Specials::Plain));
+    let [apart, whole] = both(&ling);
+    assert_eq!(apart, whole);
+    let [apart, whole] = both(&fixture::tokenizer("tiny"));
+    assert_ne!(apart, whole);
+    // Between special tokens alone: nothing is composed across one.
+    let across = "e<think>\u{301}";
+    let decoded = ling.decode(&ling.encode(across, Specials::Parse));
+    assert_eq!(decoded, across.as_bytes());
+}
+
+#[test]
+fn both_end_tokens_of_ling_end_a_turn_and_so_does_any_that_a_file_lists() {
+    let ling = Tokenizer::from_metadata(&fixture::ling(true)).expect("a tokenizer");
+    assert_eq!(ling.end_tokens(), [305, 308]);
+    let mut meta = fixture::ling(true);
+    let list = Value::Array(Array::U32(vec![308, 305, 306, 307]));
+    set(&mut meta, "eos_token_ids", list);
+    let ling = Tokenizer::from_metadata(&meta).expect("a tokenizer");
+    assert_eq!(ling.end_tokens(), [305, 306, 307, 308]);
+    set(
+        &mut meta,
+        "eos_token_ids",
+        Value::Array(Array::U32(vec![352])),
+    );
+    let why = Tokenizer::from_metadata(&meta).err().expect("a refusal");
+    assert!(why.to_string().contains("eos_token_ids: 352"), "{why}");
+}
+
+/// The pattern as Ling's file has it, by an engine that backtracks.
+fn ling_pieces(text: &str) -> Vec<String> {
+    const PUBLISHED: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+";
+    let pattern = fancy_regex::Regex::new(PUBLISHED).expect("a pattern");
+    let pieces = pattern.find_iter(text);
+    pieces
+        .map(|m| m.expect("a match").as_str().to_owned())
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn ling_cuts_as_its_published_pattern_does(text in "['sdmtLlVvEeRr aéſ1٣½ \t\r\n\u{a0}\u{3000}.,!|<>今🙂\u{301}]{0,24}") {
+        let ours = Pretokenizer::named("bailingmoe2").expect("Ling's");
+        let ours: Vec<&str> = ours.pieces(&text).collect();
+        prop_assert_eq!(ours, ling_pieces(&text));
     }
 }
 

@@ -28,6 +28,7 @@ const END_NAMES: &[&str] = &[
     "<|im_end|>",
     "[EOS]",
     "[EOT]",
+    "<|role_end|>",
     "<|eot_id|>",
     "<|eom_id|>",
     "<|end_of_text|>",
@@ -164,6 +165,20 @@ impl Words {
                 "tokenizer.ggml.{key}: {id}, but there are {n} tokens"
             )),
             id => Ok(id.map(|id| id as Token)),
+        }
+    }
+
+    /// `tokenizer.ggml.eos_token_ids`, which files of models with many ends have.
+    pub fn listed_ends(&self, meta: &Metadata) -> Result<Vec<Token>, TokenizerError> {
+        let ids = meta
+            .u64s("tokenizer.ggml.eos_token_ids")
+            .unwrap_or_default();
+        let n = self.len() as u64;
+        match ids.iter().find(|&&id| id >= n) {
+            Some(id) => refuse(format!(
+                "tokenizer.ggml.eos_token_ids: {id}, but there are {n} tokens"
+            )),
+            None => Ok(ids.iter().map(|&id| id as Token).collect()),
         }
     }
 
