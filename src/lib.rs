@@ -15,9 +15,10 @@
 //! | [`text`] | tokens, templates, whole characters, tool calls | `request` |
 //! | [`sampler`] | logits, parameters and a random stream to one token | `request` |
 //! | [`engine`] | the model, its sequences, passes over lanes by an executor | `request` |
+//! | [`sessions`] | what was said, kept by user, and the tokens that it was | `engine request` |
 //! | [`measure`] | what a model does with a text, and how far another is from it | `engine text request` |
 //! | [`scheduler`] | what runs next; the only thread that owns the engine | `engine sampler text request` |
-//! | [`service`] | the single door: validate, render, tokenize, admit | `scheduler text request` |
+//! | [`service`] | the single door: validate, render, tokenize, admit, hear out | `scheduler sessions text request` |
 //! | [`transport`] | wire formats, nothing else | `service request` |
 //! | [`bus`] | the same on D-Bus: objects, sessions, descriptors | `transport service request` |
 //! | [`config`], [`daemon`], [`client`], [`doctor`], [`cli`], [`manual`], [`stdio`] | wiring and commands | everything above |
@@ -40,6 +41,7 @@ pub mod request;
 pub mod sampler;
 pub mod scheduler;
 pub mod service;
+pub mod sessions;
 pub mod stdio;
 pub mod systemd;
 pub mod text;

@@ -194,6 +194,8 @@ pub enum Event {
         reason: FinishReason,
         /// The stop string that ended it, where one did.
         stop: Option<String>,
+        /// What was drawn, without a token that ended the turn.
+        tokens: Vec<Token>,
     },
     Done(Usage),
     Failed(Failure),
@@ -234,6 +236,31 @@ pub struct Usage {
     pub completion_tokens: usize,
 }
 
+/// What a chat goes on from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nothing was said before.
+    New,
+    /// The answer of that id, and what was said before it.
+    Answer(String),
+}
+
+/// A chat's place in a conversation that the daemon keeps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Thread {
+    /// What its answer will be called.
+    pub id: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    pub origin: Origin,
+    /// Whether it is kept in turn.
+    pub keep: bool,
+    /// So many of its first messages come before what was said, and are not kept.
+    pub apart: usize,
+    /// What the door wants back with it.
+    pub face: serde_json::Value,
+}
+
 /// Why a request was not taken. Nothing has run and nothing was answered yet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -246,6 +273,8 @@ pub enum Refusal {
          ask for fewer tokens or answers"
     )]
     TooLarge { bytes: usize, limit: usize },
+    #[error("no answer {id:?} is kept; it was deleted, or never kept, or is another user's")]
+    NoSuchAnswer { id: String },
     #[error("user {uid} may not use this daemon")]
     NotPermitted { uid: u32 },
     #[error("too many requests wait already; ask again in a moment")]

@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "scheduler",
         &["engine", "sampler", "sessions", "text", "request"],
     ),
-    ("service", &["scheduler", "text", "request"]),
+    ("service", &["scheduler", "sessions", "text", "request"]),
     ("transport", &["service", "request"]),
     ("bus", &["transport", "service", "request"]),
 ];

@@ -45,6 +45,7 @@ impl From<Refusal> for Error {
             Refusal::Invalid { .. } => Error::InvalidArgument(text),
             Refusal::TooLong { .. } => Error::TooLong(text),
             Refusal::TooLarge { .. } => Error::TooLarge(text),
+            Refusal::NoSuchAnswer { .. } => Error::InvalidArgument(text),
             Refusal::NotPermitted { .. } => Error::NotPermitted(text),
             Refusal::QueueFull => Error::QueueFull(text),
             Refusal::Loading => Error::Loading(text),

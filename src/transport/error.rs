@@ -59,6 +59,9 @@ impl From<Refusal> for Error {
             Refusal::Invalid { .. } => (StatusCode::BAD_REQUEST, None),
             Refusal::TooLong { .. } => (StatusCode::BAD_REQUEST, Some("context_length_exceeded")),
             Refusal::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Some("state_too_large")),
+            Refusal::NoSuchAnswer { .. } => {
+                (StatusCode::NOT_FOUND, Some("previous_response_not_found"))
+            }
             Refusal::NotPermitted { .. } => (StatusCode::FORBIDDEN, Some("not_permitted")),
             Refusal::QueueFull => (StatusCode::TOO_MANY_REQUESTS, Some("queue_full")),
             Refusal::Loading => (StatusCode::SERVICE_UNAVAILABLE, Some("loading")),
@@ -68,6 +71,7 @@ impl From<Refusal> for Error {
         let mut error = Error::new(status, code, refusal.to_string());
         match refusal {
             Refusal::Invalid { param, .. } => error.param = Some(param),
+            Refusal::NoSuchAnswer { .. } => error.param = Some("previous_response_id".into()),
             Refusal::TooLong { .. } => error.param = Some("prompt".into()),
             Refusal::TooLarge { .. } => error.param = Some("max_tokens".into()),
             _ => {}

@@ -1,0 +1,45 @@
+//! One answer, put together from the parts that came of it.
+
+use crate::request::{Message, Part, ToolCall};
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Answer {
+    pub text: String,
+    pub reasoning: String,
+    pub calls: Vec<ToolCall>,
+}
+
+impl Answer {
+    pub fn add(&mut self, part: &Part) {
+        match part {
+            Part::Text(text) => self.text += text,
+            Part::Reasoning(text) => self.reasoning += text,
+            Part::Call { id, name, .. } => self.calls.push(ToolCall {
+                id: id.clone(),
+                name: name.clone(),
+                arguments: String::new(),
+            }),
+            // Arguments follow their call.
+            Part::Arguments { text, .. } => {
+                if let Some(call) = self.calls.last_mut() {
+                    call.arguments += text;
+                }
+            }
+        }
+    }
+
+    /// Nothing that a conversation would repeat.
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty() && self.calls.is_empty()
+    }
+
+    /// As a message of the conversation. Reasoning is not repeated to the model.
+    pub fn message(&self) -> Message {
+        Message {
+            role: "assistant".into(),
+            content: self.text.clone(),
+            tool_calls: self.calls.clone(),
+            ..Message::default()
+        }
+    }
+}
