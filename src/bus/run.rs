@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tokio::sync::mpsc::Receiver;
 
 use super::clients::Client;
 use super::error::Error;
@@ -16,6 +15,7 @@ use super::value::Dictionary;
 use super::{Bus, options};
 use crate::request::{Caller, Event, Failure, FinishReason, Usage};
 use crate::service;
+use crate::service::events::Events;
 
 /// How long an ended generation can still be asked how it ended.
 const LINGER: Duration = Duration::from_secs(10);
@@ -64,7 +64,7 @@ pub async fn whole(
     let mut reason = FinishReason::Stop;
     loop {
         let event = tokio::select! {
-            event = events.recv() => event.unwrap_or(Event::Failed(Failure::Broken)),
+            event = events.next() => event.unwrap_or(Event::Failed(Failure::Broken)),
             () = client.gone.cancelled() => {
                 return Err(Error::Cancelled("the caller left the bus".into()));
             }
@@ -117,7 +117,7 @@ pub async fn begin(
 struct Run {
     bus: Arc<Bus>,
     generation: Arc<Generation>,
-    events: Receiver<Event>,
+    events: Events,
     /// Of each choice.
     reasons: Vec<Option<FinishReason>>,
     usage: Usage,
@@ -168,7 +168,7 @@ impl Run {
                 biased;
                 () = self.generation.cancel.cancelled() => return self.cancelled().await,
                 () = self.sink.left() => return Err(Left),
-                event = self.events.recv() => event,
+                event = self.events.next() => event,
             };
             // A channel that closes early means that the engine's thread died.
             match event.unwrap_or(Event::Failed(Failure::Broken)) {

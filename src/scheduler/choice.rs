@@ -34,6 +34,8 @@ pub struct End {
     pub reason: FinishReason,
     /// The stop string that did it, where one did.
     pub stop: Option<String>,
+    /// The token says that the turn is over and nothing else.
+    pub is_markup: bool,
 }
 
 impl Choice {
@@ -103,6 +105,7 @@ impl Choice {
             end: is_last.then(|| End {
                 reason,
                 stop: stopped.map(|at| request.stop.strings[at].clone()),
+                is_markup: ends,
             }),
         })
     }

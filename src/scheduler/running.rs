@@ -256,6 +256,7 @@ impl<M: Model> Running<M> {
                     choice,
                     reason,
                     stop,
+                    tokens: Vec::new(),
                 });
             }
             self.end();
@@ -286,7 +287,8 @@ impl<M: Model> Running<M> {
         for (index, mut choice) in choices.into_iter().enumerate() {
             let said = choice.take(last, lent.next(), &self.request, house.tokenizer)?;
             let token = said.token;
-            let goes_on = self.tell(index, said, self.request.arrived, true, house.stats);
+            let since = self.request.arrived;
+            let goes_on = self.tell(index, said, &[], since, house.stats);
             if goes_on && let Some(state) = state() {
                 answers.push(Answer {
                     index,
@@ -317,7 +319,7 @@ impl<M: Model> Running<M> {
                 let said = answer.choice.take(last, lent.next(), request, tokenizer)?;
                 let token = said.token;
                 let since = std::mem::replace(&mut answer.last_token, Instant::now());
-                if !self.tell(answer.index, said, since, false, house.stats) {
+                if !self.tell(answer.index, said, &answer.said, since, house.stats) {
                     if let State::Own(sequence) = &answer.state {
                         self.keep_prefix(sequence, &answer.said, house);
                     }
@@ -331,22 +333,22 @@ impl<M: Model> Running<M> {
         Ok(())
     }
 
-    /// Tells the caller and counts; whether the answer goes on.
+    /// Tells the caller and counts; whether the answer goes on. `before`: what it said already.
     fn tell(
         &mut self,
         choice: usize,
         said: Said,
+        before: &[Token],
         since: Instant,
-        is_first: bool,
         stats: &Stats,
     ) -> bool {
         self.usage.completion_tokens += 1;
-        stats.token(self.standing.uid, since.elapsed(), is_first);
+        stats.token(self.standing.uid, since.elapsed(), before.is_empty());
         let Said {
+            token,
             parts,
             logprob,
             end,
-            ..
         } = said;
         if !parts.is_empty() || logprob.is_some() {
             self.outbox.push(Event::Delta {
@@ -355,13 +357,20 @@ impl<M: Model> Running<M> {
                 logprob,
             });
         }
-        let Some(End { reason, stop }) = end else {
+        let Some(End {
+            reason,
+            stop,
+            is_markup,
+        }) = end
+        else {
             return true;
         };
+        let last = (!is_markup).then_some(&token);
         self.outbox.push(Event::Finished {
             choice,
             reason,
             stop,
+            tokens: before.iter().chain(last).copied().collect(),
         });
         false
     }

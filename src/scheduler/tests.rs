@@ -69,6 +69,7 @@ fn a_request_runs_to_its_limit_and_counts_what_it_did() {
             choice,
             reason,
             stop,
+            tokens: tokens(&events),
         },
         Event::Done(usage),
     ];

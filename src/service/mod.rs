@@ -2,7 +2,9 @@
 //! request came by. What it lets through needs no second check. Writes no wire format and runs
 //! nothing itself.
 
+pub mod events;
 pub mod groups;
+mod prompt;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -11,11 +13,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 use crate::request::{
-    Caller, Event, Format, Prompt, Refusal, Request, Sampling, Stop, Token, ToolChoice,
+    Caller, Format, Prompt, Refusal, Request, Sampling, Stop, Thread, Token, ToolChoice,
 };
-use crate::scheduler::{self, Admitted, Scheduler, Stats, Style};
-use crate::text::{self, ChatTemplate, Constraint, Expect, Grammars, Tokenizer, constraint};
+use crate::scheduler::{self, Admitted, Scheduler, Stats};
+use crate::sessions::Sessions;
+use crate::text::{ChatTemplate, Constraint, Grammars, Tokenizer, constraint};
+use events::{Events, Memory, Open};
 
+pub use crate::sessions::{Answer, Ending, Found, Receipt, Turn, fresh_id, now};
 pub use crate::text::Specials;
 
 /// Events that may lie unread before a request is parked.
@@ -54,13 +59,13 @@ pub struct Service {
     /// `None` for a vocabulary that cannot end a constrained answer.
     grammars: Option<Grammars>,
     scheduler: Scheduler,
+    sessions: Arc<Sessions>,
 }
 
 /// A request on its way. Dropping it cancels.
-#[derive(Debug)]
 pub struct Generation {
     pub prompt: Vec<Token>,
-    pub events: mpsc::Receiver<Event>,
+    pub events: Events,
 }
 
 fn invalid<T>(param: &str, message: impl Into<String>) -> Result<T, Refusal> {
@@ -90,6 +95,7 @@ impl Service {
             template,
             grammars,
             scheduler,
+            sessions: Arc::default(),
         }
     }
 
@@ -149,8 +155,23 @@ impl Service {
         }
     }
 
+    /// The conversations that are kept.
+    pub fn sessions(&self) -> &Arc<Sessions> {
+        &self.sessions
+    }
+
     /// Admits a request or says why not. Takes time in proportion to the prompt's text.
     pub fn submit(&self, caller: Caller, raw: Request) -> Result<Generation, Refusal> {
+        self.submit_in(caller, raw, None)
+    }
+
+    /// As [`Service::submit`], for a chat that goes on from what was said before.
+    pub fn submit_in(
+        &self,
+        caller: Caller,
+        mut raw: Request,
+        thread: Option<Thread>,
+    ) -> Result<Generation, Refusal> {
         let arrived = Instant::now();
         self.permit(&caller)?;
         check_sampling(&raw.sampling, self.card.n_vocab)?;
@@ -161,7 +182,10 @@ impl Service {
         if let Some(n) = raw.logprobs.filter(|&n| n > MAX_LOGPROBS) {
             return invalid("logprobs", format!("got {n}, want 0 to {MAX_LOGPROBS}"));
         }
-        let (prompt, style) = self.tokens(&raw.prompt)?;
+        let turn = thread.map(|t| self.take_up(&caller, &mut raw, t));
+        let turn = turn.transpose()?.flatten();
+        let made = self.prompt(caller.uid, &raw.prompt)?;
+        let (prompt, style, key) = (made.tokens, made.style, made.key);
         let limit = self.card.context;
         let Some(room) = limit.checked_sub(prompt.len()) else {
             let tokens = prompt.len();
@@ -184,6 +208,13 @@ impl Service {
                 all
             }
         };
+        let memory = key.map(|key| Memory {
+            sessions: self.sessions.clone(),
+            uid: caller.uid,
+            key,
+            prompt: prompt.clone(),
+        });
+        let n = raw.n;
         let (events, receiver) = mpsc::channel(UNREAD_EVENTS);
         self.scheduler.push(Admitted {
             caller,
@@ -194,7 +225,7 @@ impl Service {
             sampling: raw.sampling,
             stop: raw.stop,
             max_tokens,
-            n: raw.n,
+            n,
             logprobs: raw.logprobs,
             scores_prompt: raw.echo && raw.logprobs.is_some(),
             constraints,
@@ -202,60 +233,32 @@ impl Service {
         })?;
         Ok(Generation {
             prompt,
-            events: receiver,
+            events: Events::new(receiver, n, memory, turn),
         })
     }
 
-    fn tokens(&self, prompt: &Prompt) -> Result<(Vec<Token>, Style), Refusal> {
-        match prompt {
-            Prompt::Tokens(tokens) => {
-                let n_vocab = self.card.n_vocab;
-                if let Some(token) = tokens.iter().find(|&&t| t as usize >= n_vocab) {
-                    let why = format!("got token {token}, want less than {n_vocab}");
-                    return invalid("prompt", why);
-                }
-                if tokens.is_empty() {
-                    invalid("prompt", "got no tokens, want at least one")
-                } else {
-                    Ok((tokens.clone(), Style::Raw))
-                }
-            }
-            Prompt::Text(text) => {
-                let tokens = self.tokenize(text, true, Specials::Plain);
-                match (tokens.is_empty(), self.tokenizer.bos()) {
-                    (false, _) => Ok((tokens, Style::Raw)),
-                    (true, Some(bos)) => Ok((vec![bos], Style::Raw)),
-                    (true, None) => invalid("prompt", "got an empty text, want at least one token"),
-                }
-            }
-            Prompt::Chat {
-                messages,
-                tools,
-                tool_choice,
-                ..
-            } => {
-                if messages.is_empty() {
-                    return invalid("messages", "got none, want at least one");
-                }
-                let tools = match tool_choice {
-                    ToolChoice::None => &[],
-                    _ => tools.as_slice(),
-                };
-                let rendered = self
-                    .template
-                    .render(&self.tokenizer, messages, tools, true)
-                    .or_else(|e| invalid("messages", e.to_string()))?;
-                let tokens = text::encode_chat(&self.tokenizer, &rendered);
-                if tokens.is_empty() {
-                    return invalid("messages", "the chat template made an empty prompt of them");
-                }
-                let expect = Expect {
-                    tool_calls: !tools.is_empty(),
-                    thinking: rendered.to_text().trim_end().ends_with("<think>"),
-                };
-                Ok((tokens, Style::Chat(expect)))
-            }
-        }
+    /// Puts what was said before into a chat's prompt. What is to be kept of it, if anything.
+    fn take_up(
+        &self,
+        caller: &Caller,
+        raw: &mut Request,
+        thread: Thread,
+    ) -> Result<Option<Open>, Refusal> {
+        let claim = self.sessions.claim(caller.uid, &thread.origin)?;
+        let Prompt::Chat { messages, .. } = &mut raw.prompt else {
+            return invalid("input", "only a chat goes on from what was said before");
+        };
+        let apart = thread.apart.min(messages.len());
+        let input = messages.split_off(apart);
+        messages.extend(claim.history());
+        messages.extend_from_slice(&input);
+        Ok(thread.keep.then(|| Open {
+            claim,
+            id: thread.id,
+            created: thread.created,
+            input,
+            face: thread.face,
+        }))
     }
 
     /// `add_special` puts the model's beginning-of-text token first, where it expects one.

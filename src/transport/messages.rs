@@ -6,13 +6,12 @@ use serde_json::{Value, json};
 use super::fields::{Fields, refuse, wrong};
 use super::openai::Asked;
 use super::render::{Frame, Render};
-use super::replies::fresh_id;
 use super::turn::{Block, Step, Turn};
 use crate::request::{
     Event, Failure, FinishReason, Format, Message, Prompt, Refusal, Request, Sampling, Stop,
     ToolCall, ToolChoice, Usage,
 };
-use crate::service::Service;
+use crate::service::{Receipt, Service, fresh_id};
 
 pub fn read(body: &Value) -> Result<Asked, Refusal> {
     let f = Fields::of(body, "")?;
@@ -74,6 +73,7 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
         stream: f.boolean("stream")?.unwrap_or(false),
         include_usage: true,
         token_ids: false,
+        thread: None,
     })
 }
 
@@ -225,6 +225,8 @@ pub struct Answer {
     reason: Option<FinishReason>,
     stopped_by: Option<String>,
     usage: Usage,
+    /// Told with the end.
+    done: Option<Usage>,
     begun: bool,
 }
 
@@ -240,6 +242,7 @@ impl Answer {
                 prompt_tokens,
                 ..Usage::default()
             },
+            done: None,
             begun: false,
         }
     }
@@ -340,24 +343,28 @@ impl Render for Answer {
                 let closed = self.turn.close();
                 frames.extend(closed.map(|s| self.frame(s)));
             }
-            Event::Done(usage) => {
-                self.usage = usage;
-                let (reason, sequence) = self.stop();
-                let delta = json!({"stop_reason": reason, "stop_sequence": sequence});
-                let last = json!({"delta": delta, "usage": self.usage()});
-                frames.push(event("message_delta", last));
-                frames.push(event("message_stop", json!({})));
-            }
+            Event::Done(usage) => self.done = Some(usage),
             Event::Failed(failure) => return Err(failure),
         }
         Ok(frames)
     }
 
-    fn last(&mut self, _: &Service) -> Vec<Frame> {
-        Vec::new()
+    fn last(&mut self, _: &Service, _: &[Receipt]) -> Vec<Frame> {
+        let Some(usage) = self.done.take() else {
+            return Vec::new();
+        };
+        self.usage = usage;
+        let (reason, sequence) = self.stop();
+        let delta = json!({"stop_reason": reason, "stop_sequence": sequence});
+        let last = json!({"delta": delta, "usage": self.usage()});
+        vec![
+            event("message_delta", last),
+            event("message_stop", json!({})),
+        ]
     }
 
-    fn whole(&mut self, service: &Service) -> Value {
+    fn whole(&mut self, service: &Service, _: &[Receipt]) -> Value {
+        self.usage = self.done.take().unwrap_or_default();
         let content = self.turn.blocks.iter().map(block_json).collect();
         self.message(service, content)
     }

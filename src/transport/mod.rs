@@ -5,6 +5,7 @@ pub mod door;
 mod error;
 pub mod fields;
 pub mod http;
+mod kept;
 pub mod limits;
 pub mod messages;
 mod metrics;

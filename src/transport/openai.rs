@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::fields::{Fields, kind, refuse, whole, wrong};
 use crate::request::{
-    Format, Message, Prompt, Refusal, Request, Sampling, Stop, Token, ToolCall, ToolChoice,
+    Format, Message, Prompt, Refusal, Request, Sampling, Stop, Thread, Token, ToolCall, ToolChoice,
 };
 
 /// Prompts in one body of `/v1/completions`.
@@ -22,6 +22,8 @@ pub struct Asked {
     pub include_usage: bool,
     /// Spell tokens `token_id:123` wherever a token is named.
     pub token_ids: bool,
+    /// The conversation that it goes on with, or is kept in.
+    pub thread: Option<Thread>,
 }
 
 pub fn completion(body: &Value) -> Result<Asked, Refusal> {
@@ -131,6 +133,7 @@ fn asked(f: &Fields, requests: Vec<Request>) -> Result<Asked, Refusal> {
         stream: f.boolean("stream")?.unwrap_or(false),
         include_usage: include_usage.flatten().unwrap_or(false),
         token_ids: f.boolean("return_tokens_as_token_ids")?.unwrap_or(false),
+        thread: None,
     })
 }
 

@@ -4,7 +4,7 @@ use axum::response::sse::Event as SseEvent;
 use serde_json::Value;
 
 use crate::request::{Event, Failure};
-use crate::service::Service;
+use crate::service::{Receipt, Service};
 
 /// One server-sent event.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,10 +44,10 @@ pub trait Render: Send {
         prompt: usize,
         event: Event,
     ) -> Result<Vec<Frame>, Failure>;
-    /// What ends a stream, once every request is done.
-    fn last(&mut self, service: &Service) -> Vec<Frame>;
-    /// Instead of frames, once every request is done.
-    fn whole(&mut self, service: &Service) -> Value;
+    /// What ends a stream, once every request is done and what is to be kept is kept.
+    fn last(&mut self, service: &Service, kept: &[Receipt]) -> Vec<Frame>;
+    /// Instead of frames, at the same moment.
+    fn whole(&mut self, service: &Service, kept: &[Receipt]) -> Value;
     /// A failure in mid-stream, from OpenAI's envelope of it. Nothing follows.
     fn failed(&mut self, error: Value) -> Frame;
 }

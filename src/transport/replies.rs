@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::openai::Asked;
 use super::render::{Frame, Render};
 use crate::request::{Event, Failure, FinishReason, Part, Token, TokenLogprob, Usage};
-use crate::service::Service;
+use crate::service::{Receipt, Service, fresh_id, now};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -370,14 +370,14 @@ impl Render for Replies {
         Ok(chunks.into_iter().map(Frame::plain).collect())
     }
 
-    fn last(&mut self, service: &Service) -> Vec<Frame> {
+    fn last(&mut self, service: &Service, _: &[Receipt]) -> Vec<Frame> {
         let usage = self.include_usage.then(|| self.usage_chunk(service));
         let mut frames: Vec<Frame> = usage.into_iter().map(Frame::plain).collect();
         frames.push(Frame::plain("[DONE]"));
         frames
     }
 
-    fn whole(&mut self, service: &Service) -> Value {
+    fn whole(&mut self, service: &Service, _: &[Receipt]) -> Value {
         self.body(service)
     }
 
@@ -481,16 +481,4 @@ fn usage_json(usage: Usage) -> Value {
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     })
-}
-
-pub fn now() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |d| d.as_secs())
-}
-
-/// Not secret, only different each time.
-pub fn fresh_id(kind: &str) -> String {
-    use std::hash::{BuildHasher, RandomState};
-    let half = || RandomState::new().hash_one(now());
-    format!("{kind}{:016x}{:016x}", half(), half())
 }

@@ -1,26 +1,28 @@
 //! OpenAI's `/v1/responses` over the same requests and events: reads its body, writes its answer
-//! and its stream. Keeps nothing between calls: what refers to kept answers is refused by name.
+//! and its stream, and an answer that was kept. Keeps nothing itself.
 
 use serde_json::{Value, json};
 
 use super::fields::{Fields, refuse, wrong};
 use super::openai::{self, Asked};
 use super::render::{Frame, Render};
-use super::replies::{fresh_id, now, score_json, spelling};
+use super::replies::{score_json, spelling};
 use super::turn::{Block, Step, Turn};
 use crate::request::{
-    Event, Failure, FinishReason, Format, Message, Part, Prompt, Refusal, Request, Sampling, Stop,
-    ToolCall, ToolChoice, Usage,
+    Event, Failure, FinishReason, Format, Message, Origin, Part, Prompt, Refusal, Request,
+    Sampling, Stop, Thread, ToolCall, ToolChoice, Usage,
 };
-use crate::service::Service;
+use crate::service::{self, Ending, Receipt, Service, fresh_id, now};
 
 pub fn read(body: &Value) -> Result<Asked, Refusal> {
     let f = Fields::of(body, "")?;
-    for kept in ["previous_response_id", "conversation", "prompt"] {
-        if f.get(kept).is_some() {
-            return refuse(kept, "nothing is kept here; send the whole input");
+    for elsewhere in ["conversation", "prompt"] {
+        if f.get(elsewhere).is_some() {
+            return refuse(elsewhere, "is not kept here; use previous_response_id");
         }
     }
+    let previous = f.string("previous_response_id")?;
+    let keep = f.boolean("store")?.unwrap_or(true);
     if f.boolean("background")? == Some(true) {
         return refuse(
             "background",
@@ -31,15 +33,23 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
         return refuse("truncation", "want \"disabled\": nothing is cut silently");
     }
     let mut messages = Vec::new();
+    // Of this answer alone: they are not inherited.
     if let Some(text) = f.string("instructions")? {
         messages.push(said("system", text.to_owned()));
     }
+    let apart = messages.len();
+    let mut input = Vec::new();
     match f.get("input") {
-        Some(Value::String(text)) => messages.push(said("user", text.clone())),
+        Some(Value::String(text)) => {
+            messages.push(said("user", text.clone()));
+            let part = json!({"type": "input_text", "text": text});
+            input.push(json!({"type": "message", "role": "user", "content": [part]}));
+        }
         Some(Value::Array(items)) => {
             for (i, item) in items.iter().enumerate() {
-                read_item(&format!("input[{i}]"), item, &mut messages)?;
+                read_item(&format!("input[{i}]"), item, apart, &mut messages)?;
             }
+            input.clone_from(items);
         }
         Some(other) => return wrong("input", other, "a string or an array of items"),
         None => return refuse("input", "is missing; want a string or an array of items"),
@@ -72,6 +82,38 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
         stream: f.boolean("stream")?.unwrap_or(false),
         include_usage: true,
         token_ids: false,
+        thread: Some(Thread {
+            id: fresh_id("resp_"),
+            created: now(),
+            origin: previous.map_or(Origin::New, |id| Origin::Answer(id.to_owned())),
+            keep,
+            apart,
+            face: json!({"echo": echo(body, keep), "input": input}),
+        }),
+    })
+}
+
+/// What the answer repeats of its body.
+fn echo(body: &Value, keep: bool) -> Value {
+    let given = |name: &str, or: Value| match body.get(name) {
+        Some(value) if !value.is_null() => value.clone(),
+        _ => or,
+    };
+    json!({
+        "instructions": given("instructions", Value::Null),
+        "max_output_tokens": given("max_output_tokens", Value::Null),
+        "metadata": given("metadata", json!({})),
+        "parallel_tool_calls": given("parallel_tool_calls", json!(true)),
+        "previous_response_id": given("previous_response_id", Value::Null),
+        "prompt_cache_key": given("prompt_cache_key", Value::Null),
+        "temperature": given("temperature", json!(1.0)),
+        "text": given("text", json!({"format": {"type": "text"}})),
+        "tool_choice": given("tool_choice", json!("auto")),
+        "tools": given("tools", json!([])),
+        "top_p": given("top_p", json!(1.0)),
+        "top_logprobs": given("top_logprobs", json!(0)),
+        "truncation": "disabled",
+        "store": keep,
     })
 }
 
@@ -103,7 +145,8 @@ fn texts(value: &Value, at: &str) -> Result<String, Refusal> {
     Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
 }
 
-fn read_item(at: &str, value: &Value, out: &mut Vec<Message>) -> Result<(), Refusal> {
+/// `apart`: so many of `out` are no part of the conversation.
+fn read_item(at: &str, value: &Value, apart: usize, out: &mut Vec<Message>) -> Result<(), Refusal> {
     let f = Fields::of(value, at)?;
     let need = |name: &str| match f.string(name)? {
         Some(text) => Ok(text.to_owned()),
@@ -126,7 +169,7 @@ fn read_item(at: &str, value: &Value, out: &mut Vec<Message>) -> Result<(), Refu
                 arguments: need("arguments")?,
             };
             // Calls made side by side, and the words before them, are one turn.
-            match out.last_mut().filter(|m| m.role == "assistant") {
+            match out[apart..].last_mut().filter(|m| m.role == "assistant") {
                 Some(turn) => turn.tool_calls.push(call),
                 None => out.push(Message {
                     tool_calls: vec![call],
@@ -233,26 +276,71 @@ pub struct Answer {
     sequence: usize,
 }
 
+/// One that was kept, as it was when it was given, without scores.
+pub fn stored(service: &Service, kept: &service::Turn) -> Value {
+    let mut answer = Answer::new(&kept.id, kept.created, &kept.face);
+    let said = &kept.answer;
+    let mut parts = Vec::new();
+    if !said.reasoning.is_empty() {
+        parts.push(Part::Reasoning(said.reasoning.clone()));
+    }
+    if !said.text.is_empty() {
+        parts.push(Part::Text(said.text.clone()));
+    }
+    for (index, call) in said.calls.iter().enumerate() {
+        let (id, name, text) = (call.id.clone(), call.name.clone(), call.arguments.clone());
+        parts.push(Part::Call { index, id, name });
+        parts.push(Part::Arguments { index, text });
+    }
+    for part in parts {
+        for step in answer.turn.push(part) {
+            answer.open(&step);
+        }
+    }
+    answer.usage = Some(kept.usage);
+    answer.reason = match kept.ending {
+        Ending::Whole(reason) => Some(reason),
+        Ending::Cut => None,
+    };
+    answer.response(service)
+}
+
+/// What a kept answer was asked, each with an id.
+pub fn stored_input(kept: &service::Turn) -> Vec<Value> {
+    let items = kept.face["input"].as_array().into_iter().flatten();
+    let named = items.enumerate().map(|(i, item)| {
+        let mut item = item.clone();
+        if let Value::Object(fields) = &mut item {
+            fields.entry("type").or_insert(json!("message"));
+            fields
+                .entry("id")
+                .or_insert(json!(item_id("in_", &kept.id, i)));
+        }
+        item
+    });
+    named.collect()
+}
+
+/// The same each time that the answer is told.
+fn item_id(kind: &str, answer: &str, index: usize) -> String {
+    let own = answer.trim_start_matches("resp_");
+    format!("{kind}{own}{index:04x}")
+}
+
 impl Answer {
-    pub fn new(body: &Value) -> Answer {
-        let given = |name: &str, or: Value| body.get(name).cloned().unwrap_or(or);
+    pub fn of(asked: &Asked) -> Answer {
+        match &asked.thread {
+            Some(thread) => Answer::new(&thread.id, thread.created, &thread.face),
+            None => Answer::new(&fresh_id("resp_"), now(), &Value::Null),
+        }
+    }
+
+    /// `face`: what [`read`] wanted back.
+    pub fn new(id: &str, created: u64, face: &Value) -> Answer {
         Answer {
-            id: fresh_id("resp_"),
-            created: now(),
-            echo: json!({
-                "instructions": given("instructions", Value::Null),
-                "max_output_tokens": given("max_output_tokens", Value::Null),
-                "metadata": given("metadata", json!({})),
-                "parallel_tool_calls": given("parallel_tool_calls", json!(true)),
-                "temperature": given("temperature", json!(1.0)),
-                "text": given("text", json!({"format": {"type": "text"}})),
-                "tool_choice": given("tool_choice", json!("auto")),
-                "tools": given("tools", json!([])),
-                "top_p": given("top_p", json!(1.0)),
-                "top_logprobs": given("top_logprobs", json!(0)),
-                "truncation": "disabled",
-                "store": false,
-            }),
+            id: id.to_owned(),
+            created,
+            echo: face["echo"].clone(),
             turn: Turn::default(),
             ids: Vec::new(),
             scores: Vec::new(),
@@ -264,11 +352,11 @@ impl Answer {
     }
 
     fn response(&self, service: &Service) -> Value {
-        let cut = self.reason == Some(FinishReason::Length);
-        let status = match self.usage {
-            None => "in_progress",
-            Some(_) if cut => "incomplete",
-            Some(_) => "completed",
+        let (status, why) = match (self.usage, self.reason) {
+            (None, _) => ("in_progress", None),
+            (Some(_), None) => ("incomplete", Some("interrupted")),
+            (Some(_), Some(FinishReason::Length)) => ("incomplete", Some("max_output_tokens")),
+            (Some(_), Some(_)) => ("completed", None),
         };
         let items = 0..self.turn.blocks.len();
         let mut response = json!({
@@ -277,10 +365,9 @@ impl Answer {
             "created_at": self.created,
             "status": status,
             "error": null,
-            "incomplete_details": cut.then(|| json!({"reason": "max_output_tokens"})),
+            "incomplete_details": why.map(|why| json!({"reason": why})),
             "model": service.card().id,
             "output": items.map(|i| self.item(i, status)).collect::<Vec<_>>(),
-            "previous_response_id": null,
             "usage": self.usage.map(usage),
         });
         if let (Value::Object(all), Value::Object(echo)) = (&mut response, &self.echo) {
@@ -313,16 +400,21 @@ impl Answer {
         Frame::named(name, &data)
     }
 
+    /// A place for what belongs to a new block.
+    fn open(&mut self, step: &Step) {
+        let Step::Opened(index) = *step else { return };
+        let kind = match &self.turn.blocks[index] {
+            Block::Text(_) => "msg_",
+            Block::Reasoning(_) => "rs_",
+            Block::Call { .. } => "fc_",
+        };
+        self.scores.push(Vec::new());
+        self.ids.push(item_id(kind, &self.id, index));
+    }
+
     fn step(&mut self, step: Step) -> Vec<Frame> {
         let (Step::Opened(index) | Step::Grew(index, _) | Step::Closed(index)) = step;
-        if let Step::Opened(_) = step {
-            self.scores.push(Vec::new());
-            self.ids.push(fresh_id(match &self.turn.blocks[index] {
-                Block::Text(_) => "msg_",
-                Block::Reasoning(_) => "rs_",
-                Block::Call { .. } => "fc_",
-            }));
-        }
+        self.open(&step);
         let id = self.ids[index].clone();
         let at = json!({"item_id": id, "output_index": index});
         let with = |mut more: Value| {
@@ -438,7 +530,7 @@ impl Render for Answer {
         Ok(frames)
     }
 
-    fn last(&mut self, service: &Service) -> Vec<Frame> {
+    fn last(&mut self, service: &Service, _: &[Receipt]) -> Vec<Frame> {
         let response = self.response(service);
         let name = match self.reason {
             Some(FinishReason::Length) => "response.incomplete",
@@ -447,7 +539,7 @@ impl Render for Answer {
         vec![self.event(name, json!({"response": response}))]
     }
 
-    fn whole(&mut self, service: &Service) -> Value {
+    fn whole(&mut self, service: &Service, _: &[Receipt]) -> Value {
         self.response(service)
     }
 

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -14,7 +15,6 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
-use tokio_stream::wrappers::ReceiverStream;
 
 use super::door::Door;
 use super::error::Error;
@@ -22,9 +22,10 @@ use super::fields::{Fields, refuse};
 use super::openai::{self, Asked};
 use super::render::{Frame, Render};
 use super::replies::{self, Replies};
-use super::{body, messages, responses};
+use super::{body, kept, messages, responses};
 use crate::request::{Caller, Event, Failure, Refusal, Token};
-use crate::service::{Generation, Service, Specials};
+use crate::service::events::Events;
+use crate::service::{Generation, Receipt, Service, Specials};
 
 pub fn router(door: Arc<Door>) -> Router {
     Router::new()
@@ -33,6 +34,8 @@ pub fn router(door: Arc<Door>) -> Router {
         .route("/v1/chat/completions", post(chat))
         .route("/v1/completions", post(completions))
         .route("/v1/responses", post(responses))
+        .route("/v1/responses/{id}", get(kept::show).delete(kept::delete))
+        .route("/v1/responses/{id}/input_items", get(kept::input_items))
         .route("/v1/messages", post(messages))
         .route("/tokenize", post(tokenize))
         .route("/detokenize", post(detokenize))
@@ -44,9 +47,9 @@ pub fn router(door: Arc<Door>) -> Router {
         .with_state(door)
 }
 
-type Answer = Result<Response, Error>;
+pub(super) type Answer = Result<Response, Error>;
 
-fn service<'a>(door: &'a Door, caller: &Caller) -> Result<&'a Service, Refusal> {
+pub(super) fn service<'a>(door: &'a Door, caller: &Caller) -> Result<&'a Service, Refusal> {
     let service = door.service.get().ok_or(Refusal::Loading)?;
     service.permit(caller)?;
     Ok(service)
@@ -58,9 +61,6 @@ async fn body(door: &Door, raw: Body) -> Result<body::Read, Error> {
 
 async fn no_route(uri: axum::http::Uri) -> Error {
     let why = match uri.path() {
-        path if path.starts_with("/v1/responses/") => {
-            format!("{path}: no answers are kept here; POST /v1/responses with the whole input")
-        }
         path if path.starts_with("/v1/messages/") => {
             format!("{path} is not served; POST /v1/messages, or count tokens by POST /tokenize")
         }
@@ -90,7 +90,7 @@ fn card(service: &Service) -> Value {
     })
 }
 
-type Shared = State<Arc<Door>>;
+pub(super) type Shared = State<Arc<Door>>;
 
 async fn models(State(door): Shared, Extension(caller): Extension<Caller>) -> Answer {
     let service = service(&door, &caller)?;
@@ -249,11 +249,11 @@ impl Kind {
         }
     }
 
-    fn render(self, value: &Value, asked: &Asked, prompts: Vec<Vec<Token>>) -> Box<dyn Render> {
+    fn render(self, asked: &Asked, prompts: Vec<Vec<Token>>) -> Box<dyn Render> {
         match self {
             Kind::Chat => Box::new(Replies::new(replies::Kind::Chat, asked, prompts)),
             Kind::Completion => Box::new(Replies::new(replies::Kind::Completion, asked, prompts)),
-            Kind::Responses => Box::new(responses::Answer::new(value)),
+            Kind::Responses => Box::new(responses::Answer::of(asked)),
             Kind::Messages => Box::new(messages::Answer::new(prompts.iter().map(Vec::len).sum())),
         }
     }
@@ -266,69 +266,93 @@ async fn generate(door: Arc<Door>, caller: Caller, raw: Body, kind: Kind) -> Ans
     let body = body?;
     let at = door.clone();
     let (stream, mut render, generations) = off_thread(move || {
-        let value = &body.value;
-        let asked = kind.read(value)?;
+        let asked = kind.read(&body.value)?;
         let service = service(&at, &caller)?;
         // One that is refused drops, and so cancels, those before it.
-        let submit = |r: &_| service.submit(caller.clone(), Clone::clone(r));
+        let thread = || asked.thread.clone();
+        let submit = |r: &_| service.submit_in(caller.clone(), Clone::clone(r), thread());
         let generations = asked.requests.iter().map(submit);
         let generations = generations.collect::<Result<Vec<Generation>, _>>()?;
         let prompts = generations.iter().map(|g| g.prompt.clone()).collect();
-        let render = kind.render(value, &asked, prompts);
+        let render = kind.render(&asked, prompts);
         Ok((asked.stream, render, generations))
     })
     .await?;
-    let mut events = merged(generations);
+    let mut answers = Answers::of(generations);
     if stream {
-        return Ok(stream_out(door, render, events));
+        return Ok(stream_out(door, render, answers));
     }
     let service = service_of(&door)?;
-    while let Some((prompt, event)) = events.next().await {
+    while let Some((prompt, event)) = answers.next().await {
         render.take(service, prompt, event)?;
     }
-    Ok(Json(render.whole(service)).into_response())
+    Ok(Json(render.whole(service, &answers.settle())).into_response())
 }
 
 fn service_of(door: &Door) -> Result<&Service, Refusal> {
     door.service.get().ok_or(Refusal::Loading)
 }
 
-type Events = std::pin::Pin<Box<dyn stream::Stream<Item = (usize, Event)> + Send>>;
-
-/// The events of all prompts, each with its prompt's number. A channel that closes before its
-/// request was done means that the engine's thread died.
-fn merged(generations: Vec<Generation>) -> Events {
-    let each = generations.into_iter().enumerate().map(|(i, generation)| {
-        let lost = stream::once(async { Event::Failed(Failure::Broken) });
-        let events = ReceiverStream::new(generation.events).chain(lost);
-        let events = events.scan(false, move |ended, event| {
-            let before = std::mem::replace(
-                ended,
-                *ended || matches!(event, Event::Done(_) | Event::Failed(_)),
-            );
-            std::future::ready((!before).then_some((i, event)))
-        });
-        Box::pin(events)
-    });
-    Box::pin(stream::select_all(each))
+/// The events of all prompts of one body.
+struct Answers {
+    each: Vec<Events>,
+    /// Who is asked first: none waits behind one that always has something to say.
+    first: usize,
 }
 
-fn stream_out(door: Arc<Door>, render: Box<dyn Render>, events: Events) -> Response {
+impl Answers {
+    fn of(generations: Vec<Generation>) -> Answers {
+        Answers {
+            each: generations.into_iter().map(|g| g.events).collect(),
+            first: 0,
+        }
+    }
+
+    /// The next event of any prompt, with the prompt's number; `None` after the last one of all.
+    async fn next(&mut self) -> Option<(usize, Event)> {
+        std::future::poll_fn(|cx| {
+            let n = self.each.len();
+            let mut waits = false;
+            for at in (0..n).map(|i| (self.first + i) % n) {
+                match self.each[at].poll_next(cx) {
+                    Poll::Ready(Some(event)) => {
+                        self.first = at + 1;
+                        return Poll::Ready(Some((at, event)));
+                    }
+                    Poll::Ready(None) => {}
+                    Poll::Pending => waits = true,
+                }
+            }
+            if waits {
+                Poll::Pending
+            } else {
+                Poll::Ready(None)
+            }
+        })
+        .await
+    }
+
+    fn settle(&mut self) -> Vec<Receipt> {
+        self.each.iter_mut().map(Events::settle).collect()
+    }
+}
+
+fn stream_out(door: Arc<Door>, render: Box<dyn Render>, answers: Answers) -> Response {
     let ping = KeepAlive::new().interval(door.limits.ping).text("ping");
-    let frames = stream::unfold(Some((render, events)), move |state| {
+    let frames = stream::unfold(Some((render, answers)), move |state| {
         let door = door.clone();
         async move {
-            let (mut render, mut events) = state?;
+            let (mut render, mut answers) = state?;
             let service = door.service.get()?;
-            match events.next().await {
+            match answers.next().await {
                 Some((prompt, event)) => match render.take(service, prompt, event) {
-                    Ok(frames) => Some((frames, Some((render, events)))),
+                    Ok(frames) => Some((frames, Some((render, answers)))),
                     Err(failure) => {
                         let error = Error::from(failure).to_json();
                         Some((vec![render.failed(error)], None))
                     }
                 },
-                None => Some((render.last(service), None)),
+                None => Some((render.last(service, &answers.settle()), None)),
             }
         }
     });

@@ -145,7 +145,7 @@ fn run(service: &Service, uid: u32, request: Request) {
         return;
     };
     let mut texts = vec![String::new(); n];
-    while let Some(event) = generation.events.blocking_recv() {
+    while let Some(event) = generation.events.blocking_next() {
         match event {
             Event::Delta { choice, parts, .. } => {
                 for part in parts {

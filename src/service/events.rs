@@ -1,0 +1,174 @@
+//! An answer on its way, heard out: the one reader of a request's events. Puts the answer together,
+//! remembers which tokens it was, and keeps the turn where it is to be kept: before the end is told,
+//! or when the caller leaves or the daemon stops in the middle. Writes no wire format.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::sync::mpsc::Receiver;
+
+use crate::request::{Event, Failure, FinishReason, Message, Token, Usage};
+use crate::sessions::{Answer, Claim, Ending, Key, Receipt, Sessions, Turn};
+
+/// Dropping it cancels the answer.
+pub struct Events {
+    inner: Receiver<Event>,
+    answers: Vec<Answer>,
+    /// Of the first answer.
+    reason: Option<FinishReason>,
+    tokens: Vec<Token>,
+    end: Option<Result<Usage, Failure>>,
+    memory: Option<Memory>,
+    turn: Option<Open>,
+}
+
+/// How a conversation is known again when it comes back as text.
+pub(super) struct Memory {
+    pub sessions: Arc<Sessions>,
+    pub uid: u32,
+    /// Of the prompt's messages.
+    pub key: Key,
+    pub prompt: Vec<Token>,
+}
+
+/// A turn that is to be kept.
+pub(super) struct Open {
+    pub claim: Claim,
+    pub id: String,
+    pub created: u64,
+    pub input: Vec<Message>,
+    pub face: serde_json::Value,
+}
+
+impl Events {
+    pub(super) fn new(
+        inner: Receiver<Event>,
+        n: usize,
+        memory: Option<Memory>,
+        turn: Option<Open>,
+    ) -> Events {
+        Events {
+            inner,
+            answers: vec![Answer::default(); n],
+            reason: None,
+            tokens: Vec::new(),
+            end: None,
+            memory,
+            turn,
+        }
+    }
+
+    /// The next event; `None` after the last one.
+    pub async fn next(&mut self) -> Option<Event> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// As [`Events::next`], on a thread that may wait.
+    pub fn blocking_next(&mut self) -> Option<Event> {
+        if self.end.is_some() {
+            return None;
+        }
+        let event = self.inner.blocking_recv();
+        Some(self.hear(event))
+    }
+
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        if self.end.is_some() {
+            return Poll::Ready(None);
+        }
+        let event = ready!(self.inner.poll_recv(cx));
+        Poll::Ready(Some(self.hear(event)))
+    }
+
+    /// Stops the engine's work; what is on its way still comes.
+    pub fn close(&mut self) {
+        self.inner.close();
+    }
+
+    /// The answer of that number as far as it came.
+    pub fn answer(&self, choice: usize) -> Option<&Answer> {
+        self.answers.get(choice)
+    }
+
+    /// Keeps the turn, if it is to be kept. Whoever tells the end needs the receipt.
+    fn hear(&mut self, event: Option<Event>) -> Event {
+        // A channel that closes early means that the engine's thread died.
+        let event = event.unwrap_or(Event::Failed(Failure::Broken));
+        match &event {
+            Event::Prompt(_) => {}
+            Event::Delta { choice, parts, .. } => {
+                if let Some(answer) = self.answers.get_mut(*choice) {
+                    parts.iter().for_each(|part| answer.add(part));
+                }
+            }
+            Event::Finished {
+                choice,
+                reason,
+                stop,
+                tokens,
+            } => self.finished(*choice, *reason, stop.is_some(), tokens),
+            Event::Done(usage) => self.end = Some(Ok(*usage)),
+            Event::Failed(failure) => self.end = Some(Err(failure.clone())),
+        }
+        event
+    }
+
+    fn finished(&mut self, choice: usize, reason: FinishReason, stopped: bool, said: &[Token]) {
+        let (Some(memory), Some(answer)) = (&self.memory, self.answers.get(choice)) else {
+            if choice == 0 {
+                self.reason = Some(reason);
+            }
+            return;
+        };
+        // Tokens that hide what a stop string took away, or half a call, are not what was told.
+        let cut_in_markup =
+            reason == FinishReason::Length && (!answer.calls.is_empty() || answer.text.is_empty());
+        let tokens = if stopped || cut_in_markup {
+            Vec::new()
+        } else {
+            [&memory.prompt, said].concat()
+        };
+        if !tokens.is_empty() {
+            let replays = &memory.sessions.replays;
+            let key = replays.then(memory.key, &answer.message());
+            replays.keep(memory.uid, key, tokens.clone());
+        }
+        if choice == 0 {
+            self.reason = Some(reason);
+            self.tokens = tokens;
+        }
+    }
+
+    /// Keeps the turn, if it is to be kept. Whoever tells the end needs the receipt.
+    pub fn settle(&mut self) -> Receipt {
+        let usage = match &self.end {
+            Some(Ok(usage)) => *usage,
+            _ => Usage::default(),
+        };
+        let turn = self.turn.take().map(|open| {
+            let turn = Turn {
+                id: open.id,
+                created: open.created,
+                input: open.input,
+                answer: self.answers.first().cloned().unwrap_or_default(),
+                ending: self.reason.map_or(Ending::Cut, Ending::Whole),
+                usage,
+                tokens: std::mem::take(&mut self.tokens),
+                face: open.face,
+            };
+            (open.claim, turn)
+        });
+        Sessions::settle(turn)
+    }
+}
+
+impl Drop for Events {
+    /// What was said to a caller who has left, or until the daemon was stopped, was said.
+    fn drop(&mut self) {
+        let failed = matches!(&self.end, Some(Err(Failure::Engine(_) | Failure::Broken)));
+        let said = self.answers.first().is_some_and(|a| !a.is_empty());
+        if said && !failed && self.turn.is_some() {
+            self.settle();
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! From a request's prompt to tokens. A conversation that was answered here goes on with the very
+//! tokens that it had, however its caller spells it now.
+
+use super::{Service, invalid};
+use crate::request::{Message, Prompt, Refusal, Token, ToolChoice};
+use crate::scheduler::Style;
+use crate::sessions::Key;
+use crate::text::{self, Expect, Specials};
+
+pub(super) struct Made {
+    pub tokens: Vec<Token>,
+    pub style: Style,
+    /// Of a chat's messages.
+    pub key: Option<Key>,
+}
+
+fn raw(tokens: Vec<Token>) -> Made {
+    Made {
+        tokens,
+        style: Style::Raw,
+        key: None,
+    }
+}
+
+impl Service {
+    pub(super) fn prompt(&self, uid: u32, prompt: &Prompt) -> Result<Made, Refusal> {
+        match prompt {
+            Prompt::Tokens(tokens) => {
+                let n_vocab = self.card.n_vocab;
+                if let Some(token) = tokens.iter().find(|&&t| t as usize >= n_vocab) {
+                    let why = format!("got token {token}, want less than {n_vocab}");
+                    return invalid("prompt", why);
+                }
+                if tokens.is_empty() {
+                    invalid("prompt", "got no tokens, want at least one")
+                } else {
+                    Ok(raw(tokens.clone()))
+                }
+            }
+            Prompt::Text(text) => {
+                let tokens = self.tokenize(text, true, Specials::Plain);
+                match (tokens.is_empty(), self.tokenizer.bos()) {
+                    (false, _) => Ok(raw(tokens)),
+                    (true, Some(bos)) => Ok(raw(vec![bos])),
+                    (true, None) => invalid("prompt", "got an empty text, want at least one token"),
+                }
+            }
+            Prompt::Chat {
+                messages,
+                tools,
+                tool_choice,
+                ..
+            } => {
+                let tools = match tool_choice {
+                    ToolChoice::None => &[],
+                    _ => tools.as_slice(),
+                };
+                self.chat(uid, messages, tools)
+            }
+        }
+    }
+
+    fn chat(
+        &self,
+        uid: u32,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+    ) -> Result<Made, Refusal> {
+        if messages.is_empty() {
+            return invalid("messages", "got none, want at least one");
+        }
+        let rendered = self.template.render(&self.tokenizer, messages, tools, true);
+        let rendered = rendered.or_else(|e| invalid("messages", e.to_string()))?;
+        let tokens = text::encode_chat(&self.tokenizer, &rendered);
+        if tokens.is_empty() {
+            return invalid("messages", "the chat template made an empty prompt of them");
+        }
+        let keys = self.sessions.replays.keys(tools, messages);
+        let expect = Expect {
+            tool_calls: !tools.is_empty(),
+            thinking: rendered.to_text().trim_end().ends_with("<think>"),
+        };
+        Ok(Made {
+            tokens: self.as_it_was(uid, messages, tools, &keys, tokens),
+            style: Style::Chat(expect),
+            key: keys.last().copied(),
+        })
+    }
+
+    /// `tokens` of the messages, with what they had been up to the last answer that is remembered.
+    fn as_it_was(
+        &self,
+        uid: u32,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        keys: &[Key],
+        tokens: Vec<Token>,
+    ) -> Vec<Token> {
+        let answers = (0..messages.len()).rev();
+        let answers = answers.filter(|&i| messages[i].role == "assistant");
+        for i in answers {
+            let Some(was) = self.sessions.replays.find(uid, keys[i + 1]) else {
+                continue;
+            };
+            // Where the answer's own markup ends it.
+            let upto = &messages[..=i];
+            let Ok(before) = self.template.render(&self.tokenizer, upto, tools, false) else {
+                continue;
+            };
+            let before = text::encode_chat(&self.tokenizer, &before);
+            let Some(end) = before.iter().rposition(|&t| self.tokenizer.is_end(t)) else {
+                continue;
+            };
+            let after = self.tokenizer.decode(&before[end + 1..]);
+            if after.trim_ascii().is_empty() && tokens.starts_with(&before) {
+                return [&was, &tokens[end..]].concat();
+            }
+        }
+        tokens
+    }
+}
