@@ -19,6 +19,7 @@ use crate::service::{self, Card, Service};
 use crate::text::{ChatTemplate, Tokenizer, fixture};
 
 mod choices;
+mod kept;
 mod limits;
 mod translations;
 

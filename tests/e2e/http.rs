@@ -16,13 +16,15 @@ fn a_second_turn_reads_only_what_is_new_and_says_what_a_cold_daemon_says() {
     let said = |answer: &Value| answer["choices"][0]["message"]["content"].clone();
     let cached =
         |answer: &Value| answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64();
-    let first = json!([{"role": "user", "content": "tell me of the sea"}]);
-    let warm = start("");
+    let first = json!([{"role": "user", "content": "My name is Clara."}]);
+    // A model that draws the tokens that its text is read as: a cold daemon knows no others.
+    let fresh = || start_with(&demo("model"), "f16", "");
+    let warm = fresh();
     let answer = ask(&warm, &first);
     let next = json!([first[0], {"role": "assistant", "content": said(&answer)},
-        {"role": "user", "content": "and of the land"}]);
+        {"role": "user", "content": "What is my name?"}]);
     let warm_answer = ask(&warm, &next);
-    let cold_answer = ask(&start(""), &next);
+    let cold_answer = ask(&fresh(), &next);
     assert!(cached(&warm_answer) > Some(5), "{warm_answer}");
     assert_eq!(cached(&cold_answer), Some(0));
     assert_eq!(said(&warm_answer), said(&cold_answer));

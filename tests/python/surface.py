@@ -133,6 +133,27 @@ result = {"type": "function_call_output", "call_id": called.call_id, "output": t
 second = client.responses.create(model=model, temperature=0, input=[*talk[:1], called.model_dump(exclude_none=True), result], tools=[tool])
 assert "17" in second.output_text, second
 
+# Kept: gone on with from its id, again from an old one, shown, listed, forgotten.
+named = client.responses.create(model=model, temperature=0, max_output_tokens=48, input="My name is Tessa.")
+other = client.responses.create(model=model, temperature=0, max_output_tokens=48, input="What is 3 + 4?", previous_response_id=named.id)
+asked = client.responses.create(model=model, temperature=0, max_output_tokens=48, input="What is my name?", previous_response_id=other.id)
+assert "Tessa" in asked.output_text, asked
+assert asked.usage.input_tokens_details.cached_tokens >= other.usage.input_tokens + other.usage.output_tokens - 1, asked.usage
+fork = client.responses.create(model=model, temperature=0, max_output_tokens=48, input="What is my name?", previous_response_id=named.id)
+assert "Tessa" in fork.output_text and fork.usage.input_tokens < asked.usage.input_tokens, fork
+shown = client.responses.retrieve(asked.id)
+assert shown.output_text == asked.output_text and shown.previous_response_id == other.id, shown
+items = client.responses.input_items.list(asked.id)
+assert [item.content[0].text for item in items] == ["What is my name?"], items
+client.responses.delete(other.id)
+again = client.responses.create(model=model, temperature=0, max_output_tokens=48, input="What is my name?", previous_response_id=asked.id)
+assert "Tessa" in again.output_text, again
+try:
+    client.responses.create(model=model, input="Go on", previous_response_id=other.id)
+    raise AssertionError("a deleted answer was gone on with")
+except openai.NotFoundError as error:
+    assert error.code == "previous_response_not_found", error
+
 # What is not served says so.
 for refused in (
     lambda: client.embeddings.create(model=model, input="Hello"),

@@ -190,11 +190,8 @@ fn what_a_translation_cannot_do_is_refused_by_name() {
             json!({"input": [{"type": "item_reference"}]}),
             "input[0].type",
         ),
-        (
-            RESPONSES,
-            json!({"previous_response_id": "resp_1"}),
-            "previous_response_id",
-        ),
+        (RESPONSES, json!({"conversation": "c"}), "conversation"),
+        (RESPONSES, json!({"store": "yes"}), "store"),
         (RESPONSES, json!({"background": true}), "background"),
         (RESPONSES, json!({"truncation": "auto"}), "truncation"),
         (
@@ -254,7 +251,7 @@ fn what_a_translation_cannot_do_is_refused_by_name() {
         assert_eq!(answer.get("type").is_some(), path == MESSAGES, "{answer}");
     }
     for (path, pointer) in [
-        ("/v1/responses/resp_1", "POST /v1/responses"),
+        ("/v1/responses/resp_1", "no answer \"resp_1\""),
         ("/v1/messages/count_tokens", "POST /tokenize"),
     ] {
         let (status, answer) = server.get(path);
