@@ -6,6 +6,7 @@
 mod config;
 
 use crate::error::Error;
+use crate::schema::{Ffn, Role};
 use ggml_kernels::map::{GuardedMap, map_file};
 use ggml_kernels::quant::TensorType;
 use safetensors::{Dtype, SafeTensors};
@@ -23,6 +24,8 @@ pub(crate) use config::token_ids;
 pub struct Checkpoint {
     pub dir: PathBuf,
     pub config: Config,
+    /// Layers of which it holds tensors, and which are none of the model's own.
+    pub beyond: BTreeSet<usize>,
     shards: Vec<Shard>,
     tensors: HashMap<String, Located>,
 }
@@ -77,13 +80,15 @@ impl Checkpoint {
         let mut checkpoint = Self {
             dir: dir.to_owned(),
             config,
+            beyond: BTreeSet::new(),
             shards: Vec::new(),
             tensors: HashMap::new(),
         };
         for name in names {
             checkpoint.add_shard(name, weight_map.is_some())?;
         }
-        for (tensor, shard) in weight_map.iter().flatten() {
+        let own = |(tensor, _): &(&String, &String)| checkpoint.config.beyond(tensor).is_none();
+        for (tensor, shard) in weight_map.iter().flatten().filter(own) {
             match checkpoint.tensors.get(tensor) {
                 Some(at) if checkpoint.shards[at.shard].map.path().ends_with(shard) => {}
                 _ => {
@@ -93,7 +98,23 @@ impl Checkpoint {
                 }
             }
         }
+        checkpoint.settle_shared_width();
         Ok(checkpoint)
+    }
+
+    /// Where there are several shared experts, implementations disagree whether their stated width is
+    /// one's or all of theirs: the tensors say which.
+    fn settle_shared_width(&mut self) {
+        let h = &self.config.hparams;
+        let Some(sparse) = h.layers.iter().position(|l| l.ffn == Ffn::Sparse) else {
+            return;
+        };
+        let name = h.kin.hub_name(Role::GateShexp);
+        let tensor = self.tensor(&format!("model.layers.{sparse}.{name}"));
+        let all = h.moe.shared.saturating_mul(h.moe.shared_ff);
+        if tensor.is_some_and(|t| t.shape.first() == Some(&all)) {
+            self.config.hparams.moe.shared_ff = all;
+        }
     }
 
     fn add_shard(&mut self, name: &str, indexed: bool) -> Result<(), Error> {
@@ -120,7 +141,8 @@ impl Checkpoint {
         refuse_repeated_names(&path, &map[8..8 + header])?;
         let shard = self.shards.len();
         for (tensor, info) in about.tensors() {
-            if !self.config.uses(&tensor) {
+            if let Some(layer) = self.config.beyond(&tensor) {
+                self.beyond.insert(layer);
                 continue;
             }
             let ty = match info.dtype {

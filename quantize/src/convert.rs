@@ -14,6 +14,7 @@ use crate::source::{self, Source};
 use crate::tokenizer;
 use ggml_kernels::gguf::{GgufFile, Layout, Metadata, PlannedTensor};
 use ggml_kernels::quant::TensorType;
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -89,6 +90,11 @@ pub struct Conversion<'a> {
     layout: Layout,
 }
 
+/// What is said of a layer behind the model's own.
+fn left_out(layer: usize) -> String {
+    format!("layer {layer} is left out: it guesses several tokens ahead (MTP), which is not run")
+}
+
 /// Told what happens. All calls come from one thread.
 pub trait Observer {
     /// A tensor begins.
@@ -130,6 +136,7 @@ impl<'a> Conversion<'a> {
                 }
                 metadata.set("general.type", "model");
                 notes = tokenizer::convert(checkpoint, &mut metadata)?;
+                notes.extend(checkpoint.beyond.iter().map(|&layer| left_out(layer)));
                 (h, sources)
             }
             Input::Gguf { path, file } => {
@@ -138,12 +145,25 @@ impl<'a> Conversion<'a> {
                     source,
                 })?;
                 metadata = file.metadata().clone();
-                let known = |name: &str| specs.iter().any(|spec| spec.name == name);
-                for tensor in file.tensors().iter().filter(|t| !known(&t.name)) {
-                    notes.push(format!(
-                        "{} is no tensor of this model and is left out",
-                        tensor.name
-                    ));
+                let known: HashSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+                let mut beyond = BTreeSet::new();
+                for tensor in file.tensors() {
+                    let name = tensor.name.as_str();
+                    match schema::layer_of(name) {
+                        _ if known.contains(name) => {}
+                        Some(layer) if layer >= h.layers.len() => {
+                            beyond.insert(layer);
+                        }
+                        _ => {
+                            notes.push(format!("{name} is no tensor of this model and is left out"))
+                        }
+                    }
+                }
+                notes.extend(beyond.into_iter().map(left_out));
+                let ahead = format!("{}.nextn_predict_layers", h.kin.architecture());
+                if metadata.map.remove(&ahead).is_some() {
+                    // What has an entry for each block has fewer now.
+                    h.write(&mut metadata);
                 }
                 let source = |spec: TensorSpec| {
                     let tensor = file.tensor(&spec.name)?;

@@ -202,7 +202,7 @@ fn by_default(h: &Hparams, spec: &TensorSpec, to: FileType) -> TensorType {
     match spec.role {
         Role::Router => TensorType::F32,
         // Few even in small models, and the most sensitive of all by far.
-        Role::KdaBeta => TensorType::Q8_0,
+        Role::KdaBeta | Role::MlaGate => TensorType::Q8_0,
         role if steers(role) && steering_is_small(h) => TensorType::Q8_0,
         // MXFP4 is a type for experts; everything else in such files is Q8_0.
         _ if to == FileType::Mxfp4 && !spec.role.is_stacked_experts() => TensorType::Q8_0,
@@ -210,6 +210,8 @@ fn by_default(h: &Hparams, spec: &TensorSpec, to: FileType) -> TensorType {
         Role::Output => more(more(base)),
         Role::TokenEmbd if medium => more(base),
         Role::KdaV | Role::KdaOutput if medium => more(base),
+        // Whole gates are as large as the projections beside them; the decay's steers the state.
+        Role::KdaF if medium => more(base),
         // Every token passes through it.
         Role::FfnDown if medium => more(base),
         Role::DownExps if to == FileType::Q3KM => more(base),
@@ -225,7 +227,7 @@ fn steers(role: Role) -> bool {
         Role::KdaFA | Role::KdaFB | Role::KdaGA | Role::KdaGB | Role::KdaBeta
     ) || matches!(
         role,
-        Role::MlaKvA | Role::MlaKB | Role::MlaVB | Role::MlaKvB
+        Role::MlaQA | Role::MlaGate | Role::MlaKvA | Role::MlaKB | Role::MlaVB | Role::MlaKvB
     )
 }
 

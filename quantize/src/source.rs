@@ -1,10 +1,10 @@
 //! Where a target tensor's rows come from: one hub tensor, one per expert, a part of an undivided
-//! `kv_b_proj`, or a tensor of another GGUF. Knows hub names and transpositions; refuses shapes
-//! that the schema does not want.
+//! `kv_b_proj`, or a tensor of another GGUF. Knows the transpositions; refuses shapes that the schema
+//! does not want.
 
 use crate::checkpoint::{Checkpoint, HubTensor};
 use crate::error::Error;
-use crate::schema::{Hparams, Role, TensorSpec};
+use crate::schema::{GateLaw, Hparams, Role, TensorSpec};
 use ggml_kernels::gguf::{GgufFile, TensorInfo};
 use ggml_kernels::quant::{QuantError, TensorType, dequantize};
 
@@ -18,8 +18,8 @@ pub struct Source<'a> {
 enum Rows<'a> {
     /// The same values in the same order.
     Direct(&'a [u8]),
-    /// -exp of the same values.
-    NegExp(&'a [u8]),
+    /// `sign` times exp of the same values.
+    Exp { data: &'a [u8], sign: f32 },
     /// One matrix per expert, each of this many rows.
     Stacked { experts: Vec<&'a [u8]>, rows: usize },
     /// `[heads, nope + v, rank]`, of which the key part is wanted transposed: a row is one head's
@@ -43,36 +43,25 @@ impl<'a> Source<'a> {
     /// Finds the rows of `spec` in a checkpoint. `None`: the tensor is left out (tied output).
     pub fn in_checkpoint(from: &'a Checkpoint, spec: &TensorSpec) -> Result<Option<Self>, Error> {
         let h = &from.config.hparams;
-        if spec.role == Role::Output && from.config.tied && from.tensor(LM_HEAD).is_none() {
+        let named = h.kin.hub_name(spec.role);
+        if spec.role == Role::Output && from.config.tied && from.tensor(named).is_none() {
             return Ok(None);
         }
         let find = |name: &str, shape: &[usize]| find(from, name, shape);
         // Slowest first.
         let shape: Vec<usize> = spec.shape.iter().rev().map(|&n| n as usize).collect();
         let (mla, moe) = (&h.mla, &h.moe);
-        let direct = |name: String| {
-            let tensor = find(&name, &shape)?;
-            Ok(Some(Self {
-                ty: tensor.ty,
-                rows: Rows::Direct(tensor.data),
-            }))
+        let name = match spec.layer {
+            Some(layer) => format!("model.layers.{layer}.{named}"),
+            None => named.to_owned(),
         };
-        let Some(layer) = spec.layer else {
-            return direct(global(spec.role).to_owned());
-        };
-        let at = |rest: &str| format!("model.layers.{layer}.{rest}");
-        let stacked = |w: &str| {
-            let one = |e| {
-                find(
-                    &at(&format!("block_sparse_moe.experts.{e}.{w}.weight")),
-                    &shape[1..],
-                )
-            };
+        let stacked = || {
+            let one = |e: usize| find(&name.replace("{}", &e.to_string()), &shape[1..]);
             let experts = (0..moe.experts).map(one).collect::<Result<Vec<_>, _>>()?;
             // Mixed precision within one tensor would need a type per expert.
             let ty = experts[0].ty;
             if let Some(other) = experts.iter().find(|t| t.ty != ty) {
-                let what = format!("layer {layer}: experts of both {ty} and {}", other.ty);
+                let what = format!("{name}: experts of both {ty} and {}", other.ty);
                 return Err(Error::input(other.shard, what));
             }
             Ok(Some(Self {
@@ -84,20 +73,23 @@ impl<'a> Source<'a> {
             }))
         };
         match spec.role {
-            Role::GateExps => stacked("w1"),
-            Role::DownExps => stacked("w2"),
-            Role::UpExps => stacked("w3"),
+            role if role.is_stacked_experts() => stacked(),
             Role::KdaA => {
-                let tensor = find(&at("self_attn.A_log"), &shape)?;
+                let tensor = find(&name, &shape)?;
+                let sign = match h.kda.gate {
+                    GateLaw::Softplus => -1.0,
+                    GateLaw::Bounded { .. } => 1.0,
+                };
+                let data = tensor.data;
                 Ok(Some(Self {
                     ty: tensor.ty,
-                    rows: Rows::NegExp(tensor.data),
+                    rows: Rows::Exp { data, sign },
                 }))
             }
             Role::MlaKB | Role::MlaVB => {
                 let (nope, v, rank) = (mla.qk_nope, mla.v, mla.kv_lora_rank);
                 let wanted = [mla.heads * (nope + v), rank];
-                let tensor = find(&at("self_attn.kv_b_proj.weight"), &wanted)?;
+                let tensor = find(&name, &wanted)?;
                 let data = tensor.data;
                 let rows = match spec.role {
                     Role::MlaKB => Rows::KeyPart {
@@ -118,7 +110,13 @@ impl<'a> Source<'a> {
                     rows,
                 }))
             }
-            role => direct(at(in_layer(role))),
+            _ => {
+                let tensor = find(&name, &shape)?;
+                Ok(Some(Self {
+                    ty: tensor.ty,
+                    rows: Rows::Direct(tensor.data),
+                }))
+            }
         }
     }
 
@@ -143,9 +141,9 @@ impl<'a> Source<'a> {
     pub fn read(&self, first: usize, row: usize, out: &mut [f32]) -> Result<(), QuantError> {
         match &self.rows {
             Rows::Direct(data) => self.plain(data, first, row, out),
-            Rows::NegExp(data) => {
+            Rows::Exp { data, sign } => {
                 self.plain(data, first, row, out)?;
-                out.iter_mut().for_each(|x| *x = -x.exp());
+                out.iter_mut().for_each(|x| *x = sign * x.exp());
                 Ok(())
             }
             Rows::Stacked { experts, rows } => {
@@ -213,8 +211,6 @@ impl<'a> Source<'a> {
     }
 }
 
-const LM_HEAD: &str = "lm_head.weight";
-
 fn find<'a>(from: &'a Checkpoint, name: &str, wanted: &[usize]) -> Result<HubTensor<'a>, Error> {
     let Some(tensor) = from.tensor(name) else {
         return Err(Error::input(
@@ -238,50 +234,6 @@ fn find<'a>(from: &'a Checkpoint, name: &str, wanted: &[usize]) -> Result<HubTen
         return Err(Error::input(tensor.shard, what));
     }
     Ok(tensor)
-}
-
-fn global(role: Role) -> &'static str {
-    match role {
-        Role::TokenEmbd => "model.embed_tokens.weight",
-        Role::OutputNorm => "model.norm.weight",
-        _ => LM_HEAD,
-    }
-}
-
-/// The hub's names, after `model.layers.N.`, of tensors that are taken as they are.
-fn in_layer(role: Role) -> &'static str {
-    match role {
-        Role::AttnNorm => "input_layernorm.weight",
-        Role::FfnNorm => "post_attention_layernorm.weight",
-        Role::KdaQ | Role::MlaQ => "self_attn.q_proj.weight",
-        Role::KdaK => "self_attn.k_proj.weight",
-        Role::KdaV => "self_attn.v_proj.weight",
-        Role::KdaConvQ => "self_attn.q_conv1d.weight",
-        Role::KdaConvK => "self_attn.k_conv1d.weight",
-        Role::KdaConvV => "self_attn.v_conv1d.weight",
-        Role::KdaFA => "self_attn.f_a_proj.weight",
-        Role::KdaFB => "self_attn.f_b_proj.weight",
-        Role::KdaGA => "self_attn.g_a_proj.weight",
-        Role::KdaGB => "self_attn.g_b_proj.weight",
-        Role::KdaBeta => "self_attn.b_proj.weight",
-        Role::KdaDtBias => "self_attn.dt_bias",
-        Role::KdaNorm => "self_attn.o_norm.weight",
-        Role::KdaOutput | Role::MlaOutput => "self_attn.o_proj.weight",
-        Role::MlaKvA => "self_attn.kv_a_proj_with_mqa.weight",
-        Role::MlaKvANorm => "self_attn.kv_a_layernorm.weight",
-        Role::FfnGate => "mlp.gate_proj.weight",
-        Role::FfnUp => "mlp.up_proj.weight",
-        Role::FfnDown => "mlp.down_proj.weight",
-        Role::Router => "block_sparse_moe.gate.weight",
-        Role::RouterBias => "block_sparse_moe.gate.e_score_correction_bias",
-        Role::GateShexp => "block_sparse_moe.shared_experts.gate_proj.weight",
-        Role::UpShexp => "block_sparse_moe.shared_experts.up_proj.weight",
-        Role::DownShexp => "block_sparse_moe.shared_experts.down_proj.weight",
-        Role::KdaA => "self_attn.A_log",
-        Role::MlaKB | Role::MlaVB | Role::MlaKvB => "self_attn.kv_b_proj.weight",
-        Role::GateExps | Role::UpExps | Role::DownExps => "block_sparse_moe.experts",
-        Role::TokenEmbd | Role::OutputNorm | Role::Output => global(role),
-    }
 }
 
 /// Values of a tensor.

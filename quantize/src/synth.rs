@@ -8,7 +8,10 @@ use crate::convert::Observer;
 use crate::error::Error;
 use crate::output::Output;
 use crate::recipe::{self, FileType};
-use crate::schema::{self, Ffn, Hparams, Kda, LayerKind, Mixer, Mla, Moe, Role, TensorSpec};
+use crate::schema::{
+    self, Ffn, GateLaw, Hparams, Kda, KimiLinear, LayerKind, Limits, Mixer, Mla, Moe, Role,
+    TensorSpec,
+};
 use ggml_kernels::gguf::{GgufWriter, Layout, Metadata, PlannedTensor};
 use ggml_kernels::quant::TensorType;
 use rayon::prelude::*;
@@ -39,8 +42,6 @@ impl std::str::FromStr for Shape {
 impl Shape {
     /// Sizes with `layers` layers: every fourth is MLA (3:1), or all are.
     pub fn hparams(self, layers: usize, all_mla: bool) -> Hparams {
-        let edge = self == Self::Edge;
-        let pick = |full: usize, small: usize| if edge { small } else { full };
         let kind = |at: usize| LayerKind {
             mixer: if all_mla || at % 4 == 3 {
                 Mixer::Mla
@@ -48,36 +49,54 @@ impl Shape {
                 Mixer::Kda
             },
             ffn: if at == 0 { Ffn::Dense } else { Ffn::Sparse },
+            limits: Limits::NONE,
         };
-        Hparams {
-            hidden: pick(2304, 1024),
-            vocab: pick(163_840, 32_768),
-            context_length: 1 << 20,
-            norm_eps: 1e-5,
-            dense_ff: pick(9216, 3072),
-            layers: (0..layers).map(kind).collect(),
-            kda: Kda {
-                heads: pick(32, 8),
-                head_dim: 128,
-                conv: 4,
-            },
-            mla: Mla {
-                heads: pick(32, 8),
-                kv_lora_rank: pick(512, 256),
-                qk_nope: 128,
-                qk_rope: 64,
-                v: 128,
-            },
-            moe: Moe {
-                experts: pick(256, 32),
-                used: pick(8, 4),
-                ff: pick(1024, 512),
-                shared: 1,
-                scale: 2.446,
-                groups: 1,
-                groups_used: 1,
-            },
+        let layers = (0..layers).map(kind).collect();
+        match self {
+            Self::Full48b => kimi(layers, |full, _| full),
+            Self::Edge => kimi(layers, |_, small| small),
         }
+    }
+}
+
+/// Kimi-Linear of one of two sizes.
+fn kimi(layers: Vec<LayerKind>, pick: fn(usize, usize) -> usize) -> Hparams {
+    let ff = pick(1024, 512);
+    Hparams {
+        kin: &KimiLinear,
+        hidden: pick(2304, 1024),
+        vocab: pick(163_840, 32_768),
+        context_length: 1 << 20,
+        norm_eps: 1e-5,
+        dense_ff: pick(9216, 3072),
+        layers,
+        kda: Kda {
+            heads: pick(32, 8),
+            head_dim: 128,
+            conv: 4,
+            gate: GateLaw::Softplus,
+            whole_gates: false,
+        },
+        mla: Mla {
+            heads: pick(32, 8),
+            q_lora_rank: None,
+            kv_lora_rank: pick(512, 256),
+            qk_nope: 128,
+            qk_rope: 64,
+            v: 128,
+            rope_base: None,
+            head_gate: false,
+        },
+        moe: Moe {
+            experts: pick(256, 32),
+            used: pick(8, 4),
+            ff,
+            shared: 1,
+            shared_ff: ff,
+            scale: 2.446,
+            groups: 1,
+            groups_used: 1,
+        },
     }
 }
 
@@ -112,7 +131,7 @@ pub fn write(
     for (at, (spec, ty)) in specs.iter().zip(types).enumerate() {
         observer.tensor(&spec.name);
         let values = crate::source::elements(spec) as usize;
-        let fill = fill_of(spec);
+        let fill = fill_of(h, spec);
         // A batch of pieces at a time, so that memory does not grow with the tensor.
         let per_batch = PIECE * 2 * rayon::current_num_threads();
         for start in (0..values).step_by(per_batch) {
@@ -138,19 +157,29 @@ pub fn write(
 }
 
 /// What a tensor's values should look like.
-fn fill_of(spec: &TensorSpec) -> blocks::Fill {
+fn fill_of(h: &Hparams, spec: &TensorSpec) -> blocks::Fill {
     let row = spec.shape[0] as f32;
     match spec.role {
-        Role::OutputNorm | Role::AttnNorm | Role::FfnNorm | Role::KdaNorm | Role::MlaKvANorm => {
-            blocks::Fill::Uniform {
-                low: 1.0,
-                high: 1.0,
-            }
-        }
-        // -exp(A_log) and dt_bias as the model's initialisation has them.
-        Role::KdaA => blocks::Fill::Uniform {
-            low: -16.0,
-            high: -1.0,
+        Role::OutputNorm
+        | Role::AttnNorm
+        | Role::FfnNorm
+        | Role::KdaNorm
+        | Role::MlaQANorm
+        | Role::MlaKvANorm => blocks::Fill::Uniform {
+            low: 1.0,
+            high: 1.0,
+        },
+        // -exp(A_log) and dt_bias as the model's initialisation has them; exp(A_log) as Ling's
+        // weights are said to have it.
+        Role::KdaA => match h.kda.gate {
+            GateLaw::Softplus => blocks::Fill::Uniform {
+                low: -16.0,
+                high: -1.0,
+            },
+            GateLaw::Bounded { .. } => blocks::Fill::Uniform {
+                low: 1.46,
+                high: 2.33,
+            },
         },
         Role::KdaDtBias => blocks::Fill::Uniform {
             low: -7.0,

@@ -17,23 +17,35 @@ pub enum Role {
     KdaConvQ,
     KdaConvK,
     KdaConvV,
+    /// The decay's two matrices.
     KdaFA,
     KdaFB,
+    /// Both in one.
+    KdaF,
+    /// The output gate's two matrices.
     KdaGA,
     KdaGB,
+    /// Both in one.
+    KdaG,
     KdaBeta,
-    /// Stored as -exp(A_log).
+    /// exp(A_log), negative where the decay has no bound.
     KdaA,
     KdaDtBias,
     KdaNorm,
     KdaOutput,
     MlaQ,
+    /// Queries through a low rank.
+    MlaQA,
+    MlaQANorm,
+    MlaQB,
     MlaKvA,
     MlaKvANorm,
     MlaKB,
     MlaVB,
     /// Both of the above undivided, as old files have them.
     MlaKvB,
+    /// Of each head's output.
+    MlaGate,
     MlaOutput,
     FfnNorm,
     FfnGate,
@@ -63,15 +75,19 @@ impl Role {
             Role::KdaConvQ => "ssm_conv1d_q.weight",
             Role::KdaConvK => "ssm_conv1d_k.weight",
             Role::KdaConvV => "ssm_conv1d_v.weight",
-            Role::KdaFA => "ssm_f_a.weight",
+            Role::KdaFA | Role::KdaF => "ssm_f_a.weight",
             Role::KdaFB => "ssm_f_b.weight",
-            Role::KdaGA => "ssm_g_a.weight",
+            Role::KdaGA | Role::KdaG => "ssm_g_a.weight",
             Role::KdaGB => "ssm_g_b.weight",
             Role::KdaBeta => "ssm_beta.weight",
             Role::KdaA => "ssm_a",
             Role::KdaDtBias => "ssm_dt.bias",
             Role::KdaNorm => "ssm_norm.weight",
             Role::KdaOutput | Role::MlaOutput => "attn_output.weight",
+            Role::MlaQA => "attn_q_a.weight",
+            Role::MlaQANorm => "attn_q_a_norm.weight",
+            Role::MlaQB => "attn_q_b.weight",
+            Role::MlaGate => "attn_gate.weight",
             Role::MlaKvA => "attn_kv_a_mqa.weight",
             Role::MlaKvANorm => "attn_kv_a_norm.weight",
             Role::MlaKB => "attn_k_b.weight",
@@ -96,11 +112,12 @@ impl Role {
     pub fn shape(self, h: &Hparams) -> Vec<u64> {
         let (kda, mla, moe) = (&h.kda, &h.mla, &h.moe);
         let inner = kda.d_inner();
-        let shared = moe.shared * moe.ff;
+        let q_rank = mla.q_lora_rank.unwrap_or(0);
         let shape: &[usize] = match self {
             Role::TokenEmbd | Role::Output => &[h.hidden, h.vocab],
             Role::OutputNorm | Role::AttnNorm | Role::FfnNorm => &[h.hidden],
             Role::KdaQ | Role::KdaK | Role::KdaV => &[h.hidden, inner],
+            Role::KdaF | Role::KdaG => &[h.hidden, inner],
             Role::KdaConvQ | Role::KdaConvK | Role::KdaConvV => &[kda.conv, 1, inner, 1],
             Role::KdaFA | Role::KdaGA => &[h.hidden, kda.head_dim],
             Role::KdaFB | Role::KdaGB => &[kda.head_dim, inner],
@@ -110,6 +127,10 @@ impl Role {
             Role::KdaNorm => &[kda.head_dim],
             Role::KdaOutput => &[inner, h.hidden],
             Role::MlaQ => &[h.hidden, mla.heads * mla.qk()],
+            Role::MlaQA => &[h.hidden, q_rank],
+            Role::MlaQANorm => &[q_rank],
+            Role::MlaQB => &[q_rank, mla.heads * mla.qk()],
+            Role::MlaGate => &[h.hidden, mla.heads],
             Role::MlaKvA => &[h.hidden, mla.latent()],
             Role::MlaKvANorm => &[mla.kv_lora_rank],
             Role::MlaKB => &[mla.qk_nope, mla.kv_lora_rank, mla.heads],
@@ -122,8 +143,8 @@ impl Role {
             Role::RouterBias => &[moe.experts],
             Role::GateExps | Role::UpExps => &[h.hidden, moe.ff, moe.experts],
             Role::DownExps => &[moe.ff, h.hidden, moe.experts],
-            Role::GateShexp | Role::UpShexp => &[h.hidden, shared],
-            Role::DownShexp => &[shared, h.hidden],
+            Role::GateShexp | Role::UpShexp => &[h.hidden, moe.shared_ff],
+            Role::DownShexp => &[moe.shared_ff, h.hidden],
         };
         shape.iter().map(|&n| n as u64).collect()
     }
@@ -141,6 +162,7 @@ impl Role {
                 | Role::KdaA
                 | Role::KdaDtBias
                 | Role::KdaNorm
+                | Role::MlaQANorm
                 | Role::MlaKvANorm
                 | Role::RouterBias
         )
@@ -183,10 +205,11 @@ impl TensorSpec {
         }
     }
 
-    fn matches(&self, tensor: &TensorInfo) -> Result<(), SchemaError> {
+    fn matches(&self, tensor: &TensorInfo, kin: &'static str) -> Result<(), SchemaError> {
         if tensor.ne != self.ne() {
             return Err(SchemaError::Shape {
                 name: self.name.clone(),
+                kin,
                 got: without_trailing_ones(tensor.shape()),
                 wanted: without_trailing_ones(&self.shape),
             });
@@ -200,6 +223,7 @@ impl TensorSpec {
             None => Ok(()),
             Some(wanted) => Err(SchemaError::Type {
                 name: self.name.clone(),
+                kin,
                 got: tensor.ty.to_string(),
                 wanted,
             }),
@@ -220,48 +244,69 @@ pub fn name(layer: Option<usize>, role: Role) -> String {
     }
 }
 
+/// The layer whose tensor has this name.
+pub fn layer_of(name: &str) -> Option<usize> {
+    let (layer, _) = name.strip_prefix("blk.")?.split_once('.')?;
+    layer.parse().ok()
+}
+
 /// Every tensor of a model, in the order in which we write them.
 pub fn tensors(h: &Hparams) -> Vec<TensorSpec> {
     let global = [Role::TokenEmbd, Role::OutputNorm, Role::Output];
     let mut specs: Vec<_> = global.map(|role| TensorSpec::new(h, None, role)).into();
     for (at, layer) in h.layers.iter().enumerate() {
-        let mixer: &[Role] = match layer.mixer {
-            Mixer::Kda => &[
-                Role::KdaQ,
-                Role::KdaK,
-                Role::KdaV,
-                Role::KdaConvQ,
-                Role::KdaConvK,
-                Role::KdaConvV,
-                Role::KdaFA,
-                Role::KdaFB,
-                Role::KdaGA,
-                Role::KdaGB,
-                Role::KdaBeta,
-                Role::KdaA,
-                Role::KdaDtBias,
-                Role::KdaNorm,
-                Role::KdaOutput,
-            ],
-            Mixer::Mla => &[
-                Role::MlaQ,
-                Role::MlaKvA,
-                Role::MlaKvANorm,
-                Role::MlaKB,
-                Role::MlaVB,
-                Role::MlaOutput,
-            ],
+        let mixer = match layer.mixer {
+            Mixer::Kda => kda(h),
+            Mixer::Mla => mla(h),
         };
         let ffn: &[Role] = match (layer.ffn, h.moe.shared) {
             (Ffn::Dense, _) => &[Role::FfnGate, Role::FfnUp, Role::FfnDown],
             (Ffn::Sparse, 0) => SPARSE,
             (Ffn::Sparse, _) => SPARSE_AND_SHARED,
         };
-        let roles = [Role::AttnNorm].iter().chain(mixer);
+        let roles = [Role::AttnNorm].iter().chain(&mixer);
         let roles = roles.chain(&[Role::FfnNorm]).chain(ffn);
         specs.extend(roles.map(|&role| TensorSpec::new(h, Some(at), role)));
     }
     specs
+}
+
+fn kda(h: &Hparams) -> Vec<Role> {
+    let gates: &[Role] = if h.kda.whole_gates {
+        &[Role::KdaF, Role::KdaG]
+    } else {
+        &[Role::KdaFA, Role::KdaFB, Role::KdaGA, Role::KdaGB]
+    };
+    let before = [
+        Role::KdaQ,
+        Role::KdaK,
+        Role::KdaV,
+        Role::KdaConvQ,
+        Role::KdaConvK,
+        Role::KdaConvV,
+    ];
+    let after = [
+        Role::KdaBeta,
+        Role::KdaA,
+        Role::KdaDtBias,
+        Role::KdaNorm,
+        Role::KdaOutput,
+    ];
+    [&before, gates, &after].concat()
+}
+
+fn mla(h: &Hparams) -> Vec<Role> {
+    let queries: &[Role] = match h.mla.q_lora_rank {
+        None => &[Role::MlaQ],
+        Some(_) => &[Role::MlaQA, Role::MlaQANorm, Role::MlaQB],
+    };
+    let gate: &[Role] = if h.mla.head_gate {
+        &[Role::MlaGate]
+    } else {
+        &[]
+    };
+    let rows = [Role::MlaKvA, Role::MlaKvANorm, Role::MlaKB, Role::MlaVB];
+    [queries, &rows, gate, &[Role::MlaOutput]].concat()
 }
 
 const SPARSE_AND_SHARED: &[Role] = &[
@@ -293,7 +338,7 @@ pub fn check(file: &GgufFile) -> Result<(Hparams, Vec<TensorSpec>), SchemaError>
             _ => spec,
         };
         match file.tensor(&spec.name) {
-            Some(tensor) => spec.matches(tensor)?,
+            Some(tensor) => spec.matches(tensor, h.kin.architecture())?,
             None if spec.required => {
                 let name = spec.name;
                 return Err(SchemaError::MissingTensor { name });

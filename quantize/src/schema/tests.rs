@@ -10,30 +10,42 @@ fn uneven() -> Hparams {
         (Mixer::Mla, Ffn::Sparse),
         (Mixer::Kda, Ffn::Sparse),
     ];
+    let kind = |(mixer, ffn)| LayerKind {
+        mixer,
+        ffn,
+        limits: Limits::NONE,
+    };
     Hparams {
+        kin: &KimiLinear,
         hidden: 96,
         vocab: 77,
         context_length: 1000,
         norm_eps: 1e-5,
         dense_ff: 104,
-        layers: kinds.map(|(mixer, ffn)| LayerKind { mixer, ffn }).into(),
+        layers: kinds.map(kind).into(),
         kda: Kda {
             heads: 5,
             head_dim: 16,
             conv: 4,
+            gate: GateLaw::Softplus,
+            whole_gates: false,
         },
         mla: Mla {
             heads: 3,
+            q_lora_rank: None,
             kv_lora_rank: 40,
             qk_nope: 24,
             qk_rope: 8,
             v: 12,
+            rope_base: None,
+            head_gate: false,
         },
         moe: Moe {
             experts: 6,
             used: 2,
             ff: 48,
             shared: 2,
+            shared_ff: 96,
             scale: 2.5,
             groups: 3,
             groups_used: 2,
