@@ -9,6 +9,7 @@
 //! Refuses sizes that are absent, absurd or contradict each other, so that whoever holds
 //! [`Hparams`] may multiply them without care, and files whose tensors are not what the sizes say.
 
+mod bailing_moe_v3;
 mod error;
 mod fields;
 mod hparams;
@@ -18,6 +19,7 @@ mod tensors;
 
 use ggml_kernels::gguf::Value;
 
+pub use bailing_moe_v3::BailingMoeV3;
 pub use error::SchemaError;
 pub use fields::Fields;
 pub use ggml_kernels::cpu::kda::GateLaw;
@@ -51,7 +53,7 @@ pub trait Kin: std::fmt::Debug + Send + Sync {
 }
 
 /// Every architecture that this program reads and writes.
-pub const KIN: [&dyn Kin; 1] = [&KimiLinear];
+pub const KIN: [&dyn Kin; 2] = [&KimiLinear, &BailingMoeV3];
 
 impl PartialEq for dyn Kin {
     fn eq(&self, other: &Self) -> bool {

@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::output::Output;
 use crate::recipe::{self, FileType};
 use crate::schema::{
-    self, Ffn, GateLaw, Hparams, Kda, KimiLinear, LayerKind, Limits, Mixer, Mla, Moe, Role,
-    TensorSpec,
+    self, BailingMoeV3, Ffn, GateLaw, Hparams, Kda, KimiLinear, LayerKind, Limits, Mixer, Mla, Moe,
+    Role, TensorSpec,
 };
 use ggml_kernels::gguf::{GgufWriter, Layout, Metadata, PlannedTensor};
 use ggml_kernels::quant::TensorType;
@@ -26,6 +26,8 @@ pub enum Shape {
     Full48b,
     /// A small model for a laptop or a phone.
     Edge,
+    /// Ling-3.0-tiny, 7.9B-A1.3B.
+    LingTiny,
 }
 
 impl std::str::FromStr for Shape {
@@ -34,7 +36,10 @@ impl std::str::FromStr for Shape {
         match name {
             "48b" => Ok(Self::Full48b),
             "edge" => Ok(Self::Edge),
-            other => Err(format!("`{other}` is no shape; wanted 48b or edge")),
+            "ling-tiny" => Ok(Self::LingTiny),
+            other => Err(format!(
+                "`{other}` is no shape; wanted 48b, edge or ling-tiny"
+            )),
         }
     }
 }
@@ -55,6 +60,7 @@ impl Shape {
         match self {
             Self::Full48b => kimi(layers, |full, _| full),
             Self::Edge => kimi(layers, |_, small| small),
+            Self::LingTiny => ling_tiny(layers),
         }
     }
 }
@@ -96,6 +102,45 @@ fn kimi(layers: Vec<LayerKind>, pick: fn(usize, usize) -> usize) -> Hparams {
             scale: 2.446,
             groups: 1,
             groups_used: 1,
+        },
+    }
+}
+
+fn ling_tiny(layers: Vec<LayerKind>) -> Hparams {
+    Hparams {
+        kin: &BailingMoeV3,
+        hidden: 1536,
+        vocab: 157_184,
+        context_length: 1 << 17,
+        norm_eps: 1e-6,
+        dense_ff: 4608,
+        layers,
+        kda: Kda {
+            heads: 16,
+            head_dim: 128,
+            conv: 4,
+            gate: GateLaw::Bounded { lower: -5.0 },
+            whole_gates: true,
+        },
+        mla: Mla {
+            heads: 16,
+            q_lora_rank: Some(256),
+            kv_lora_rank: 512,
+            qk_nope: 128,
+            qk_rope: 64,
+            v: 128,
+            rope_base: Some(6e6),
+            head_gate: true,
+        },
+        moe: Moe {
+            experts: 128,
+            used: 8,
+            ff: 512,
+            shared: 1,
+            shared_ff: 512,
+            scale: 2.5,
+            groups: 8,
+            groups_used: 4,
         },
     }
 }

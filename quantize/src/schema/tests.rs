@@ -179,7 +179,7 @@ fn another_architecture_is_refused_by_name() {
     let refused = Hparams::from_metadata(&metadata).unwrap_err().to_string();
     assert_eq!(
         refused,
-        "`general.architecture` is `llama`, this program runs `kimi-linear`"
+        "`general.architecture` is `llama`, this program runs `kimi-linear`, `bailingmoe3`"
     );
 }
 

@@ -172,7 +172,7 @@ pub struct Verify {
 pub struct Synth {
     /// The file to write.
     pub target: PathBuf,
-    /// 48b or edge
+    /// 48b, edge or ling-tiny
     #[arg(long, default_value = "48b")]
     pub shape: Shape,
     /// How many layers.
