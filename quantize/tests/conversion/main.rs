@@ -2,5 +2,6 @@
 
 mod bad_input;
 mod checkpoint;
+mod ling;
 mod meanwhile;
 mod result;

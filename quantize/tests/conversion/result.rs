@@ -13,7 +13,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-fn values(file: &GgufFile, name: &str) -> Vec<f32> {
+pub fn values(file: &GgufFile, name: &str) -> Vec<f32> {
     let tensor = file.tensor(name).unwrap();
     let mut values = vec![0.0; tensor.elements() as usize];
     dequantize(tensor.ty, file.data(tensor), &mut values).unwrap();
@@ -21,7 +21,7 @@ fn values(file: &GgufFile, name: &str) -> Vec<f32> {
 }
 
 /// An f32 tensor of a single-file fixture.
-fn hub(dir: &Path, name: &str) -> Vec<f32> {
+pub fn hub(dir: &Path, name: &str) -> Vec<f32> {
     let bytes = fs::read(dir.join("model.safetensors")).unwrap();
     let tensor = SafeTensors::deserialize(&bytes).unwrap();
     let tensor = tensor.tensor(name).unwrap();
@@ -141,7 +141,7 @@ fn sharded_bf16_widens_exactly() {
 
 #[test]
 fn every_file_type_gives_a_file_that_the_schema_accepts() {
-    for name in ["tiny", "uneven", "apart"] {
+    for name in ["tiny", "uneven", "apart", "ling_tiny", "ling_small"] {
         let from = fixture(name);
         let home = tempfile::tempdir().unwrap();
         for to in FileType::ALL {
