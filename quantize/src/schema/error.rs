@@ -16,17 +16,15 @@ pub enum SchemaError {
     },
     #[error("tensor `{name}` is missing")]
     MissingTensor { name: String },
-    #[error("{name}: shape {got:?}, {kin} wants {wanted:?}")]
+    #[error("{name}: shape {got:?}, the model wants {wanted:?}")]
     Shape {
         name: String,
-        kin: &'static str,
         got: Vec<u64>,
         wanted: Vec<u64>,
     },
-    #[error("{name}: type {got}, {kin} wants {wanted}")]
+    #[error("{name}: type {got}, the model wants {wanted}")]
     Type {
         name: String,
-        kin: &'static str,
         got: String,
         wanted: &'static str,
     },

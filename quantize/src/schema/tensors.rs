@@ -205,11 +205,10 @@ impl TensorSpec {
         }
     }
 
-    fn matches(&self, tensor: &TensorInfo, kin: &'static str) -> Result<(), SchemaError> {
+    fn matches(&self, tensor: &TensorInfo) -> Result<(), SchemaError> {
         if tensor.ne != self.ne() {
             return Err(SchemaError::Shape {
                 name: self.name.clone(),
-                kin,
                 got: without_trailing_ones(tensor.shape()),
                 wanted: without_trailing_ones(&self.shape),
             });
@@ -223,7 +222,6 @@ impl TensorSpec {
             None => Ok(()),
             Some(wanted) => Err(SchemaError::Type {
                 name: self.name.clone(),
-                kin,
                 got: tensor.ty.to_string(),
                 wanted,
             }),
@@ -338,7 +336,7 @@ pub fn check(file: &GgufFile) -> Result<(Hparams, Vec<TensorSpec>), SchemaError>
             _ => spec,
         };
         match file.tensor(&spec.name) {
-            Some(tensor) => spec.matches(tensor, h.kin.architecture())?,
+            Some(tensor) => spec.matches(tensor)?,
             None if spec.required => {
                 let name = spec.name;
                 return Err(SchemaError::MissingTensor { name });

@@ -198,14 +198,14 @@ fn a_wrong_shape_says_what_where_got_and_wanted() {
     });
     assert_eq!(
         message,
-        "blk.3.ssm_a: shape [32, 128], kimi-linear wants [1, 5]"
+        "blk.3.ssm_a: shape [32, 128], the model wants [1, 5]"
     );
     let message = refusal(&uneven(), |plan| {
         named(plan, "blk.2.attn_k_b.weight").shape.swap(0, 1);
     });
     assert_eq!(
         message,
-        "blk.2.attn_k_b.weight: shape [40, 24, 3], kimi-linear wants [24, 40, 3]"
+        "blk.2.attn_k_b.weight: shape [40, 24, 3], the model wants [24, 40, 3]"
     );
 }
 
@@ -252,6 +252,6 @@ fn small_tensors_are_f32_in_every_file() {
     });
     assert_eq!(
         message,
-        "blk.0.ssm_norm.weight: type f16, kimi-linear wants f32"
+        "blk.0.ssm_norm.weight: type f16, the model wants f32"
     );
 }
