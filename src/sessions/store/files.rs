@@ -1,0 +1,167 @@
+//! One user's sessions on a real file system, below a directory descriptor: no path is followed that
+//! somebody else could have bent, nothing is open to others.
+
+use std::fs::File as Std;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags};
+
+use super::disk::{Disk, Entry, File, How};
+use super::error::{StoreError, doing};
+
+const DIR: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+#[derive(Debug)]
+pub struct Files {
+    root: OwnedFd,
+}
+
+impl Files {
+    /// `dir/<uid>`, made where it is missing, and ours alone until this is dropped.
+    pub fn open(dir: &Path, uid: u32) -> Result<Files, StoreError> {
+        let io = |e: rustix::io::Errno| doing("opening the sessions' directory")(e.into());
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder
+            .create(dir)
+            .map_err(doing("making the sessions' directory"))?;
+        let above = rustix::fs::openat(CWD, dir, DIR & !OFlags::NOFOLLOW, Mode::empty());
+        let above = above.map_err(io)?;
+        let name = uid.to_string();
+        match rustix::fs::mkdirat(&above, &name, Mode::RWXU) {
+            Ok(()) => rustix::fs::fsync(&above).map_err(io)?,
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => return Err(io(e)),
+        }
+        let root = rustix::fs::openat(&above, &name, DIR, Mode::empty()).map_err(io)?;
+        let about = rustix::fs::fstat(&root).map_err(io)?;
+        let me = rustix::process::geteuid().as_raw();
+        let path = || dir.join(&name).display().to_string();
+        if about.st_uid != me || about.st_mode & 0o077 != 0 {
+            return Err(StoreError::NotPrivate(path(), me));
+        }
+        match rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Files { root }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(path())),
+            Err(e) => Err(io(e)),
+        }
+    }
+
+    fn dir(&self, dir: &str) -> io::Result<OwnedFd> {
+        Ok(rustix::fs::openat(&self.root, dir, DIR, Mode::empty())?)
+    }
+}
+
+/// What lies in a directory, apart from itself and its parent.
+fn names(dir: &OwnedFd) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name != "." && name != ".." {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+impl Disk for Files {
+    fn dirs(&self) -> io::Result<Vec<String>> {
+        names(&self.root)
+    }
+
+    fn files(&self, dir: &str) -> io::Result<Vec<Entry>> {
+        let dir = self.dir(dir)?;
+        let mut files = Vec::new();
+        for name in names(&dir)? {
+            let about = rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+            files.push(Entry {
+                name,
+                bytes: about.st_size.cast_unsigned(),
+                links: about.st_nlink.max(1),
+            });
+        }
+        Ok(files)
+    }
+
+    fn make_dir(&self, dir: &str) -> io::Result<()> {
+        Ok(rustix::fs::mkdirat(&self.root, dir, Mode::RWXU)?)
+    }
+
+    fn rename_dir(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.root, from, &self.root, to)?)
+    }
+
+    fn remove_dir(&self, dir: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.root, dir, AtFlags::REMOVEDIR)?)
+    }
+
+    fn sync_dir(&self, dir: Option<&str>) -> io::Result<()> {
+        match dir {
+            None => Ok(rustix::fs::fsync(&self.root)?),
+            Some(dir) => Ok(rustix::fs::fsync(self.dir(dir)?)?),
+        }
+    }
+
+    fn open(&self, dir: &str, file: &str, how: How) -> io::Result<Box<dyn File>> {
+        let dir = self.dir(dir)?;
+        let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let flags = flags
+            | match how {
+                How::Read => OFlags::RDONLY,
+                How::Write => OFlags::RDWR,
+                How::Create => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+            };
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = Std::from(rustix::fs::openat(dir, file, flags, mode)?);
+        if !file.metadata()?.is_file() {
+            let why = "not a regular file";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        Ok(Box::new(file))
+    }
+
+    fn rename(&self, dir: &str, from: &str, to: &str) -> io::Result<()> {
+        let dir = self.dir(dir)?;
+        Ok(rustix::fs::renameat(&dir, from, &dir, to)?)
+    }
+
+    fn link(&self, from: &str, file: &str, to: &str) -> io::Result<()> {
+        let (from, to) = (self.dir(from)?, self.dir(to)?);
+        Ok(rustix::fs::linkat(from, file, to, file, AtFlags::empty())?)
+    }
+
+    fn remove(&self, dir: &str, file: &str) -> io::Result<()> {
+        let dir = self.dir(dir)?;
+        Ok(rustix::fs::unlinkat(dir, file, AtFlags::empty())?)
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        let about = rustix::fs::fstatvfs(&self.root)?;
+        Ok(about.f_bavail.saturating_mul(about.f_frsize))
+    }
+}
+
+impl File for Std {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.size())
+    }
+    fn read_at(&self, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        FileExt::read_at(self, into, at)
+    }
+    fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<usize> {
+        FileExt::write_at(self, bytes, at)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        Std::set_len(self, len)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
