@@ -1,0 +1,220 @@
+//! Taking sessions up and keeping their states: load, checkpoint, fork, rebuild, and what is given up
+//! for want of room.
+
+use super::checkpoint::State;
+use super::entry::{Fork, Meta, Turn};
+use super::error::{Refusal, StoreError, doing};
+use super::id::Id;
+use super::identity::Identity;
+use super::known::{self, Point};
+use super::quota::{self, Give, Share};
+use super::record::{self, Head, Kind};
+use super::session::{self, Session};
+use super::user::{Held, Store, lock, now, parent};
+use super::{Opened, Written};
+use crate::request::Token;
+
+impl Store {
+    /// The session's turns, for a model of this identity.
+    pub fn load(&self, id: &Id, want: &Identity) -> Result<Opened, Refusal> {
+        let held = self.held(id)?;
+        let mut held = lock(&held);
+        let session = self.taken(id, &mut held)?;
+        if let Some(differs) = session.meta().identity.differs(want) {
+            return Err(Refusal::Other(differs));
+        }
+        let turns = Session::read(&*self.disk, *id, self.uid)?.turns;
+        let tokens = known::tokens_of(&turns);
+        let mut wrong = Vec::new();
+        let state = session.state(&*self.disk, &tokens, &mut wrong);
+        Ok(Opened {
+            name: session.meta().name.clone(),
+            parent: parent(&session.known),
+            partial: session.partials(&*self.disk),
+            behind: tokens.len() - state.as_ref().map_or(0, |s| s.tokens),
+            state,
+            wrong,
+            tokens,
+            turns,
+        })
+    }
+
+    /// Writes a state that has seen `tokens`, with which the conversation begins. Rows that are on
+    /// disk already are not written again.
+    pub fn checkpoint(
+        &self,
+        id: &Id,
+        tokens: &[Token],
+        state: &dyn State,
+    ) -> Result<Written, StoreError> {
+        let held = self.held(id)?;
+        let need = self.taken(id, &mut lock(&held))?.need(state);
+        let free = self.disk.free().map_err(doing("asking for free space"))?;
+        let floor = self.limits.floor;
+        if free < floor.saturating_add(need) {
+            return Err(StoreError::Floor { free, floor });
+        }
+        self.fit(need, Some(*id))?;
+        let mut held = lock(&held);
+        let session = self.taken(id, &mut held)?;
+        let bytes = session.checkpoint(&*self.disk, tokens, state)?;
+        self.count(bytes);
+        Ok(Written { bytes })
+    }
+
+    /// Gives up a session's rows and states; its transcript stays.
+    pub fn shed(&self, id: &Id) -> Result<(), StoreError> {
+        let held = self.held(id)?;
+        let mut held = lock(&held);
+        self.shed_held(self.taken(id, &mut held)?)
+    }
+
+    fn shed_held(&self, session: &mut Session) -> Result<(), StoreError> {
+        if !session.known.points.is_empty() {
+            let written = session.append(&*self.disk, Kind::Shed, &[]);
+            self.count(written.map_err(doing("giving up a state"))?);
+            session.known.points.clear();
+        }
+        session.clear(&*self.disk);
+        Ok(())
+    }
+
+    /// A new session with the turns that can be read of `id`, whatever became of its files and
+    /// whatever model it was made with. Its tokens are those of `identity`, or none.
+    pub fn rebuild(&self, id: &Id, identity: &Identity) -> Result<Id, StoreError> {
+        self.held(id)?;
+        let log = session::log_of(&*self.disk, *id)?;
+        let head = Head::of(&log)?;
+        let (mut meta, mut turns) = (None, Vec::new());
+        for record in record::salvage(&log, head) {
+            match record.kind {
+                Kind::Meta => meta = Meta::of(record.payload).or(meta),
+                Kind::Turn => turns.extend(Turn::of(record.payload)),
+                _ => {}
+            }
+        }
+        let was = meta.as_ref().map(|m| &m.identity);
+        let same = was.is_some_and(|was| was.differs(identity).is_none());
+        let meta = Meta {
+            name: meta.and_then(|m| m.name),
+            pinned: false,
+            created: now(),
+            identity: identity.clone(),
+        };
+        let mut records = vec![(Kind::Meta, meta.to_bytes())];
+        let mut have = 0;
+        for mut turn in turns {
+            // A turn before it may be lost, and its tokens with it.
+            if !same || turn.kept > have {
+                (turn.kept, turn.tokens) = (0, Vec::new());
+            }
+            have = turn.kept + turn.tokens.len();
+            records.push((Kind::Turn, turn.to_bytes()));
+        }
+        self.fit(log.len() as u64, Some(*id))?;
+        self.make(&records, |_| Ok(()))
+    }
+
+    /// A new session that begins with the first `turns` turns of another. States are shared where
+    /// there are any of those turns; no row is copied.
+    pub fn fork(&self, id: &Id, turns: usize) -> Result<Id, StoreError> {
+        let held = self.held(id)?;
+        let need = {
+            let mut held = lock(&held);
+            let session = self.taken(id, &mut held)?;
+            session.bytes - session.states
+        };
+        self.fit(need, Some(*id))?;
+        let mut held = lock(&held);
+        let session = self.taken(id, &mut held)?;
+        let have = session.known.turns.len();
+        if turns > have {
+            let at = turns;
+            return Err(StoreError::NoTurn { at, turns: have });
+        }
+        let mut said = Session::read(&*self.disk, *id, self.uid)?.turns;
+        said.truncate(turns);
+        let tokens = known::tokens_of(&said);
+        let points = session.known.points.iter();
+        let points: Vec<&Point> = points
+            .filter(|p| p.turns <= turns && p.is_of(&tokens))
+            .collect();
+        let places = points.iter().flat_map(|p| &p.blocks);
+        let fork = Fork {
+            parent: *id,
+            turns: turns as u32,
+            first_own: places.map(|b| b.segment + 1).max().unwrap_or(0),
+        };
+        let meta = Meta {
+            pinned: false,
+            created: now(),
+            ..session.meta().clone()
+        };
+        let mut records = vec![(Kind::Fork, fork.to_bytes()), (Kind::Meta, meta.to_bytes())];
+        records.extend(said.iter().map(|t| (Kind::Turn, t.to_bytes())));
+        let plain = records.len();
+        records.extend(
+            points
+                .iter()
+                .map(|p| (Kind::Checkpoint, p.alone().to_bytes())),
+        );
+        let from = id.to_string();
+        let share = |to: &str| {
+            for file in self.disk.files(&from)? {
+                if points.iter().any(|p| p.names(&file.name)) {
+                    self.disk.link(&from, &file.name, to)?;
+                }
+            }
+            Ok(())
+        };
+        // Where files cannot have two names, the child reads its turns again.
+        self.make(&records, share)
+            .or_else(|_| self.make(&records[..plain], |_| Ok(())))
+    }
+
+    /// Makes room for `need` more bytes.
+    pub(super) fn fit(&self, need: u64, whose: Option<Id>) -> Result<(), StoreError> {
+        let limit = self.limits.disk;
+        let all: Vec<(Id, Held)> = lock(&self.sessions)
+            .iter()
+            .map(|(id, held)| (*id, held.clone()))
+            .collect();
+        let share = |(id, held): &(Id, Held)| {
+            // Who is being written just now is in use.
+            let held = held.try_lock().ok()?;
+            let session = held.as_ref()?;
+            Some(Share {
+                id: *id,
+                bytes: session.bytes,
+                states: session.states,
+                used: session.known.used,
+                stays: session.meta().pinned || whose == Some(*id),
+            })
+        };
+        let shares = all.iter().filter_map(share).collect();
+        let Some(gives) = quota::plan(shares, need, limit) else {
+            return Err(StoreError::Quota { need, limit });
+        };
+        for give in gives {
+            let (Give::State(id) | Give::Whole(id)) = give;
+            // Waiting for it could be waiting for somebody who waits for us.
+            let Some(held) = all.iter().find(|(of, _)| *of == id) else {
+                continue;
+            };
+            let Ok(mut held) = held.1.try_lock() else {
+                return Err(StoreError::Quota { need, limit });
+            };
+            match give {
+                Give::State(_) => {
+                    log::info!("session {id}: its state makes room for others");
+                    self.shed_held(self.taken(&id, &mut held)?)?;
+                }
+                Give::Whole(_) => {
+                    log::warn!("session {id}: given up, since sessions may take {limit} bytes");
+                    self.remove(&id, &mut held)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
