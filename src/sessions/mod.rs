@@ -7,11 +7,13 @@
 //! | `conversation` | turns, and where a new one is put |
 //! | `shelf` | one user's conversations, by id, by name and by answer |
 //! | `replay` | which tokens a conversation that comes back as text had been |
+//! | [`store`] | a user's conversations on disk |
 
 mod answer;
 mod conversation;
 mod replay;
 mod shelf;
+pub mod store;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

@@ -1,0 +1,109 @@
+//! Conversations on disk: a log of turns that is never rewritten, rows beside it that are never
+//! rewritten either, and a state per checkpoint. `docs/sessions.md` has the format byte by byte.
+//!
+//! Owns what is on disk of one user. A turn is acknowledged ([`Durable`]) once it is there to stay;
+//! a state may lag, which costs reading again, never content. Refuses by name what is another
+//! model's, another version's, another session's or damaged ([`Refusal`]). Knows no HTTP, no text,
+//! and of a state only its bytes.
+//!
+//! | file | job | touches the disk |
+//! |---|---|---|
+//! | `id`, `identity`, `error` | names, what belongs together, what is refused | no |
+//! | `record` | the log's bytes: whole, torn or damaged | no |
+//! | `entry` | what records hold | no |
+//! | `known` | a session as its records tell it | no |
+//! | `quota` | what is given up first | no |
+//! | `disk`, `files` | what a disk does; a real one | yes |
+//! | `session` | one directory's log | yes |
+//! | `checkpoint` | its rows and states | yes |
+//! | `user`, `keep` | the sessions of a user | through those |
+
+mod checkpoint;
+mod disk;
+mod entry;
+mod error;
+mod files;
+mod id;
+mod identity;
+mod keep;
+mod known;
+mod quota;
+mod record;
+mod session;
+#[cfg(test)]
+mod tests;
+mod user;
+
+pub use checkpoint::{Loaded, State};
+pub use disk::{Disk, Entry, File, How};
+pub use entry::Turn;
+pub use error::{Piece, Refusal, StoreError};
+pub use files::Files;
+pub use id::{Id, NoId};
+pub use identity::{Differs, Digest, Identity};
+pub use quota::Limits;
+pub use user::Store;
+
+use crate::request::Token;
+
+/// What a new session is.
+#[derive(Debug, Clone)]
+pub struct About {
+    pub name: Option<String>,
+    pub identity: Identity,
+}
+
+/// A session in a list.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    pub id: Id,
+    pub name: Option<String>,
+    pub pinned: bool,
+    pub turns: usize,
+    pub tokens: usize,
+    /// On disk; what is shared with forks counts in parts.
+    pub bytes: u64,
+    /// When the last turn ended, in milliseconds since 1970.
+    pub used: u64,
+    /// The session that it was forked from, and after how many turns.
+    pub parent: Option<(Id, usize)>,
+    /// Why it cannot be taken up, whatever the model.
+    pub unusable: Option<String>,
+}
+
+/// Proof that a turn is there to stay: only the store makes one.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Durable {
+    turn: usize,
+}
+
+impl Durable {
+    /// How many turns the session has with it.
+    pub fn turns(&self) -> usize {
+        self.turn
+    }
+}
+
+/// A session that was taken up.
+#[derive(Debug)]
+pub struct Opened {
+    pub name: Option<String>,
+    pub parent: Option<(Id, usize)>,
+    pub turns: Vec<Turn>,
+    /// Tokens of the whole conversation.
+    pub tokens: Vec<Token>,
+    /// Pieces of an answer that was cut off, oldest first.
+    pub partial: Vec<Turn>,
+    /// The newest state that is whole and of this conversation.
+    pub state: Option<Loaded>,
+    /// Tokens that the state has not seen.
+    pub behind: usize,
+    /// Why newer states were not taken.
+    pub wrong: Vec<Refusal>,
+}
+
+/// What a checkpoint took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    pub bytes: u64,
+}
