@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use ggml_kernels::backend::{Backend, DeviceKind};
+use ggml_kernels::cpu::ceiling::read_rate;
 use ggml_kernels::cpu::{
     Activations, Crew, ExpertScratch, Experts, Kind, Matrix, Pool, Product, Routes, Stack, Tier,
     experts, products,
@@ -48,7 +49,8 @@ fn main() {
         tokens,
     };
     println!("{}, {threads} threads, tier {tier}", processor());
-    println!("plain reads of memory: {:.1} GB/s", read_speed(&pool));
+    let read = read_rate(bench.crew, MEMORY);
+    println!("reads of memory, at most: {:.1} GB/s", read / 1e9);
     let head = ["ours GB/s", "ggml GB/s", "ours GF/s", "ggml GF/s", "ratio"];
     print!("{:32}", "");
     head.iter().for_each(|name| print!(" {name:>10}"));
@@ -77,28 +79,6 @@ fn processor() -> String {
     let name = lines.find(|(key, _)| key.trim() == "model name");
     name.map_or("unknown processor", |(_, name)| name.trim())
         .to_owned()
-}
-
-/// GB/s of plain sums over memory that no cache holds: the best of several.
-fn read_speed(pool: &Pool) -> f64 {
-    let words = vec![1u64; MEMORY / 8];
-    let piece = 1 << 15;
-    let run = || {
-        let start = Instant::now();
-        pool.run(words.len() / piece, &|at, _| {
-            let words = &words[at * piece..(at + 1) * piece];
-            let mut sums = [0u64; 8];
-            for words in words.as_chunks::<8>().0 {
-                for (sum, word) in sums.iter_mut().zip(words) {
-                    *sum = sum.wrapping_add(*word);
-                }
-            }
-            std::hint::black_box(sums);
-        });
-        start.elapsed().as_secs_f64()
-    };
-    let best = (0..12).map(|_| run()).fold(f64::INFINITY, f64::min);
-    MEMORY as f64 / best / 1e9
 }
 
 /// Reproducible values in (-1, 1): a linear congruential generator (Knuth's MMIX constants).

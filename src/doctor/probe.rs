@@ -5,9 +5,9 @@ use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
 
-use ggml_kernels::cpu::tier::Tier;
+use ggml_kernels::cpu::ceiling::read_rate;
+use ggml_kernels::cpu::{Crew, Pool, Tier};
 
 use super::machine::{Bus, Disk, Door, Gpu, Machine, Memory, Processor, Socket, Units};
 use crate::config::Config;
@@ -38,7 +38,7 @@ fn value<'t>(text: &'t str, key: &str) -> Option<&'t str> {
     Some(line.trim_start().strip_prefix(':')?.trim())
 }
 
-fn processor() -> Processor {
+pub fn processor() -> Processor {
     let info = text("/proc/cpuinfo");
     let usable = std::thread::available_parallelism().map_or(1, usize::from);
     let cores = info.lines().filter(|l| l.starts_with("processor")).count();
@@ -78,7 +78,6 @@ fn limit() -> Option<u64> {
         .min()
 }
 
-/// Each core sums a part of its own that no cache holds; the best of three rounds.
 fn speed(available: u64, threads: usize) -> Option<f64> {
     const PART: usize = 64 << 20;
     let bytes = threads * PART;
@@ -86,20 +85,12 @@ fn speed(available: u64, threads: usize) -> Option<f64> {
     if (bytes as u64) > available / 4 {
         return None;
     }
-    let words: Vec<u64> = (0..(bytes / 8) as u64).collect();
-    let round = || {
-        let begun = Instant::now();
-        std::thread::scope(|scope| {
-            for part in words.chunks(PART / 8) {
-                scope.spawn(move || {
-                    let sum = part.iter().fold(0u64, |sum, &word| sum.wrapping_add(word));
-                    std::hint::black_box(sum);
-                });
-            }
-        });
-        bytes as f64 / begun.elapsed().as_secs_f64()
+    let pool = Pool::new(threads);
+    let crew = Crew {
+        pool: &pool,
+        tier: Tier::detect(),
     };
-    Some((0..3).map(|_| round()).fold(0.0, f64::max))
+    Some(read_rate(crew, bytes))
 }
 
 fn built_for() -> Vec<&'static str> {

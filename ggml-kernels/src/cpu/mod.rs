@@ -4,6 +4,7 @@
 
 pub mod activations;
 pub mod aligned;
+pub mod ceiling;
 pub mod crew;
 pub mod experts;
 mod floats;
