@@ -17,6 +17,7 @@ use crate::cli::Doctor;
 use crate::config::{Config, socket_candidates};
 use crate::stdio;
 use judge::{Report, Verdict};
+pub use probe::processor;
 
 /// Prints what was found; whether all of it works.
 pub fn run(flags: &Doctor, socket: Option<PathBuf>, config: &Config) -> io::Result<bool> {

@@ -22,6 +22,7 @@
 //! | `sequence` | a conversation's state and its moments |
 //! | `executor` | ways to run a pass: `cpu` (kernels of our own), `stock` (a ggml graph) |
 //! | `tap` | what a pass shows to who listens |
+//! | `meter` | what its time went to |
 
 use std::path::Path;
 
@@ -34,6 +35,7 @@ use crate::request::Token;
 mod error;
 mod executor;
 mod layers;
+pub mod meter;
 mod model;
 mod options;
 mod sequence;
@@ -41,11 +43,12 @@ mod tap;
 
 pub use error::{Cause, LaneError, LoadError, PassError, StateError, Unfit};
 pub use model::Model;
-pub use options::{CacheType, Device, OnCpu, Options};
+pub use options::{CacheType, Device, Kind, OnCpu, Options};
 pub use sequence::{Sequence, Snapshot};
 pub use tap::{Listener, Point, Tap};
 
-use executor::{Broken, Executor, Share, cpu::Cpu, stock::Stock};
+use executor::{Broken, Executor, Share, Watch, cpu::Cpu, stock::Stock};
+use meter::Meter;
 use sequence::ModelId;
 
 /// Which positions of a lane the caller wants logits for.
@@ -167,7 +170,7 @@ impl Engine {
 
     /// Feeds every lane its tokens, any number of them, and returns each lane's wanted logits.
     pub fn forward(&mut self, lanes: &mut [Lane<'_>]) -> Result<Vec<Logits>, PassError> {
-        self.run(lanes, None)
+        self.run(lanes, Watch::default())
     }
 
     /// As [`Engine::forward`], showing what happens to `listener`. Slow.
@@ -176,7 +179,25 @@ impl Engine {
         lanes: &mut [Lane<'_>],
         listener: &mut dyn Listener,
     ) -> Result<Vec<Logits>, PassError> {
-        self.run(lanes, Some(listener))
+        let watch = Watch {
+            listener: Some(listener),
+            ..Watch::default()
+        };
+        self.run(lanes, watch)
+    }
+
+    /// As [`Engine::forward`], telling `meter` what the time went to. Executors that cannot tell
+    /// leave it as it was.
+    pub fn forward_metered(
+        &mut self,
+        lanes: &mut [Lane<'_>],
+        meter: &mut Meter,
+    ) -> Result<Vec<Logits>, PassError> {
+        let watch = Watch {
+            meter: Some(meter),
+            ..Watch::default()
+        };
+        self.run(lanes, watch)
     }
 
     /// One lane alone.
@@ -198,7 +219,7 @@ impl Engine {
     fn run(
         &mut self,
         lanes: &mut [Lane<'_>],
-        mut listener: Option<&mut dyn Listener>,
+        mut watch: Watch<'_>,
     ) -> Result<Vec<Logits>, PassError> {
         for (lane, wish) in lanes.iter().enumerate() {
             let refuse = |why| PassError::Refused { lane, why };
@@ -233,9 +254,8 @@ impl Engine {
                 let of = |data| Logits::new(n_vocab, data);
                 return Ok(logits.into_iter().map(of).collect());
             }
-            let listener = listener.as_mut().map(|l| &mut **l as &mut dyn Listener);
             let fed: Vec<usize> = shares.iter().map(|s| s.tokens.len()).collect();
-            let passed = self.executor.pass(&mut shares, listener);
+            let passed = self.executor.pass(&mut shares, watch.again());
             // Whatever came of zeros, this is why.
             let passed = match self.model.damaged() {
                 None => passed,

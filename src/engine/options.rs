@@ -1,6 +1,6 @@
 //! Where and how a model runs.
 
-use ggml_kernels::cpu::Kind;
+pub use ggml_kernels::cpu::Kind;
 use ggml_kernels::quant::TensorType;
 
 #[derive(Debug, Clone)]

@@ -5,5 +5,6 @@ mod checkpoint;
 mod company;
 mod exactness;
 mod measure;
+mod meter;
 mod rival;
 mod state;

@@ -5,6 +5,7 @@ use crate::request::Token;
 
 use super::Want;
 use super::error::Cause;
+use super::meter::Meter;
 use super::tap::Listener;
 
 pub(super) mod cpu;
@@ -18,6 +19,26 @@ pub(super) struct Share<'a> {
     /// At least one, all inside the vocabulary.
     pub tokens: &'a [Token],
     pub want: Want,
+}
+
+/// Who looks on.
+#[derive(Default)]
+pub(super) struct Watch<'w> {
+    pub listener: Option<&'w mut dyn Listener>,
+    pub meter: Option<&'w mut Meter>,
+}
+
+impl Watch<'_> {
+    /// The same, for one pass of several.
+    pub fn again(&mut self) -> Watch<'_> {
+        Watch {
+            listener: self
+                .listener
+                .as_mut()
+                .map(|l| &mut **l as &mut dyn Listener),
+            meter: self.meter.as_deref_mut(),
+        }
+    }
 }
 
 /// A sequence's state, where its executor keeps it.
@@ -71,11 +92,8 @@ pub(super) trait Executor: std::fmt::Debug + Send {
 
     /// Runs every share and returns its wanted logits, `[wanted, n_vocab]` each. After a failure
     /// that came too late for the states to be as they were, says so.
-    fn pass(
-        &mut self,
-        shares: &mut [Share<'_>],
-        listener: Option<&mut dyn Listener>,
-    ) -> Result<Vec<Vec<f32>>, Broken>;
+    fn pass(&mut self, shares: &mut [Share<'_>], watch: Watch<'_>)
+    -> Result<Vec<Vec<f32>>, Broken>;
 }
 
 /// A pass that failed, and whether the states are still what they were.

@@ -28,6 +28,8 @@ impl Pass<'_> {
         let (wide, middle) = (&mut s.ffn.wide, &mut s.ffn.middle);
         let delta = s.delta.of(rows * hidden);
         self.gated((at, DENSE), parts, &s.input, wide, middle, delta);
+        self.clock
+            .dense(rows, [&parts.gate, &parts.up, &parts.down]);
     }
 
     /// `delta`: the chosen experts' weighted sum, and the shared expert.
@@ -48,6 +50,7 @@ impl Pass<'_> {
         self.ears.input(Some(at), Role::Router, 0, normed);
         let logits = s.ffn.logits.of(rows * moe.experts);
         self.project(&s.input, &parts.router, logits);
+        self.clock.dense(rows, [&parts.router]);
         let routing = Routing {
             used: moe.used,
             groups: moe.groups,
@@ -64,6 +67,7 @@ impl Pass<'_> {
             &mut s.ffn.ids,
             weights,
         );
+        self.clock.other();
         let routes = Routes {
             ids: &s.ffn.ids,
             weights,
@@ -82,6 +86,7 @@ impl Pass<'_> {
             let scratch = &mut s.ffn.experts;
             experts(self.crew, &s.input, &stacks, routes, scratch, delta);
         }
+        self.clock.experts(&parts.experts, routes.ids);
         if let Some(shared) = &parts.shared {
             self.ears.input(Some(at), Role::GateShexp, 0, normed);
             self.ears.input(Some(at), Role::UpShexp, 0, normed);
@@ -89,6 +94,8 @@ impl Pass<'_> {
             let out = s.ffn.narrow.of(rows * hidden);
             self.gated((at, SHARED), shared, &s.input, wide, middle, out);
             self.add(delta, out);
+            self.clock
+                .dense(rows, [&shared.gate, &shared.up, &shared.down]);
         }
     }
 

@@ -69,6 +69,9 @@ impl Pass<'_> {
             m.middle.fill(self.crew, x, low, [w.ty]);
             self.project(&m.middle, w, out);
         }
+        let narrow = [&parts.f_b, &parts.g_b];
+        let all = matrices.iter().map(|(w, _)| *w).chain(narrow);
+        self.clock.dense(rows, all);
         let weights = KdaWeights {
             conv_q: &parts.conv_q,
             conv_k: &parts.conv_k,
@@ -100,9 +103,11 @@ impl Pass<'_> {
                 mixed,
             );
         }
+        self.clock.kda(&self.model.kda, &self.lanes);
         self.ears.input(Some(at), Role::KdaOutput, 0, mixed);
         m.middle.fill(self.crew, mixed, inner, [parts.output.ty]);
         self.project(&m.middle, &parts.output, s.delta.of(rows * hidden));
+        self.clock.dense(rows, [&parts.output]);
     }
 
     /// MLA layer number `number` of the states, absorbed: `q' = q_nope W_kb`, so that every head
@@ -130,6 +135,7 @@ impl Pass<'_> {
             out,
         });
         products(self.crew, input, &mut jobs);
+        self.clock.dense(rows, [&parts.q, &parts.kv_a]);
         // The new rows: [norm(c), k_r].
         let (c, c_normed) = (m.low_f.of(rows * rank), m.low_g.of(rows * rank));
         copy_columns(kv, latent, 0, c, rank, 0, rank);
@@ -142,12 +148,15 @@ impl Pass<'_> {
         let q_nope = m.k.of(rows * d.heads * nope);
         copy_columns(q, d.qk(), 0, q_nope, nope, 0, nope);
         hear_heads(self, at, Role::MlaKB, q_nope, d.heads, nope);
+        self.clock.other();
         m.middle.fill(self.crew, q_nope, nope, [parts.k_b.ty]);
         let absorbed = m.mixed.of(rows * d.heads * rank);
         products_by_head(self.crew, &m.middle, &parts.k_b.stack(map), absorbed);
+        self.clock.dense(rows, [&parts.k_b]);
         let wide = m.gate.of(rows * d.heads * latent);
         copy_columns(absorbed, rank, 0, wide, latent, 0, rank);
         copy_columns(q, d.qk(), nope, wide, latent, rank, rope);
+        self.clock.other();
         let shape = MlaShape {
             heads: d.heads,
             rank,
@@ -158,6 +167,8 @@ impl Pass<'_> {
             let lanes: Vec<_> = self.lanes.iter().map(|l| l.mla(number)).collect();
             let cache = self.model.cache;
             mla(self.crew, &shape, cache, wide, &lanes, &mut m.mla, absorbed);
+            let row_bytes = cache.row_bytes(latent).unwrap_or(0);
+            self.clock.mla(h, row_bytes, &self.lanes);
         }
         hear_heads(self, at, Role::MlaVB, absorbed, d.heads, rank);
         m.middle.fill(self.crew, absorbed, rank, [parts.v_b.ty]);
@@ -167,6 +178,7 @@ impl Pass<'_> {
         let width = d.heads * d.v;
         m.middle.fill(self.crew, values, width, [parts.output.ty]);
         self.project(&m.middle, &parts.output, s.delta.of(rows * hidden));
+        self.clock.dense(rows, [&parts.v_b, &parts.output]);
     }
 }
 

@@ -3,8 +3,10 @@
 //! of threads.
 //!
 //! Parts: `weights` where the tensors lie, `state` what a sequence holds, `pass` the layers,
-//! `mixers` and `ffn` what a layer is made of, `scratch` the memory that passes share.
+//! `mixers` and `ffn` what a layer is made of, `scratch` the memory that passes share, `clock` who
+//! asks for the time.
 
+mod clock;
 mod ffn;
 mod mixers;
 mod pass;
@@ -18,11 +20,10 @@ use ggml_kernels::cpu::{Crew, Pool, Tier};
 use ggml_kernels::gguf::GgufFile;
 use ggml_kernels::quant::TensorType;
 
-use super::{Broken, Executor, Kept, Share, State};
+use super::{Broken, Executor, Kept, Share, State, Watch};
 use crate::engine::Options;
 use crate::engine::error::{Cause, Unfit};
 use crate::engine::model::Model;
-use crate::engine::tap::Listener;
 use pass::Pass;
 use scratch::Scratch;
 use state::Shape;
@@ -94,7 +95,7 @@ impl Executor for Cpu {
     fn pass(
         &mut self,
         shares: &mut [Share<'_>],
-        listener: Option<&mut dyn Listener>,
+        mut watch: Watch<'_>,
     ) -> Result<Vec<Vec<f32>>, Broken> {
         let whole = |cause| Broken {
             cause,
@@ -111,8 +112,7 @@ impl Executor for Cpu {
             kda: self.shape.kda,
             cache: self.cache,
         };
-        let listener = listener.map(|l| l as &mut dyn Listener);
-        let pass = Pass::new(crew, model, shares, listener).map_err(whole)?;
+        let pass = Pass::new(crew, model, shares, watch.again()).map_err(whole)?;
         Ok(pass.run(&mut self.scratch))
     }
 }

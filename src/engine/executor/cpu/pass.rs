@@ -11,10 +11,11 @@ use ggml_kernels::cpu::{Crew, math};
 use ggml_kernels::quant::{TensorType, dequantize};
 use quantize::schema::{Hparams, Role};
 
+use super::clock::Clock;
 use super::scratch::Scratch;
 use super::state::Open;
 use super::weights::{Bound, Held};
-use super::{Share, State};
+use super::{Share, State, Watch};
 use crate::engine::Want;
 use crate::engine::error::Cause;
 use crate::engine::layers::{FfnParts, MixerParts};
@@ -63,6 +64,7 @@ pub(super) struct Pass<'p> {
     pub model: Weights<'p>,
     pub lanes: Vec<LaneRows<'p>>,
     pub ears: Ears<'p>,
+    pub clock: Clock<'p>,
     tokens: Vec<Token>,
     /// Rows whose logits are wanted, lane after lane, and how many are each lane's.
     wanted: Vec<usize>,
@@ -101,7 +103,7 @@ impl<'p> Pass<'p> {
         crew: Crew<'p>,
         model: Weights<'p>,
         shares: &'p mut [Share<'_>],
-        listener: Option<&'p mut dyn Listener>,
+        watch: Watch<'p>,
     ) -> Result<Pass<'p>, Cause> {
         for share in shares.iter_mut() {
             if let State::Cpu(state) = &mut *share.state {
@@ -112,7 +114,8 @@ impl<'p> Pass<'p> {
             crew,
             model,
             lanes: Vec::with_capacity(shares.len()),
-            ears: Ears(listener),
+            ears: Ears(watch.listener),
+            clock: Clock::new(watch.meter),
             tokens: Vec::new(),
             wanted: Vec::new(),
             wanted_of: Vec::with_capacity(shares.len()),
@@ -158,6 +161,7 @@ impl<'p> Pass<'p> {
                 self.add_and_norm(scratch, rows, &layer.attn_norm);
                 self.hear_layer(at - 1, scratch, rows);
             }
+            self.clock.other();
             match &layer.mixer {
                 MixerParts::Kda(parts) => {
                     self.kda(at, parts, kda, scratch, rows);
@@ -179,6 +183,7 @@ impl<'p> Pass<'p> {
                 rows = self.wanted.len();
             }
             self.add_and_norm(scratch, rows, &layer.ffn_norm);
+            self.clock.other();
             match &layer.ffn {
                 FfnParts::Dense(parts) => self.dense(at, parts, scratch, rows),
                 FfnParts::Sparse(parts) => self.sparse(at, parts, scratch, rows),
@@ -188,6 +193,7 @@ impl<'p> Pass<'p> {
         self.hear_layer(last_layer, scratch, rows);
         let normed = scratch.normed.of(rows * hidden);
         self.ears.hidden(Point::OutputNorm, normed);
+        self.clock.other();
         self.head(scratch, rows)
     }
 
@@ -223,6 +229,7 @@ impl<'p> Pass<'p> {
         let matrix = output.matrix(self.model.map);
         let out = &mut logits[..];
         products(self.crew, &scratch.input, &mut [Product { matrix, out }]);
+        self.clock.head(rows, output);
         if self.wanted_of.len() == 1 {
             return vec![logits];
         }

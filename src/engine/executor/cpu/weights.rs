@@ -62,6 +62,23 @@ impl Held {
         }
     }
 
+    /// Of all matrices together.
+    pub fn all_values(&self) -> usize {
+        self.count * self.one_values()
+    }
+
+    pub fn all_bytes(&self) -> usize {
+        self.count * self.one_bytes()
+    }
+
+    pub fn one_values(&self) -> usize {
+        self.rows * self.cols
+    }
+
+    pub fn one_bytes(&self) -> usize {
+        self.ty.row_bytes(self.cols).unwrap_or(0) * self.rows
+    }
+
     /// Bytes of row `at`.
     pub fn row<'m>(&'m self, map: &'m [u8], at: usize) -> &'m [u8] {
         let bytes = self.bytes(map);

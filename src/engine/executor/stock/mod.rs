@@ -13,7 +13,7 @@ use ggml_kernels::backend::{Backend, BackendError};
 use ggml_kernels::graph::{Graph, GraphError};
 use ggml_kernels::quant::TensorType;
 
-use super::{Broken, Executor, Share};
+use super::{Broken, Executor, Share, Watch};
 use crate::engine::Options;
 use crate::engine::error::{Cause, Unfit};
 use crate::engine::model::Model;
@@ -104,12 +104,11 @@ impl Executor for Stock {
     fn pass(
         &mut self,
         shares: &mut [Share<'_>],
-        mut listener: Option<&mut dyn Listener>,
+        mut watch: Watch<'_>,
     ) -> Result<Vec<Vec<f32>>, Broken> {
         let mut all = Vec::with_capacity(shares.len());
         for (at, share) in shares.iter_mut().enumerate() {
-            let listener = listener.as_mut().map(|l| &mut **l as &mut dyn Listener);
-            let done = self.run(share, listener).map_err(|cause| {
+            let done = self.run(share, watch.again().listener).map_err(|cause| {
                 let computing = matches!(
                     cause,
                     Cause::Graph(GraphError::Backend(BackendError::Compute(_)))
