@@ -35,6 +35,7 @@ pub mod config;
 pub mod daemon;
 pub mod doctor;
 pub mod engine;
+pub mod interrupt;
 pub mod manual;
 pub mod measure;
 pub mod request;

@@ -28,7 +28,18 @@ const CRATES: &[(&str, &[&str])] = &[
 
 /// Wiring and commands: may name everything, and nothing above may name them.
 const WIRING: &[&str] = &[
-    "config", "daemon", "client", "doctor", "cli", "manual", "stdio", "systemd", "main", "lib",
+    "config",
+    "daemon",
+    "client",
+    "doctor",
+    "cli",
+    "manual",
+    "stdio",
+    "systemd",
+    "bench",
+    "interrupt",
+    "main",
+    "lib",
     "bin",
 ];
 

@@ -3,7 +3,8 @@
 use crate::args::Convert;
 use crate::failure::Failure;
 use crate::progress::{Progress, Unit};
-use crate::{interrupt, table};
+use crate::table;
+use deltad::interrupt;
 use deltad::stdio;
 use quantize::convert::{Conversion, Input, Options, Step};
 use quantize::error::Error;

@@ -3,7 +3,8 @@
 use crate::args::Imatrix;
 use crate::failure::Failure;
 use crate::progress::{Progress, Unit};
-use crate::{interrupt, reading};
+use crate::reading;
+use deltad::interrupt;
 use deltad::measure;
 use deltad::stdio;
 use quantize::convert::Observer;

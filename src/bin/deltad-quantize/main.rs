@@ -13,7 +13,6 @@ mod convert;
 mod failure;
 mod imatrix;
 mod inspect;
-mod interrupt;
 mod progress;
 mod quality;
 mod reading;

@@ -3,8 +3,9 @@
 use crate::args::Quality;
 use crate::failure::Failure;
 use crate::progress::{Progress, Unit};
-use crate::{interrupt, reading, table};
+use crate::{reading, table};
 use deltad::engine::Engine;
+use deltad::interrupt;
 use deltad::measure::{self, Estimate, Summary, Text};
 use deltad::stdio;
 use ggml_kernels::gguf::Metadata;

@@ -1,8 +1,8 @@
 //! `synth`: a random model of a known shape.
 
 use crate::args::Synth;
-use crate::interrupt;
 use crate::progress::{Progress, Unit};
+use deltad::interrupt;
 use deltad::stdio;
 use quantize::error::Error;
 use quantize::{schema, source, synth};

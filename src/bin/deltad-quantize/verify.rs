@@ -2,8 +2,8 @@
 
 use crate::args::Verify;
 use crate::failure::Failure;
-use crate::interrupt;
 use crate::progress::{Progress, Unit};
+use deltad::interrupt;
 use deltad::stdio;
 use quantize::convert::Observer;
 use quantize::error::Error;
