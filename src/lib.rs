@@ -21,13 +21,14 @@
 //! | [`service`] | the single door: validate, render, tokenize, admit, hear out | `scheduler sessions text request` |
 //! | [`transport`] | wire formats, nothing else | `service request` |
 //! | [`bus`] | the same on D-Bus: objects, sessions, descriptors | `transport service request` |
-//! | [`config`], [`daemon`], [`client`], [`doctor`], [`cli`], [`manual`], [`stdio`] | wiring and commands | everything above |
+//! | [`config`], [`daemon`], [`client`], [`doctor`], [`bench`], [`cli`], [`manual`], [`stdio`] | wiring and commands | everything above |
 //!
 //! Tokens return only through the channel that the queued request carries, so no lower room
 //! names a higher one. One OS thread owns the engine; tokio does only sockets; channels are
 //! bounded both ways.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod bus;
 pub mod cli;
 pub mod client;

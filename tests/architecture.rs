@@ -22,7 +22,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Crates below, and the rooms that may name them: whoever computes, reads a file's metadata or
 /// measures. The scheduler and everything above it knows models through `engine` and `text` only.
 const CRATES: &[(&str, &[&str])] = &[
-    ("ggml_kernels", &["engine", "text", "doctor", "bin"]),
+    (
+        "ggml_kernels",
+        &["engine", "text", "doctor", "bench", "bin"],
+    ),
     ("quantize", &["engine", "measure", "doctor", "bin"]),
 ];
 

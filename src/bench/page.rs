@@ -1,0 +1,214 @@
+//! A report for people: text for a terminal, Markdown for a document.
+
+use std::fmt::Write;
+
+use super::report::{Figure, Rate, Report, Share};
+
+/// Columns aligned by spaces, the first ones to the left.
+pub fn text(report: &Report) -> String {
+    page(report, &|table| table.to_text())
+}
+
+pub fn markdown(report: &Report) -> String {
+    page(report, &|table| table.to_markdown())
+}
+
+fn page(report: &Report, show: &dyn Fn(&Table) -> String) -> String {
+    let mut page = heading(report) + "\n";
+    if !report.figures.is_empty() {
+        page += &show(&speeds(&report.figures));
+    }
+    if !report.doublings.is_empty() {
+        page += &show(&doublings(report));
+    }
+    page += "\n";
+    page += &memory(report);
+    if let Some(ceilings) = &report.ceilings {
+        let (read, floats) = (billions(ceilings.read), billions(ceilings.floats));
+        let bytes = ceilings.bytes.map_or_else(String::new, |b| {
+            format!(", {} G operations/s on 8-bit integers", billions(b))
+        });
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            page,
+            "\nAt most, with {} threads: {read} GB/s read from memory, {floats} GFLOP/s on \
+             floats{bytes}.",
+            report.setting.threads
+        );
+    }
+    for figure in &report.figures {
+        if let Some(shares) = &figure.profile {
+            page += &format!("\n{}\n\n", title(figure));
+            page += &show(&profile(shares, report));
+        } else if report.ceilings.is_some() {
+            page += &format!(
+                "\n{}: its executor does not tell kinds of work apart.\n",
+                title(figure)
+            );
+        }
+    }
+    page
+}
+
+fn heading(report: &Report) -> String {
+    let s = &report.setting;
+    let gigabytes = s.file_bytes as f64 / 1e9;
+    let mut text = format!(
+        "{}, {gigabytes:.2} GB, on {} of {} with {} threads, cache {}.\n",
+        s.model, s.device, s.processor, s.threads, s.cache_type
+    );
+    if !report.figures.is_empty() {
+        text += &format!(
+            "Tokens/s: median of {} (least to most); {} tokens read, {} decoded by each lane.\n",
+            s.repeats, s.prompt, s.tokens
+        );
+    }
+    text
+}
+
+fn speeds(figures: &[Figure]) -> Table {
+    let mut head = vec!["what", "depth", "lanes", "deltad"];
+    let has_rival = figures.iter().any(|f| f.rival.is_some());
+    if has_rival {
+        head.extend(["llama.cpp", "ratio"]);
+    }
+    let row = |f: &Figure| {
+        let mut row = vec![
+            f.what.name().to_owned(),
+            f.depth.to_string(),
+            f.lanes.to_string(),
+            f.deltad.to_string(),
+        ];
+        if has_rival {
+            row.push(f.rival.as_ref().map_or_else(String::new, Rate::to_string));
+            row.push(f.ratio.map_or_else(String::new, |r| format!("{r:.2}")));
+        }
+        row
+    };
+    Table::new(&head, figures.iter().map(row).collect())
+}
+
+fn doublings(report: &Report) -> Table {
+    let head = [
+        "tokens",
+        "state, MiB",
+        "process, MiB",
+        "read, tokens/s",
+        "decode, tokens/s",
+    ];
+    let rows = report.doublings.iter().map(|d| {
+        vec![
+            d.tokens.to_string(),
+            mebibytes(d.state_bytes),
+            mebibytes(d.resident_bytes),
+            format!("{:.1}", d.read),
+            format!("{:.1}", d.decode),
+        ]
+    });
+    Table::new(&head, rows.collect())
+}
+
+fn memory(report: &Report) -> String {
+    let m = &report.memory;
+    let most = mebibytes(m.process);
+    if report.figures.is_empty() {
+        return format!("Memory: {most} MiB at most, the model's file among it.\n");
+    }
+    let rival = m
+        .rival
+        .map_or_else(String::new, |r| format!(", llama.cpp {} MiB", mebibytes(r)));
+    format!(
+        "Memory beside the model's file, at the largest case: deltad {} MiB{rival}. \
+         The process in all, at most: {most} MiB.\n",
+        mebibytes(m.deltad)
+    )
+}
+
+fn title(figure: &Figure) -> String {
+    let (what, depth, lanes) = (figure.what.name(), figure.depth, figure.lanes);
+    format!("One pass, {what} at {depth}, lanes {lanes}")
+}
+
+fn profile(shares: &[Share], report: &Report) -> Table {
+    let head = [
+        "work",
+        "ms",
+        "share",
+        "GB/s",
+        "of reads",
+        "G op/s",
+        "of products",
+    ];
+    let (read, products) = report.ceilings.as_ref().map_or((0.0, 0.0), |c| {
+        // What a kernel could reach is the faster of the two.
+        (c.read, c.bytes.unwrap_or(0.0).max(c.floats))
+    });
+    let percent = |rate: Option<f64>, most: f64| {
+        let share = rate.filter(|_| most > 0.0).map(|r| 100.0 * r / most);
+        share.map_or_else(String::new, |s| format!("{s:.0} %"))
+    };
+    let number = |rate: Option<f64>| rate.map_or_else(String::new, billions);
+    let row = |s: &Share| {
+        vec![
+            s.work.to_owned(),
+            format!("{:.3}", s.milliseconds),
+            format!("{:.1} %", 100.0 * s.share),
+            number(s.bytes_per_second),
+            percent(s.bytes_per_second, read),
+            number(s.operations_per_second),
+            percent(s.operations_per_second, products),
+        ]
+    };
+    let mut rows: Vec<_> = shares.iter().map(row).collect();
+    let all: f64 = shares.iter().map(|s| s.milliseconds).sum();
+    let mut last = vec![String::new(); head.len()];
+    (last[0], last[1]) = ("all".into(), format!("{all:.3}"));
+    rows.push(last);
+    Table::new(&head, rows)
+}
+
+fn billions(rate: f64) -> String {
+    format!("{:.1}", rate / 1e9)
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / f64::from(1 << 20))
+}
+
+struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// Every row has as many cells as the head.
+    fn new(head: &[&str], mut rows: Vec<Vec<String>>) -> Table {
+        rows.insert(0, head.iter().map(|&cell| cell.to_owned()).collect());
+        Table { rows }
+    }
+
+    fn to_text(&self) -> String {
+        let width = |at: usize| {
+            let cells = self.rows.iter().map(|row| row[at].chars().count());
+            cells.max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.rows[0].len()).map(width).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let (first, rest) = (&row[0], row[1..].iter().zip(&widths[1..]));
+            let rest: String = rest
+                .map(|(cell, &width)| format!("  {cell:>width$}"))
+                .collect();
+            let line = format!("{first:0$}{rest}", widths[0]);
+            text += line.trim_end();
+            text += "\n";
+        }
+        text
+    }
+
+    fn to_markdown(&self) -> String {
+        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+        let rule = "|---".repeat(self.rows[0].len()) + "|\n";
+        let rest = self.rows[1..].iter().map(|row| line(row));
+        line(&self.rows[0]) + &rule + &rest.collect::<String>()
+    }
+}
