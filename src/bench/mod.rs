@@ -6,4 +6,7 @@
 //! | `page`, `picture` | the same as text or Markdown, and as SVG |
 
 pub mod page;
+pub mod picture;
 pub mod report;
+#[cfg(test)]
+mod tests;
