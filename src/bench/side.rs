@@ -1,0 +1,98 @@
+//! Who is measured. A side holds sequences numbered from 0, feeds them and goes back to where they
+//! were; what the tokens say is nobody's concern.
+
+use super::BenchError;
+use crate::engine::meter::Meter;
+use crate::engine::{Engine, Lane, Sequence, Snapshot, Want};
+use crate::request::Token;
+
+pub trait Side {
+    fn name(&self) -> &'static str;
+
+    /// `lanes` empty sequences, each with room for so many tokens; what was before is forgotten.
+    fn begin(&mut self, lanes: usize, room: usize) -> Result<(), BenchError>;
+
+    /// Feeds sequences their next tokens in one pass and waits for the logits of each one's last.
+    /// At most [`MOST`] tokens in all.
+    fn feed(&mut self, lanes: &[(usize, &[Token])]) -> Result<(), BenchError>;
+
+    /// Keeps the state of every sequence.
+    fn keep(&mut self) -> Result<(), BenchError>;
+
+    /// Every sequence as it was when it was kept.
+    fn go_back(&mut self) -> Result<(), BenchError>;
+}
+
+/// Tokens of a pass.
+pub const MOST: usize = 512;
+
+/// The engine.
+pub struct Ours {
+    engine: Engine,
+    sequences: Vec<Sequence>,
+    kept: Vec<Snapshot>,
+    /// Counts while it is there.
+    pub meter: Option<Meter>,
+}
+
+impl Ours {
+    pub fn new(engine: Engine) -> Ours {
+        Ours {
+            engine,
+            sequences: Vec::new(),
+            kept: Vec::new(),
+            meter: None,
+        }
+    }
+
+    pub fn n_vocab(&self) -> usize {
+        self.engine.model().n_vocab()
+    }
+}
+
+impl Side for Ours {
+    fn name(&self) -> &'static str {
+        "deltad"
+    }
+
+    fn begin(&mut self, lanes: usize, _: usize) -> Result<(), BenchError> {
+        (self.sequences, self.kept) = (Vec::new(), Vec::new());
+        for _ in 0..lanes {
+            self.sequences.push(self.engine.sequence()?);
+        }
+        Ok(())
+    }
+
+    fn feed(&mut self, lanes: &[(usize, &[Token])]) -> Result<(), BenchError> {
+        let mut wanted = lanes.iter().peekable();
+        let mut fed = Vec::with_capacity(lanes.len());
+        for (at, sequence) in self.sequences.iter_mut().enumerate() {
+            if let Some((_, tokens)) = wanted.next_if(|(lane, _)| *lane == at) {
+                fed.push(Lane {
+                    sequence,
+                    tokens,
+                    want: Want::Last,
+                });
+            }
+        }
+        match &mut self.meter {
+            Some(meter) => self.engine.forward_metered(&mut fed, meter)?,
+            None => self.engine.forward(&mut fed)?,
+        };
+        Ok(())
+    }
+
+    fn keep(&mut self) -> Result<(), BenchError> {
+        let keep = |sequence| self.engine.snapshot(sequence);
+        self.kept = self.sequences.iter().map(keep).collect();
+        Ok(())
+    }
+
+    fn go_back(&mut self) -> Result<(), BenchError> {
+        self.sequences.clear();
+        for kept in &self.kept {
+            self.sequences.push(self.engine.restore(kept)?);
+        }
+        Ok(())
+    }
+}
