@@ -1,10 +1,13 @@
 //! The command line of `deltad`, and what each exit code means. Parses; does nothing.
 
+mod bench;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Bus, Config};
+pub use bench::{Bench, CacheName, Rival};
 
 /// Exit codes, as the help and the README promise them.
 pub mod exit {
@@ -65,6 +68,9 @@ pub enum Command {
                             deltad doctor --json | jq '.findings[] | select(.verdict != \"good\")'"
     )]
     Doctor(Doctor),
+    /// Measure how fast a model is here: prefill and decode, over depths and lanes.
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(Box<Bench>),
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  deltad completions bash > \
                             ~/.local/share/bash-completion/completions/deltad")]

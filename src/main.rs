@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use deltad::bench::{self, BenchError};
 use deltad::cli::{Cli, Command, Doctor, Serve, exit};
 use deltad::client::{self, ClientError, Ended};
 use deltad::config::Config;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         Command::Chat(flags) => finish(on_one_thread(client::chat(socket, &flags))),
         Command::Status(flags) => finish(on_one_thread(client::status(socket, &flags))),
         Command::Doctor(flags) => doctor(&flags, socket),
+        Command::Bench(flags) => measured(bench::run(&flags)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "deltad", &mut script);
@@ -100,6 +102,16 @@ fn doctor(flags: &Doctor, socket: Option<std::path::PathBuf>) -> ExitCode {
         Ok(false) => ExitCode::from(exit::FAILED),
         Err(e) => finish(Err(ClientError::Output(e))),
     }
+}
+
+fn measured(result: Result<(), BenchError>) -> ExitCode {
+    let Err(e) = result else {
+        return ExitCode::SUCCESS;
+    };
+    if !e.is_quiet() {
+        stdio::remark(format_args!("deltad: {e}"));
+    }
+    ExitCode::from(e.exit_code())
 }
 
 fn printed(text: &str) -> ExitCode {

@@ -223,6 +223,42 @@ impl Llama {
         rows.map(row).collect()
     }
 
+    /// A sequence's state, as [`Llama::set_state`] takes it.
+    pub fn state(&mut self, sequence: usize) -> Result<Vec<u8>, RivalError> {
+        let refuse = |what: &str| RivalError(format!("sequence {sequence}: {what}"));
+        if sequence >= self.sequences {
+            return Err(refuse("there is none"));
+        }
+        let (context, sequence) = (self.context.as_ptr(), sequence as i32);
+        // SAFETY: the context is alive and has the sequence; no more is written than `state` holds.
+        let (written, state) = unsafe {
+            let mut state = vec![0u8; sys::llama_state_seq_get_size(context, sequence)];
+            let (to, len) = (state.as_mut_ptr(), state.len());
+            let written = sys::llama_state_seq_get_data(context, to, len, sequence);
+            (written, state)
+        };
+        if written != state.len() {
+            return Err(refuse("its state was not written"));
+        }
+        Ok(state)
+    }
+
+    /// Puts a sequence into a state that the same context gave.
+    pub fn set_state(&mut self, sequence: usize, state: &[u8]) -> Result<(), RivalError> {
+        let refuse = |what: &str| RivalError(format!("sequence {sequence}: {what}"));
+        if sequence >= self.sequences {
+            return Err(refuse("there is none"));
+        }
+        let (context, to) = (self.context.as_ptr(), sequence as i32);
+        // SAFETY: the context is alive and has the sequence; no more is read than `state` holds.
+        let read =
+            unsafe { sys::llama_state_seq_set_data(context, state.as_ptr(), state.len(), to) };
+        if read != state.len() {
+            return Err(refuse("its state was not taken"));
+        }
+        Ok(())
+    }
+
     /// Forgets every token fed.
     pub fn clear(&mut self) {
         // SAFETY: the context is alive and owns its memory.

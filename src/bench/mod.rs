@@ -3,30 +3,44 @@
 //! | file | job |
 //! |---|---|
 //! | `side` | who is measured: the engine, and what any other must be able to do |
+//! | `rival` | llama.cpp as a side, in programs built with the feature of that name |
 //! | `measure` | states laid, then repeats in turn, timed |
 //! | `doubling` | one sequence as it grows |
 //! | `memory` | what the process holds |
 //! | `report` | the figures as data, and as JSON |
 //! | `page`, `picture` | the same as text or Markdown, and as SVG |
 
-pub mod doubling;
-pub mod measure;
+mod doubling;
+mod measure;
 mod memory;
-pub mod page;
-pub mod picture;
-pub mod report;
-pub mod side;
+mod page;
+mod picture;
+mod report;
+#[cfg(feature = "rival")]
+mod rival;
+mod side;
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use crate::cli::exit;
-use crate::engine::{LoadError, PassError, StateError};
-use crate::stdio;
+use ggml_kernels::cpu::ceiling::{product_rates, read_rate};
+use ggml_kernels::cpu::{Crew, Pool, Tier};
+
+use crate::cli::{Bench, exit};
+use crate::doctor::processor;
+use crate::engine::{Device, Engine, LoadError, OnCpu, Options, PassError, StateError};
+use crate::{interrupt, stdio};
+use report::{Ceilings, Report, Setting};
+use side::{Ours, Side};
+
+/// Depths measured where none are asked for, as far as the model's context goes.
+const DEPTHS: [usize; 3] = [0, 8 << 10, 32 << 10];
+/// Read for the ceiling: several times the caches of a desktop.
+const MEMORY: usize = 256 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
@@ -92,4 +106,147 @@ impl Progress {
         }
         Ok(())
     }
+}
+
+/// Measures and prints.
+pub fn run(flags: &Bench) -> Result<(), BenchError> {
+    let progress = Progress {
+        quiet: flags.quiet,
+        stop: interrupt::flag().map_err(BenchError::Signals)?,
+    };
+    let before = memory::own();
+    let options = options(flags);
+    let engine = Engine::open(&flags.model, &options)?;
+    let setting = setting(flags, &options, &engine);
+    let mut report = Report::new(setting);
+    let limit = engine.model().context();
+    if let Some(most) = flags.doubling {
+        room(most, flags.tokens + 3, limit)?;
+        report.doublings = doubling::run(engine, most, flags.tokens, &progress)?;
+    } else {
+        let depths = depths(flags, limit)?;
+        let mut rival = rival(flags, &options)?;
+        if flags.profile {
+            progress.say("measuring what this machine can do at most");
+            report.ceilings = Some(ceilings(flags, &options));
+        }
+        let mut ours = Ours::new(engine);
+        let opened = memory::own().saturating_sub(before);
+        let plan = measure::Plan {
+            depths,
+            lanes: flags.lanes.iter().map(|&n| n.into()).collect(),
+            prompt: flags.prompt,
+            tokens: flags.tokens,
+            repeats: flags.repeats.into(),
+            profile: flags.profile,
+        };
+        let rival = rival.as_mut().map(|r| &mut **r as &mut dyn Side);
+        measure::run(&plan, &mut ours, rival, &progress, &mut report)?;
+        report.memory.deltad += opened;
+    }
+    report.memory.process = memory::peak();
+    if let Some(path) = &flags.svg {
+        let drawn = std::fs::write(path, picture::draw(&report));
+        drawn.map_err(|why| BenchError::Picture {
+            path: path.clone(),
+            why,
+        })?;
+    }
+    let text = if flags.json {
+        report.to_json()
+    } else if flags.markdown {
+        page::markdown(&report)
+    } else {
+        page::text(&report)
+    };
+    stdio::print(text).map_err(BenchError::Output)
+}
+
+fn options(flags: &Bench) -> Options {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Options {
+        // Instructions are the processor's.
+        device: match flags.tier {
+            Some(_) => Device::Cpu,
+            None => Device::Auto,
+        },
+        threads: Some(flags.threads.map_or(cores, usize::from)),
+        cache_type: flags.cache_type.into(),
+        on_cpu: OnCpu::Own(flags.tier),
+        ..Options::default()
+    }
+}
+
+fn setting(flags: &Bench, options: &Options, engine: &Engine) -> Setting {
+    let processor = processor();
+    Setting {
+        model: name(&flags.model),
+        file_bytes: std::fs::metadata(&flags.model).map_or(0, |m| m.len()),
+        processor: processor.name,
+        cores: processor.usable,
+        device: engine.device().to_owned(),
+        threads: options.threads.unwrap_or(1),
+        cache_type: format!("{:?}", options.cache_type).to_lowercase(),
+        prompt: flags.prompt,
+        tokens: flags.tokens,
+        repeats: flags.repeats.into(),
+    }
+}
+
+/// What is asked for, or what fits of what is usual.
+fn depths(flags: &Bench, limit: usize) -> Result<Vec<usize>, BenchError> {
+    let more = flags.prompt.max(flags.tokens + measure::BEFORE);
+    room(0, more, limit)?;
+    if flags.depths.is_empty() {
+        let fit = DEPTHS.into_iter().filter(|depth| depth + more <= limit);
+        return Ok(fit.collect());
+    }
+    for &depth in &flags.depths {
+        room(depth, more, limit)?;
+    }
+    Ok(flags.depths.clone())
+}
+
+fn room(at: usize, more: usize, limit: usize) -> Result<(), BenchError> {
+    if at.saturating_add(more) > limit {
+        return Err(BenchError::TooDeep { at, more, limit });
+    }
+    Ok(())
+}
+
+fn ceilings(flags: &Bench, options: &Options) -> Ceilings {
+    let pool = Pool::new(options.threads.unwrap_or(1));
+    let tier = flags.tier.and_then(Tier::of).unwrap_or_else(Tier::detect);
+    let crew = Crew { pool: &pool, tier };
+    let products = product_rates(crew);
+    Ceilings {
+        read: read_rate(crew, MEMORY),
+        floats: products.floats,
+        bytes: products.bytes,
+    }
+}
+
+#[cfg(feature = "rival")]
+fn rival(flags: &Bench, options: &Options) -> Result<Option<Box<dyn Side>>, BenchError> {
+    if flags.against.is_none() {
+        return Ok(None);
+    }
+    let rival = rival::Theirs::new(&flags.model, options)?;
+    Ok(Some(Box::new(rival)))
+}
+
+#[cfg(not(feature = "rival"))]
+fn rival(flags: &Bench, _: &Options) -> Result<Option<Box<dyn Side>>, BenchError> {
+    if flags.against.is_none() {
+        return Ok(None);
+    }
+    Err(BenchError::Rival(
+        "this program was built without it; cargo build --release --features rival has it".into(),
+    ))
+}
+
+/// A file's name without its folders: reports are shown around.
+fn name(path: &Path) -> String {
+    path.file_name()
+        .map_or_else(String::new, |n| n.to_string_lossy().into_owned())
 }

@@ -1,6 +1,7 @@
 //! The real daemon, as programs on the same machine see it: the built binary, a converted
 //! checkpoint, a Unix socket.
 
+mod bench;
 #[cfg(target_os = "linux")]
 mod bus;
 mod cli;
