@@ -18,8 +18,10 @@
 //! | file | job |
 //! |---|---|
 //! | `model` | an opened file, held against the schema |
+//! | `digest` | what tells it from others |
 //! | `layers` | its tensors as fields, for any executor |
 //! | `sequence` | a conversation's state and its moments |
+//! | `host` | those as bytes, for files |
 //! | `executor` | ways to run a pass: `cpu` (kernels of our own), `stock` (a ggml graph) |
 //! | `tap` | what a pass shows to who listens |
 //! | `meter` | what its time went to |
@@ -32,8 +34,10 @@ use ggml_kernels::gguf::GgufError;
 
 use crate::request::Token;
 
+mod digest;
 mod error;
 mod executor;
+mod host;
 mod layers;
 pub mod meter;
 mod model;
@@ -41,7 +45,9 @@ mod options;
 mod sequence;
 mod tap;
 
+pub use digest::Digests;
 pub use error::{Cause, LaneError, LoadError, PassError, StateError, Unfit};
+pub use host::{BLOCK, HostState};
 pub use model::Model;
 pub use options::{CacheType, Device, Kind, OnCpu, Options};
 pub use sequence::{Sequence, Snapshot};

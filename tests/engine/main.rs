@@ -3,7 +3,9 @@
 
 mod checkpoint;
 mod company;
+mod disk;
 mod exactness;
+mod host;
 mod measure;
 mod meter;
 mod rival;

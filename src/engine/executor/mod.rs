@@ -1,12 +1,14 @@
 //! Ways to run a model. An executor owns the weights in the form that it computes on, and knows
 //! what a sequence's state looks like there; the engine above checks, cuts and adopts.
 
+use bytes::Bytes;
+
 use crate::request::Token;
 
-use super::Want;
 use super::error::Cause;
 use super::meter::Meter;
 use super::tap::Listener;
+use super::{HostState, Want};
 
 pub(super) mod cpu;
 pub(super) mod stock;
@@ -62,6 +64,36 @@ impl Kept {
             Kept::Stock(kept) => kept.bytes(),
         }
     }
+
+    pub fn block_bytes(&self) -> usize {
+        match self {
+            Kept::Cpu(state) => state.block_bytes(),
+            Kept::Stock(kept) => kept.block_bytes(),
+        }
+    }
+
+    /// A whole block, in the form of [`HostState`], as are the next two.
+    pub fn block(&self, at: usize) -> Bytes {
+        match self {
+            Kept::Cpu(state) => state.block(at),
+            Kept::Stock(kept) => kept.block(at).into(),
+        }
+    }
+
+    pub fn slot(&self) -> Vec<u8> {
+        match self {
+            Kept::Cpu(state) => state.slot(),
+            Kept::Stock(kept) => kept.slot(),
+        }
+    }
+
+    /// `len` tokens are in it.
+    pub fn tail(&self, len: usize) -> Vec<u8> {
+        match self {
+            Kept::Cpu(state) => state.tail(len),
+            Kept::Stock(kept) => kept.tail(),
+        }
+    }
 }
 
 impl State {
@@ -86,6 +118,9 @@ pub(super) trait Executor: std::fmt::Debug + Send {
     fn keep(&self, state: &State, len: usize) -> Kept;
     /// `None`: of another shape.
     fn take_up(&self, kept: &Kept) -> Option<Result<State, Cause>>;
+
+    /// What was in a file; `len / BLOCK` blocks are there. `None`: of another shape.
+    fn adopt(&self, state: &HostState) -> Option<Kept>;
 
     /// Bytes of the state of a sequence of so many tokens.
     fn state_bytes(&self, tokens: usize) -> usize;

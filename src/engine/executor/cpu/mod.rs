@@ -21,9 +21,9 @@ use ggml_kernels::gguf::GgufFile;
 use ggml_kernels::quant::TensorType;
 
 use super::{Broken, Executor, Kept, Share, State, Watch};
-use crate::engine::Options;
 use crate::engine::error::{Cause, Unfit};
 use crate::engine::model::Model;
+use crate::engine::{HostState, Options};
 use pass::Pass;
 use scratch::Scratch;
 use state::Shape;
@@ -86,6 +86,10 @@ impl Executor for Cpu {
             Kept::Cpu(state) if state.is_of(&self.shape) => Some(Ok(State::Cpu(state.clone()))),
             _ => None,
         }
+    }
+
+    fn adopt(&self, state: &HostState) -> Option<Kept> {
+        Held::adopted(&self.shape, state).map(Kept::Cpu)
     }
 
     fn state_bytes(&self, tokens: usize) -> usize {

@@ -3,12 +3,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use ggml_kernels::cpu::kda::{KdaShape, KdaState};
 use ggml_kernels::cpu::mla::BLOCK;
 use ggml_kernels::quant::TensorType;
 use quantize::schema::{Hparams, Mixer};
 
+use crate::engine::HostState;
 use crate::engine::error::Cause;
+use crate::engine::host::{extend, fill};
 
 /// What a state is made of.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,8 +59,10 @@ impl Shape {
 
 /// [`BLOCK`] tokens' rows of all MLA layers, `[layers, BLOCK, latent]` of the cache's type.
 #[derive(Debug)]
-pub(super) struct Block {
-    bytes: Box<[u8]>,
+pub(super) enum Block {
+    Own(Box<[u8]>),
+    /// Somebody else's, such as a map of a file: never written.
+    Lent(Bytes),
 }
 
 impl Block {
@@ -68,9 +73,33 @@ impl Block {
         let none = |_| Cause::OutOfMemory { what, bytes };
         room.try_reserve_exact(bytes).map_err(none)?;
         room.resize(bytes, 0);
-        Ok(Arc::new(Block {
-            bytes: room.into_boxed_slice(),
-        }))
+        Ok(Arc::new(Block::Own(room.into_boxed_slice())))
+    }
+
+    /// To write, where nobody else has it.
+    fn own(block: &mut Arc<Block>) -> Option<&mut [u8]> {
+        match Arc::get_mut(block)? {
+            Block::Own(bytes) => Some(bytes),
+            Block::Lent(_) => None,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Block::Own(bytes) => bytes,
+            Block::Lent(bytes) => bytes,
+        }
+    }
+}
+
+/// A block as somebody's who holds it too.
+struct Shared(Arc<Block>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        (*self.0).as_ref()
     }
 }
 
@@ -114,6 +143,73 @@ impl State {
         self.shape.slot_bytes() + self.blocks.len() * self.shape.block_bytes()
     }
 
+    pub fn block_bytes(&self) -> usize {
+        self.shape.block_bytes()
+    }
+
+    /// A block's rows, held by reference.
+    pub fn block(&self, at: usize) -> Bytes {
+        match &*self.blocks[at] {
+            Block::Own(_) => Bytes::from_owner(Shared(self.blocks[at].clone())),
+            Block::Lent(bytes) => bytes.clone(),
+        }
+    }
+
+    /// As in [`HostState`].
+    pub fn slot(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.shape.slot_bytes());
+        for layer in &self.slot.layers {
+            for floats in [&layer.tail_q, &layer.tail_k, &layer.tail_v] {
+                extend(&mut bytes, floats);
+            }
+            extend(&mut bytes, &layer.s);
+        }
+        bytes
+    }
+
+    /// The rows behind the last whole block, where `len` tokens are in it.
+    pub fn tail(&self, len: usize) -> Vec<u8> {
+        let rows = len % BLOCK * (self.shape.layer_bytes / BLOCK);
+        let last = self.blocks.get(len / BLOCK).filter(|_| rows > 0);
+        let layers = last.map_or(&[][..], |b| (**b).as_ref());
+        let layers = layers.chunks_exact(self.shape.layer_bytes.max(1));
+        layers.flat_map(|layer| &layer[..rows]).copied().collect()
+    }
+
+    /// `None`: of another shape.
+    pub(super) fn adopted(shape: &Arc<Shape>, from: &HostState) -> Option<State> {
+        let bytes = shape.block_bytes();
+        if from.blocks.iter().any(|b| b.len() != bytes) {
+            return None;
+        }
+        let lent = |b: &Bytes| Arc::new(Block::Lent(b.clone()));
+        let mut blocks: Vec<Arc<Block>> = from.blocks.iter().map(lent).collect();
+        let rows = from.len % BLOCK * (shape.layer_bytes / BLOCK);
+        if from.tail.len() != shape.mla_layers * rows {
+            return None;
+        }
+        if rows > 0 {
+            let mut last = vec![0; bytes].into_boxed_slice();
+            let layers = last.chunks_exact_mut(shape.layer_bytes);
+            for (layer, rows) in layers.zip(from.tail.chunks_exact(rows)) {
+                layer[..rows.len()].copy_from_slice(rows);
+            }
+            blocks.push(Arc::new(Block::Own(last)));
+        }
+        let (mut slot, mut left) = (Slot::zeroed(shape), &from.slot[..]);
+        for layer in &mut slot.layers {
+            for floats in [&mut layer.tail_q, &mut layer.tail_k, &mut layer.tail_v] {
+                fill(floats, &mut left)?;
+            }
+            fill(&mut layer.s, &mut left)?;
+        }
+        left.is_empty().then(|| State {
+            shape: shape.clone(),
+            blocks,
+            slot: Arc::new(slot),
+        })
+    }
+
     /// Blocks for tokens up to `len`; those that take the tokens from `past` on are its own.
     pub(super) fn reserve(&mut self, past: usize, len: usize) -> Result<(), Cause> {
         let first = past / BLOCK;
@@ -122,10 +218,10 @@ impl State {
             self.blocks.push(Block::zeroed(&self.shape)?);
         }
         for block in &mut self.blocks[first..] {
-            if Arc::get_mut(block).is_none() {
+            if Block::own(block).is_none() {
                 let mut own = Block::zeroed(&self.shape)?;
-                if let Some(own) = Arc::get_mut(&mut own) {
-                    own.bytes.copy_from_slice(&block.bytes);
+                if let Some(own) = Block::own(&mut own) {
+                    own.copy_from_slice((**block).as_ref());
                 }
                 *block = own;
             }
@@ -163,14 +259,14 @@ impl Open<'_> {
     /// MLA layer `at` of block `block`, to write: one that was reserved.
     pub fn rows_mut(&mut self, at: usize, block: usize) -> &mut [u8] {
         let bytes = self.layer_bytes;
-        let block = Arc::get_mut(&mut self.blocks[block]).expect("reserved for this pass");
-        &mut block.bytes[at * bytes..(at + 1) * bytes]
+        let block = Block::own(&mut self.blocks[block]).expect("reserved for this pass");
+        &mut block[at * bytes..(at + 1) * bytes]
     }
 
     /// MLA layer `at` of every block.
     pub fn rows(&self, at: usize) -> Vec<&[u8]> {
         let layer = at * self.layer_bytes..(at + 1) * self.layer_bytes;
         let blocks = self.blocks.iter();
-        blocks.map(|b| &b.bytes[layer.clone()]).collect()
+        blocks.map(|b| &(**b).as_ref()[layer.clone()]).collect()
     }
 }

@@ -14,10 +14,10 @@ use ggml_kernels::graph::{Graph, GraphError};
 use ggml_kernels::quant::TensorType;
 
 use super::{Broken, Executor, Share, Watch};
-use crate::engine::Options;
 use crate::engine::error::{Cause, Unfit};
 use crate::engine::model::Model;
 use crate::engine::tap::Listener;
+use crate::engine::{HostState, Options};
 use listen::Observed;
 use state::Shape;
 pub(in crate::engine) use state::{Kept, State};
@@ -95,6 +95,11 @@ impl Executor for Stock {
         };
         let restored = State::restored(kept, &self.shape, &self.backend)?;
         Some(restored.map(|state| super::State::Stock(Box::new(state))))
+    }
+
+    fn adopt(&self, state: &HostState) -> Option<super::Kept> {
+        let kept = Kept::adopted(&self.shape, state)?;
+        Some(super::Kept::Stock(Arc::new(kept)))
     }
 
     fn state_bytes(&self, tokens: usize) -> usize {

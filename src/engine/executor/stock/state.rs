@@ -7,6 +7,7 @@ use ggml_kernels::storage::{self, Placement, StorageError};
 use quantize::schema::{Hparams, Mixer};
 
 use crate::engine::error::Cause;
+use crate::engine::{BLOCK, HostState};
 
 /// Cache rows are added in steps of so many.
 const ROW_STEP: usize = 256;
@@ -90,6 +91,80 @@ impl Kept {
     pub fn bytes(&self) -> usize {
         self.fixed.iter().chain(&self.rows).map(Vec::len).sum()
     }
+
+    pub fn block_bytes(&self) -> usize {
+        self.shape.mla_layers * BLOCK * self.shape.row_bytes()
+    }
+
+    /// Rows from `from` up to `to` of every layer.
+    fn gathered(&self, from: usize, to: usize) -> Vec<u8> {
+        let row = self.shape.row_bytes();
+        let layers = self.rows.iter();
+        let rows = layers.flat_map(|layer| &layer[from * row..to * row]);
+        rows.copied().collect()
+    }
+
+    /// As in [`HostState`].
+    pub fn block(&self, at: usize) -> Vec<u8> {
+        self.gathered(at * BLOCK, (at + 1) * BLOCK)
+    }
+
+    pub fn tail(&self) -> Vec<u8> {
+        self.gathered(self.len / BLOCK * BLOCK, self.len)
+    }
+
+    pub fn slot(&self) -> Vec<u8> {
+        let tensors = self.fixed.iter().zip(&self.shape.fixed);
+        let turned = tensors.flat_map(|(bytes, place)| transposed(bytes, place.ne[0], place.ne[1]));
+        turned.collect()
+    }
+
+    /// `None`: of another shape.
+    pub(super) fn adopted(shape: &Shape, from: &HostState) -> Option<Kept> {
+        let row = shape.row_bytes();
+        let (whole, rest) = (BLOCK * row, from.len % BLOCK * row);
+        let fits = from
+            .blocks
+            .iter()
+            .all(|b| b.len() == shape.mla_layers * whole);
+        if !fits || from.tail.len() != shape.mla_layers * rest {
+            return None;
+        }
+        let layer = |at: usize| {
+            let mut rows = Vec::with_capacity(from.len * row);
+            for block in &from.blocks {
+                rows.extend_from_slice(&block[at * whole..(at + 1) * whole]);
+            }
+            rows.extend_from_slice(&from.tail[at * rest..(at + 1) * rest]);
+            rows
+        };
+        let (mut fixed, mut left) = (Vec::new(), &from.slot[..]);
+        for place in &shape.fixed {
+            let (bytes, after) = left.split_at_checked(place.bytes()?)?;
+            fixed.push(transposed(bytes, place.ne[1], place.ne[0]));
+            left = after;
+        }
+        left.is_empty().then(|| Kept {
+            shape: shape.clone(),
+            len: from.len,
+            fixed,
+            rows: (0..shape.mla_layers).map(layer).collect(),
+        })
+    }
+}
+
+/// Matrices of floats, `[.., rows, columns]` with the columns side by side, to
+/// `[.., columns, rows]`: ggml's tails have time side by side, and its S is transposed.
+fn transposed(bytes: &[u8], columns: usize, rows: usize) -> Vec<u8> {
+    let (floats, _) = bytes.as_chunks::<4>();
+    let mut turned = Vec::with_capacity(bytes.len());
+    for matrix in floats.chunks_exact(rows * columns) {
+        for column in 0..columns {
+            let down = matrix.iter().skip(column).step_by(columns);
+            turned.extend(down.flatten());
+        }
+    }
+    turned
 }
 
 impl State {
