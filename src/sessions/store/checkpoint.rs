@@ -2,7 +2,6 @@
 //! the rest in a file of its own for every checkpoint. The record in the log comes last: what it
 //! names is there to stay by then, and what no record names was never there.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -28,16 +27,16 @@ pub trait State {
     fn blocks(&self) -> usize;
     /// Bytes of each.
     fn block_bytes(&self) -> usize;
-    fn block(&self, at: usize) -> Cow<'_, [u8]>;
+    fn block(&self, at: usize) -> Bytes;
     /// What has one size, however long the text.
-    fn slot(&self) -> Cow<'_, [u8]>;
+    fn slot(&self) -> Bytes;
     /// Rows behind the last full block.
-    fn tail(&self) -> Cow<'_, [u8]>;
+    fn tail(&self) -> Bytes;
     /// What comes next, as far as it was computed.
-    fn next(&self) -> Cow<'_, [u8]>;
+    fn next(&self) -> Bytes;
 }
 
-/// A state from disk, every byte of it checked. Where the disk can map files, blocks are the map.
+/// A state from disk, every byte of it checked.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// How many tokens it has seen.
@@ -57,7 +56,7 @@ fn stride(block_bytes: usize) -> u64 {
 }
 
 /// The state file's first page.
-fn head(tokens: usize, parts: &[Cow<'_, [u8]>; 3]) -> [u8; PAGE] {
+fn head(tokens: usize, parts: &[Bytes; 3]) -> [u8; PAGE] {
     let mut bytes = [0; PAGE];
     bytes[..8].copy_from_slice(&MAGIC);
     bytes[8..10].copy_from_slice(&FORMAT.to_le_bytes());
@@ -172,8 +171,12 @@ impl Session {
         let begin = held.unwrap_or(0).next_multiple_of(stride);
         let (mut at, mut places) = (begin, Vec::new());
         for (block, hash) in hashes.iter().enumerate().skip(first) {
-            let mut bytes = state.block(block).into_owned();
-            bytes.resize(stride as usize, 0);
+            let mut bytes = state.block(block);
+            if bytes.len() as u64 != stride {
+                let mut padded = bytes.to_vec();
+                padded.resize(stride as usize, 0);
+                bytes = padded.into();
+            }
             if let Err(failed) = disk::write(&*file, at, &bytes) {
                 // Nobody knows of these blocks: the room is given back.
                 if file.set_len(begin).is_err() {

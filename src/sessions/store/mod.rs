@@ -16,6 +16,7 @@
 //! | `disk`, `files` | what a disk does; a real one | yes |
 //! | `session` | one directory's log | yes |
 //! | `checkpoint` | its rows and states | yes |
+//! | `tip` | the engine's states | no |
 //! | `user`, `keep` | the sessions of a user | through those |
 
 mod checkpoint;
@@ -32,6 +33,7 @@ mod record;
 mod session;
 #[cfg(test)]
 mod tests;
+mod tip;
 mod user;
 
 pub use checkpoint::{Loaded, State};
@@ -42,6 +44,7 @@ pub use files::Files;
 pub use id::{Id, NoId};
 pub use identity::{Differs, Digest, Identity};
 pub use quota::Limits;
+pub use tip::Tip;
 pub use user::Store;
 
 use crate::request::Token;

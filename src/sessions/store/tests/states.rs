@@ -1,7 +1,8 @@
 //! States on a real file system: what is read back is what was written, bit by bit, or is refused.
 
-use std::borrow::Cow;
 use std::path::Path;
+
+use bytes::Bytes;
 
 use super::*;
 
@@ -20,7 +21,7 @@ impl Toy {
         }
     }
 
-    fn bytes(&self, tokens: &[u32], salt: u8, len: usize) -> Cow<'static, [u8]> {
+    fn bytes(&self, tokens: &[u32], salt: u8, len: usize) -> Bytes {
         let mut hash = blake3::Hasher::new();
         hash.update(&[salt]);
         for token in tokens {
@@ -39,17 +40,17 @@ impl State for Toy {
     fn block_bytes(&self) -> usize {
         BLOCK_BYTES
     }
-    fn block(&self, at: usize) -> Cow<'_, [u8]> {
+    fn block(&self, at: usize) -> Bytes {
         // A row depends on everything before it.
         self.bytes(&self.tokens[..(at + 1) * BLOCK], 1, BLOCK_BYTES)
     }
-    fn slot(&self) -> Cow<'_, [u8]> {
+    fn slot(&self) -> Bytes {
         self.bytes(&self.tokens, 2, 3000)
     }
-    fn tail(&self) -> Cow<'_, [u8]> {
+    fn tail(&self) -> Bytes {
         self.bytes(&self.tokens, 3, self.tokens.len() % BLOCK * 100)
     }
-    fn next(&self) -> Cow<'_, [u8]> {
+    fn next(&self) -> Bytes {
         self.bytes(&self.tokens, 4, 40)
     }
 }
