@@ -190,9 +190,22 @@ pub struct Talk {
     /// Longest answer, in tokens.
     #[arg(long, value_name = "N")]
     pub max_tokens: Option<u32>,
+    /// Let the model think before it answers. What it thinks is shown in grey at a terminal.
+    #[arg(long, conflicts_with = "no_think")]
+    pub think: bool,
+    /// Let the model answer at once. Without either flag its template decides.
+    #[arg(long)]
+    pub no_think: bool,
     /// Print speed figures on standard error after an answer.
     #[arg(long)]
     pub speed: bool,
+}
+
+impl Talk {
+    /// What was asked of the model's thinking.
+    pub fn thinking(&self) -> Option<bool> {
+        (self.think || self.no_think).then_some(self.think)
+    }
 }
 
 #[derive(Debug, Args)]

@@ -42,7 +42,17 @@ pub enum Prompt {
         tool_choice: ToolChoice,
         /// Several calls in one answer are allowed.
         parallel_tool_calls: bool,
+        options: TemplateOptions,
     },
+}
+
+/// What a caller tells the model's template beside the conversation.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TemplateOptions {
+    /// Whether the model shall think first; without effect where its template has no such switch.
+    pub thinking: Option<bool>,
+    /// By the names that the template reads; others are without effect.
+    pub variables: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Whether the model may, must or must not call the tools it was told of.
@@ -69,6 +79,8 @@ pub struct Message {
     /// `system`, `user`, `assistant`, `tool`, or whatever else the template knows.
     pub role: String,
     pub content: String,
+    /// What the model thought before it said this.
+    pub reasoning: Option<String>,
     pub name: Option<String>,
     pub tool_calls: Vec<ToolCall>,
     pub tool_call_id: Option<String>,

@@ -20,6 +20,11 @@ pub fn remark(text: impl Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// The same without the line's end.
+pub fn whisper(text: impl Display) {
+    let _ = write!(io::stderr(), "{text}");
+}
+
 /// Nobody reads our output any more, which is their choice and no fault.
 pub fn is_closed(e: &io::Error) -> bool {
     e.kind() == ErrorKind::BrokenPipe

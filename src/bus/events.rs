@@ -130,9 +130,13 @@ impl Transcript {
         self.text.is_empty() && self.calls.is_empty()
     }
 
-    /// The answer as a message of the conversation. Reasoning is not repeated to the model.
+    /// The answer as a message of the conversation. Whether its reasoning is told to the model again
+    /// is its template's affair.
     pub fn message(&self) -> Value {
         let mut message = json!({"role": "assistant", "content": self.text});
+        if !self.reasoning.is_empty() {
+            message["reasoning_content"] = self.reasoning.as_str().into();
+        }
         if !self.calls.is_empty() {
             let calls = self.calls.iter().map(|(id, name, arguments)| {
                 json!({

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::conversation::{Conversation, json_file};
-use super::{ClientError, Ended, body, connect, input, screen, unless_interrupted};
+use super::{ClientError, Ended, body, connect, input, note_thinking, screen, unless_interrupted};
 use crate::cli::Ask;
 
 pub async fn ask(socket: Option<PathBuf>, ask: &Ask) -> Result<Ended, ClientError> {
@@ -35,13 +35,15 @@ pub async fn ask(socket: Option<PathBuf>, ask: &Ask) -> Result<Ended, ClientErro
     let work = async {
         let daemon = connect(socket).await?;
         daemon.wait_loaded(screen::note).await?;
+        note_thinking(&daemon, &ask.talk).await?;
         if ask.json {
             let answer = daemon.post("/v1/chat/completions", &body).await?;
             screen::line(&format!("{answer:#}"))?;
             talk.answer(&answer["choices"][0]["message"]);
         } else {
-            let answer = daemon.chat(&body, screen::piece).await?;
-            screen::end_of_answer(&answer)?;
+            let mut pieces = screen::Pieces::default();
+            let answer = daemon.chat(&body, |said| pieces.show(said)).await?;
+            pieces.end(&answer)?;
             if ask.talk.speed {
                 screen::note(&screen::speed(&answer));
             }

@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use rustyline::error::ReadlineError;
 
 use super::conversation::Conversation;
-use super::{Answer, ClientError, Daemon, Ended, body, connect, input, screen, unless_interrupted};
+use super::{
+    Answer, ClientError, Daemon, Ended, Said, body, connect, input, note_thinking, screen,
+    unless_interrupted,
+};
 use crate::cli::{Chat, Talk};
 
 const HELP: &str = "\
@@ -59,6 +62,7 @@ pub async fn chat(socket: Option<PathBuf>, chat: &Chat) -> Result<Ended, ClientE
     screen::note(&format!(
         "talking to {model}; /help lists commands, Ctrl-D ends"
     ));
+    note_thinking(&daemon, &chat.talk).await?;
     if talk.messages().len() > 1 {
         screen::note(&format!(
             "going on after {} messages",
@@ -141,14 +145,18 @@ async fn turn(
     let before = talk.messages().len();
     talk.user(text);
     let body = body(talk.messages(), how);
-    let mut said = Answer::default();
+    let mut so_far = Answer::default();
     let mut whole = None;
+    let mut pieces = screen::Pieces::default();
     let work = async {
         whole = Some(
             daemon
-                .chat(&body, |piece| {
-                    said.text.push_str(piece);
-                    screen::piece(piece)
+                .chat(&body, |said| {
+                    match said {
+                        Said::Thought(text) => so_far.reasoning.push_str(text),
+                        Said::Text(text) => so_far.text.push_str(text),
+                    }
+                    pieces.show(said)
                 })
                 .await?,
         );
@@ -161,17 +169,17 @@ async fn turn(
         }
         Ok(Ended::Interrupted) => {
             screen::line("")?;
-            if said.text.is_empty() {
+            if so_far.text.is_empty() {
                 talk.truncate(before);
                 screen::note("stopped; the question is forgotten");
             } else {
-                talk.answer(&said.message());
+                talk.answer(&so_far.message());
                 screen::note("stopped");
             }
         }
         Ok(Ended::Done) => {
             let answer = whole.unwrap_or_default();
-            screen::end_of_answer(&answer)?;
+            pieces.end(&answer)?;
             if shows_speed {
                 screen::note(&screen::speed(&answer));
             }

@@ -80,6 +80,10 @@ impl Conversation {
     /// Adds the daemon's message, without the keys that only answers have.
     pub fn answer(&mut self, message: &Value) {
         let mut kept = json!({"role": "assistant", "content": message["content"]});
+        // Some templates tell a model its own thoughts again.
+        if message["reasoning_content"].is_string() {
+            kept["reasoning_content"] = message["reasoning_content"].clone();
+        }
         if message["tool_calls"].is_array() {
             kept["tool_calls"] = message["tool_calls"].clone();
         }

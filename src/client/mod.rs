@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 pub use ask::ask;
 pub use chat::chat;
-pub use wire::{Answer, ClientError, Daemon};
+pub use wire::{Answer, ClientError, Daemon, Said};
 
 use crate::cli::{Status, Talk, exit};
 use crate::config::socket_candidates;
@@ -124,6 +124,7 @@ fn body(messages: &[Value], talk: &Talk) -> Value {
         ("top_p", talk.top_p.map(Value::from)),
         ("seed", talk.seed.map(Value::from)),
         ("max_tokens", talk.max_tokens.map(Value::from)),
+        ("enable_thinking", talk.thinking().map(Value::from)),
     ];
     for (name, value) in settings {
         if let Some(value) = value {
@@ -131,6 +132,21 @@ fn body(messages: &[Value], talk: &Talk) -> Value {
         }
     }
     body
+}
+
+/// A flag that cannot act is no error, but the person is told.
+async fn note_thinking(daemon: &Daemon, talk: &Talk) -> Result<(), ClientError> {
+    if talk.thinking().is_none() {
+        return Ok(());
+    }
+    let models = daemon.get("/v1/models").await?;
+    if models["data"][0]["thinking_switch"] != true {
+        let flag = if talk.think { "--think" } else { "--no-think" };
+        screen::note(&format!(
+            "{flag} is without effect: this model's template has no switch for thinking"
+        ));
+    }
+    Ok(())
 }
 
 fn input(e: impl std::fmt::Display) -> ClientError {

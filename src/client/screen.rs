@@ -2,11 +2,69 @@
 
 use std::io::IsTerminal;
 
-use super::{Answer, ClientError};
+use super::{Answer, ClientError, Said};
 use crate::stdio;
 
-/// A piece of an answer, at once.
-pub fn piece(text: &str) -> Result<(), ClientError> {
+/// The pieces of one answer as they come: its text on standard output; its thoughts on standard
+/// error where a person sits there, and nowhere else.
+#[derive(Default)]
+pub struct Pieces {
+    thinking: bool,
+}
+
+impl Pieces {
+    pub fn show(&mut self, said: Said<'_>) -> Result<(), ClientError> {
+        match said {
+            Said::Thought(text) => {
+                if std::io::stderr().is_terminal() {
+                    self.thinking = true;
+                    stdio::whisper(grey(&harmless(text)));
+                }
+                Ok(())
+            }
+            Said::Text(text) => {
+                self.end_thoughts();
+                piece(text)
+            }
+        }
+    }
+
+    fn end_thoughts(&mut self) {
+        if std::mem::take(&mut self.thinking) {
+            stdio::whisper("\n");
+        }
+    }
+
+    /// Ends the text's line; then each tool call on a line of its own, as `name arguments`, which a
+    /// shell's `read -r name arguments` takes apart.
+    pub fn end(mut self, answer: &Answer) -> Result<(), ClientError> {
+        self.end_thoughts();
+        if !answer.text.is_empty() || answer.tool_calls.is_empty() {
+            line("")?;
+        }
+        for call in &answer.tool_calls {
+            let said = |value: &serde_json::Value| value.as_str().unwrap_or("?").replace('\n', " ");
+            let function = &call["function"];
+            line(&format!(
+                "{} {}",
+                said(&function["name"]),
+                said(&function["arguments"])
+            ))?;
+        }
+        if answer.finish.as_deref() == Some("length") {
+            note(if answer.text.is_empty() && !answer.reasoning.is_empty() {
+                "the model still thought when it reached the limit on tokens: \
+                 raise --max-tokens, or ask with --no-think"
+            } else {
+                "the answer was cut: it reached the limit on tokens"
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Text at once.
+fn piece(text: &str) -> Result<(), ClientError> {
     let text = if std::io::stdout().is_terminal() {
         harmless(text)
     } else {
@@ -19,34 +77,16 @@ pub fn line(text: &str) -> Result<(), ClientError> {
     piece(&format!("{text}\n"))
 }
 
-/// Ends the text's line; then each tool call on a line of its own, as `name arguments`, which a
-/// shell's `read -r name arguments` takes apart.
-pub fn end_of_answer(answer: &Answer) -> Result<(), ClientError> {
-    if !answer.text.is_empty() || answer.tool_calls.is_empty() {
-        line("")?;
-    }
-    for call in &answer.tool_calls {
-        let said = |value: &serde_json::Value| value.as_str().unwrap_or("?").replace('\n', " ");
-        let function = &call["function"];
-        line(&format!(
-            "{} {}",
-            said(&function["name"]),
-            said(&function["arguments"])
-        ))?;
-    }
-    if answer.finish.as_deref() == Some("length") {
-        note("the answer was cut: it reached the limit on tokens");
-    }
-    Ok(())
-}
-
 /// A remark to the person; grey where that can be seen.
 pub fn note(text: &str) {
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    if colour {
-        stdio::remark(format_args!("\x1b[90m[{text}]\x1b[0m"));
+    stdio::remark(grey(&format!("[{text}]")));
+}
+
+fn grey(text: &str) -> String {
+    if std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+        format!("\x1b[90m{text}\x1b[0m")
     } else {
-        stdio::remark(format_args!("[{text}]"));
+        text.to_owned()
     }
 }
 

@@ -34,6 +34,8 @@ pub enum ClientError {
 #[derive(Debug, Default)]
 pub struct Answer {
     pub text: String,
+    /// What the model thought before.
+    pub reasoning: String,
     /// OpenAI's `tool_calls` deltas, put together by index.
     pub tool_calls: Vec<Value>,
     pub usage: Option<Value>,
@@ -44,10 +46,20 @@ pub struct Answer {
     pub total: Duration,
 }
 
+/// A piece of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said<'a> {
+    Thought(&'a str),
+    Text(&'a str),
+}
+
 impl Answer {
     /// As a whole answer would have held it.
     pub fn message(&self) -> Value {
         let mut message = json!({"role": "assistant", "content": self.text});
+        if !self.reasoning.is_empty() {
+            message["reasoning_content"] = json!(self.reasoning);
+        }
         if !self.tool_calls.is_empty() {
             if self.text.is_empty() {
                 message["content"] = Value::Null;
@@ -116,12 +128,12 @@ impl Daemon {
         whole(self.send_json(path, body).await?).await
     }
 
-    /// A streamed chat completion; `on_text` sees each piece of text as it comes. Dropping the
+    /// A streamed chat completion; `on_piece` sees each piece as it comes. Dropping the
     /// future closes the connection, which cancels the generation.
     pub async fn chat(
         &self,
         body: &Value,
-        mut on_text: impl FnMut(&str) -> Result<(), ClientError>,
+        mut on_piece: impl FnMut(Said<'_>) -> Result<(), ClientError>,
     ) -> Result<Answer, ClientError> {
         let started = Instant::now();
         let mut body = body.clone();
@@ -146,12 +158,12 @@ impl Daemon {
                     return Ok(answer);
                 }
                 let chunk: Value = serde_json::from_str(data).map_err(broken)?;
-                let text = take_chunk(&chunk, &mut answer)?;
-                if text.is_some() || !answer.tool_calls.is_empty() {
+                let said = take_chunk(&chunk, &mut answer)?;
+                if said.is_some() || !answer.tool_calls.is_empty() {
                     answer.first.get_or_insert_with(|| started.elapsed());
                 }
-                if let Some(text) = text {
-                    on_text(text)?;
+                if let Some(said) = said {
+                    on_piece(said)?;
                 }
             }
         }
@@ -223,8 +235,8 @@ fn event_data(line: &[u8]) -> Option<&str> {
     Some(line.strip_prefix("data:")?.trim_start())
 }
 
-/// Adds one chunk to the answer; returns its piece of text.
-fn take_chunk<'a>(chunk: &'a Value, answer: &mut Answer) -> Result<Option<&'a str>, ClientError> {
+/// Adds one chunk to the answer; returns what it says, which is one thing at a time.
+fn take_chunk<'a>(chunk: &'a Value, answer: &mut Answer) -> Result<Option<Said<'a>>, ClientError> {
     if let Some(message) = chunk["error"]["message"].as_str() {
         return Err(ClientError::Broken(message.to_owned()));
     }
@@ -238,9 +250,12 @@ fn take_chunk<'a>(chunk: &'a Value, answer: &mut Answer) -> Result<Option<&'a st
     for call in delta["tool_calls"].as_array().into_iter().flatten() {
         join_call(&mut answer.tool_calls, call);
     }
-    let text = delta["content"].as_str().filter(|t| !t.is_empty());
+    let given = |name: &str| delta[name].as_str().filter(|t| !t.is_empty());
+    let thought = given("reasoning_content");
+    let text = given("content");
+    answer.reasoning.push_str(thought.unwrap_or_default());
     answer.text.push_str(text.unwrap_or_default());
-    Ok(text)
+    Ok(text.map(Said::Text).or(thought.map(Said::Thought)))
 }
 
 /// A call's first delta brings its id and name, the later ones more of its arguments.
@@ -286,6 +301,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n",
             ": ping\n\n",
             "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n",
+            "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n",
             "data: {\"choices\":[{\"delta\":{\"content\":\"gr\u{fc}\"}}]}\n\n",
             "data: {\"choices\":[{\"delta\":{\"content\":\"n\",\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"function\":{\"name\":\"f\",\"arguments\":\"{\"}}]}}]}\n\n",
             "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"}\"}}]}}]}\n\n",
@@ -295,14 +311,16 @@ mod tests {
         .await;
         let mut pieces = Vec::new();
         let answer = daemon
-            .chat(&json!({}), |t| {
-                pieces.push(t.to_owned());
+            .chat(&json!({}), |said| {
+                pieces.push(format!("{said:?}"));
                 Ok(())
             })
             .await
             .unwrap();
-        assert_eq!(pieces, ["gr\u{fc}", "n"]);
+        let want = ["Thought(\"hm\")", "Text(\"gr\u{fc}\")", "Text(\"n\")"];
+        assert_eq!(pieces, want);
         assert_eq!(answer.text, "gr\u{fc}n");
+        assert_eq!(answer.message()["reasoning_content"], "hm");
         assert_eq!(answer.tool_calls[0]["function"]["arguments"], "{}");
         assert_eq!(answer.finish.as_deref(), Some("tool_calls"));
         let kept = &answer.message()["tool_calls"][0];

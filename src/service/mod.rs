@@ -103,6 +103,11 @@ impl Service {
         &self.card
     }
 
+    /// Whether callers can turn the model's thinking on and off.
+    pub fn has_thinking_switch(&self) -> bool {
+        self.template.has_thinking_switch()
+    }
+
     /// When the model was loaded, in seconds since 1970.
     pub fn created(&self) -> u64 {
         self.created

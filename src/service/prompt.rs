@@ -2,7 +2,7 @@
 //! tokens that it had, however its caller spells it now.
 
 use super::{Service, invalid};
-use crate::request::{Message, Prompt, Refusal, Token, ToolChoice};
+use crate::request::{Message, Prompt, Refusal, TemplateOptions, Token, ToolChoice};
 use crate::scheduler::Style;
 use crate::sessions::Key;
 use crate::text::{self, Expect, Specials};
@@ -49,13 +49,14 @@ impl Service {
                 messages,
                 tools,
                 tool_choice,
+                options,
                 ..
             } => {
                 let tools = match tool_choice {
                     ToolChoice::None => &[],
                     _ => tools.as_slice(),
                 };
-                self.chat(uid, messages, tools)
+                self.chat(uid, messages, tools, options)
             }
         }
     }
@@ -65,23 +66,24 @@ impl Service {
         uid: u32,
         messages: &[Message],
         tools: &[serde_json::Value],
+        options: &TemplateOptions,
     ) -> Result<Made, Refusal> {
         if messages.is_empty() {
             return invalid("messages", "got none, want at least one");
         }
-        let rendered = self.template.render(&self.tokenizer, messages, tools, true);
+        let rendered = self.template.render_with(options, messages, tools, true);
         let rendered = rendered.or_else(|e| invalid("messages", e.to_string()))?;
         let tokens = text::encode_chat(&self.tokenizer, &rendered);
         if tokens.is_empty() {
             return invalid("messages", "the chat template made an empty prompt of them");
         }
-        let keys = self.sessions.replays.keys(tools, messages);
+        let keys = self.sessions.replays.keys(options, tools, messages);
         let expect = Expect {
             tool_calls: !tools.is_empty(),
-            thinking: rendered.to_text().trim_end().ends_with("<think>"),
+            thinking: rendered.opens_thinking(),
         };
         Ok(Made {
-            tokens: self.as_it_was(uid, messages, tools, &keys, tokens),
+            tokens: self.as_it_was(uid, (messages, tools, options), &keys, tokens),
             style: Style::Chat(expect),
             key: keys.last().copied(),
         })
@@ -91,8 +93,7 @@ impl Service {
     fn as_it_was(
         &self,
         uid: u32,
-        messages: &[Message],
-        tools: &[serde_json::Value],
+        (messages, tools, options): (&[Message], &[serde_json::Value], &TemplateOptions),
         keys: &[Key],
         tokens: Vec<Token>,
     ) -> Vec<Token> {
@@ -104,7 +105,7 @@ impl Service {
             };
             // Where the answer's own markup ends it.
             let upto = &messages[..=i];
-            let Ok(before) = self.template.render(&self.tokenizer, upto, tools, false) else {
+            let Ok(before) = self.template.render_with(options, upto, tools, false) else {
                 continue;
             };
             let before = text::encode_chat(&self.tokenizer, &before);

@@ -33,11 +33,13 @@ impl Answer {
         self.text.is_empty() && self.calls.is_empty()
     }
 
-    /// As a message of the conversation. Reasoning is not repeated to the model.
+    /// As a message of the conversation. Whether its reasoning is told to the model again is its
+    /// template's affair.
     pub fn message(&self) -> Message {
         Message {
             role: "assistant".into(),
             content: self.text.clone(),
+            reasoning: Some(self.reasoning.clone()).filter(|r| !r.is_empty()),
             tool_calls: self.calls.clone(),
             ..Message::default()
         }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use crate::request::{Message, Token};
+use crate::request::{Message, TemplateOptions, Token};
 
 /// Bytes of tokens that are remembered.
 const BUDGET: usize = 64 << 20;
@@ -41,11 +41,18 @@ impl Replays {
         Key(self.hashes[0].hash_one(&of), self.hashes[1].hash_one(&of))
     }
 
-    /// The first is of the tools alone, each further one of one more message.
-    pub fn keys(&self, tools: &[Value], messages: &[Message]) -> Vec<Key> {
+    /// The first is of the tools and of what the template is told alone, each further one of one
+    /// more message.
+    pub fn keys(
+        &self,
+        options: &TemplateOptions,
+        tools: &[Value],
+        messages: &[Message],
+    ) -> Vec<Key> {
         let mut tools: Vec<String> = tools.iter().map(canonical).collect();
         tools.sort_unstable();
-        let mut keys = vec![self.key(tools)];
+        let variables = canonical(&Value::Object(options.variables.clone()));
+        let mut keys = vec![self.key((tools, options.thinking, variables))];
         for message in messages {
             keys.push(self.then(keys[keys.len() - 1], message));
         }
@@ -162,7 +169,7 @@ mod tests {
                 said("user", "q", None),
                 said("assistant", content, Some(arguments)),
             ];
-            replays.keys(tools, &messages)[2]
+            replays.keys(&TemplateOptions::default(), tools, &messages)[2]
         };
         let first = keys(&tools("a", "b"), "yes", r#"{"a":1,"b":[2]}"#);
         replays.keep(1, first, vec![1, 2, 3]);
@@ -173,6 +180,13 @@ mod tests {
         assert_eq!(replays.find(1, other), None);
         let other = keys(&tools("a", "c"), "yes", r#"{"a":1,"b":[2]}"#);
         assert_eq!(replays.find(1, other), None);
+        let told = TemplateOptions {
+            thinking: Some(false),
+            ..TemplateOptions::default()
+        };
+        let plain = TemplateOptions::default();
+        let of = |options| replays.keys(options, &[], &[said("user", "q", None)])[1];
+        assert_ne!(of(&told), of(&plain));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 mod bpe;
 pub mod constraint;
+mod guard;
+mod habits;
 mod pretokenizer;
 mod python;
 pub mod template;

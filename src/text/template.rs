@@ -1,21 +1,21 @@
-//! A conversation to the text of a prompt, by the model's own Jinja template. Owns the guard that
-//! keeps a caller's words from becoming markup; refuses templates that fail, as the caller's error.
+//! A conversation to the text of a prompt, by the model's own Jinja template. Refuses templates that
+//! fail, as the caller's error.
 //!
-//! The guard: a character that occurs nowhere in the request or the template is put inside every
-//! control token's spelling in every string of the request. The template then runs as usual. In
-//! what it wrote, a whole spelling is the template's own and becomes its token; after that the
-//! guard characters vanish, and all the text between two tokens is tokenised together, just as the
+//! The template runs over strings in which `guard` has broken every spelling of markup. In what it
+//! wrote, a whole spelling is the template's own and becomes its token; after that the guard
+//! characters vanish, and all the text between two tokens is tokenised together, just as the
 //! reference would without the false markup.
 
 use ggml_kernels::gguf::Metadata;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Serde};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value};
-use serde_json::json;
 
+use super::guard::Guard;
+use super::habits::Habits;
 use super::python::{json_dumps, strftime};
 use super::tokenizer::Tokenizer;
-use crate::request::{Message, Token};
+use crate::request::{Message, TemplateOptions, Token};
 
 /// Kimi's own, for files that carry none.
 const DEFAULT: &str = include_str!("kimi.jinja");
@@ -64,8 +64,8 @@ impl From<Error> for TemplateError {
 pub struct ChatTemplate {
     env: Environment<'static>,
     source: String,
-    /// The template prints `arguments | tojson`: it wants an object, not the text of one.
-    arguments_as_object: bool,
+    guard: Guard,
+    habits: Habits,
     bos: String,
     eos: String,
 }
@@ -133,6 +133,7 @@ impl ChatTemplate {
         env.add_function("strftime_now", |format: String| {
             strftime(&format, std::time::SystemTime::now())
         });
+        let guard = Guard::of(tokenizer, source).or_else(|e| refuse(e.to_string()))?;
         let source = source.to_owned();
         let env = compiled(env, without_training_marks(&source))?;
 
@@ -143,12 +144,18 @@ impl ChatTemplate {
         let mut template = ChatTemplate {
             env,
             source,
-            arguments_as_object: false,
+            guard,
+            habits: Habits::default(),
             bos: spelling(tokenizer.bos()),
             eos: spelling(tokenizer.eos()),
         };
-        template.arguments_as_object = template.escapes_arguments();
+        template.habits = Habits::of(&template);
         Ok(template)
+    }
+
+    /// Whether a caller can turn the model's thinking on and off.
+    pub fn has_thinking_switch(&self) -> bool {
+        self.habits.thinking.is_some()
     }
 
     /// The template's own text, for digests and for `/v1/models`.
@@ -160,25 +167,42 @@ impl ChatTemplate {
     /// template declares them. With `add_generation_prompt` it ends where the model's turn begins.
     pub fn render(
         &self,
-        tokenizer: &Tokenizer,
         messages: &[Message],
         tools: &[serde_json::Value],
         add_generation_prompt: bool,
     ) -> Result<PromptText, TemplateError> {
-        let mut messages = self.messages(messages);
+        let options = TemplateOptions::default();
+        self.render_with(&options, messages, tools, add_generation_prompt)
+    }
+
+    /// The same with what the caller tells the template beside them. A variable that the template
+    /// does not read changes nothing.
+    pub fn render_with(
+        &self,
+        options: &TemplateOptions,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        add_generation_prompt: bool,
+    ) -> Result<PromptText, TemplateError> {
+        let mut variables = self.habits.variables(options)?;
+        let mut messages = self.habits.messages(messages)?;
         let mut tools = serde_json::Value::from(tools.to_vec());
-        let guard = self.unused_character(&[&messages, &tools])?;
-        protect(&mut messages, tokenizer, guard);
-        protect(&mut tools, tokenizer, guard);
-        let guarded = self.run(messages, tools, add_generation_prompt)?;
+        let Some(guard) = self.guard.character(&[&messages, &tools, &variables]) else {
+            return refuse("the request uses every private-use character of plane 15");
+        };
+        for value in [&mut messages, &mut tools, &mut variables] {
+            self.guard.protect(value, guard);
+        }
+        let guarded = self.run(messages, tools, add_generation_prompt, variables)?;
         Ok(PromptText { guarded, guard })
     }
 
-    fn run(
+    pub(super) fn run(
         &self,
         messages: serde_json::Value,
         tools: serde_json::Value,
         add_generation_prompt: bool,
+        variables: serde_json::Value,
     ) -> Result<String, TemplateError> {
         // Templates ask `if tools`, or `if tools is not none`: no tools are none.
         let tools = if tools.as_array().is_some_and(|t| !t.is_empty()) {
@@ -189,6 +213,7 @@ impl ChatTemplate {
         let context = minijinja::context! {
             messages => Serde(messages), tools => Serde(tools), add_generation_prompt,
             bos_token => self.bos.as_str(), eos_token => self.eos.as_str(),
+            ..Value::from(Serde(variables))
         };
         let render = || self.env.get_template("chat")?.render(context);
         let text = on_deep_stack(RENDER_STACK, render)??;
@@ -198,71 +223,9 @@ impl ChatTemplate {
             refuse(format!("wrote more than {LONGEST_TEXT} bytes"))
         }
     }
-
-    /// Messages as templates know them: absent fields are absent, not null.
-    fn messages(&self, messages: &[Message]) -> serde_json::Value {
-        let message = |m: &Message| {
-            let mut out = json!({"role": m.role, "content": m.content});
-            if let Some(name) = &m.name {
-                out["name"] = json!(name);
-            }
-            if let Some(id) = &m.tool_call_id {
-                out["tool_call_id"] = json!(id);
-            }
-            if !m.tool_calls.is_empty() {
-                let calls = m.tool_calls.iter().map(|call| {
-                    let text = || json!(call.arguments);
-                    let object =
-                        || serde_json::from_str(&call.arguments).unwrap_or_else(|_| text());
-                    let arguments = if self.arguments_as_object {
-                        object()
-                    } else {
-                        text()
-                    };
-                    json!({
-                        "id": call.id,
-                        "type": "function",
-                        "function": {"name": call.name, "arguments": arguments},
-                    })
-                });
-                out["tool_calls"] = calls.collect();
-            }
-            out
-        };
-        messages.iter().map(message).collect()
-    }
-
-    /// Renders a call once with its arguments as text and looks whether they came out escaped.
-    fn escapes_arguments(&self) -> bool {
-        let call = json!({
-            "id": "functions.probe:0",
-            "type": "function",
-            "function": {"name": "probe", "arguments": "{\"probe\": 1}"},
-        });
-        let messages = json!([
-            {"role": "user", "content": "probe"},
-            {"role": "assistant", "content": "", "tool_calls": [call]},
-        ]);
-        let rendered = self.run(messages, json!([]), false);
-        rendered.is_ok_and(|text| text.contains(r#"{\"probe\": 1}"#))
-    }
-
-    /// A private character that neither the request nor the template holds.
-    fn unused_character(&self, request: &[&serde_json::Value]) -> Result<char, TemplateError> {
-        let mut used = std::collections::BTreeSet::new();
-        let mut note = |text: &str| used.extend(text.chars().filter(|c| PRIVATE.contains(c)));
-        note(&self.source);
-        for value in request {
-            for_each_string(value, &mut note);
-        }
-        PRIVATE.clone().find(|c| !used.contains(c)).map_or_else(
-            || refuse("the request uses every private-use character of plane 15"),
-            Ok,
-        )
-    }
 }
 
-fn refuse<T>(message: impl Into<String>) -> Result<T, TemplateError> {
+pub(super) fn refuse<T>(message: impl Into<String>) -> Result<T, TemplateError> {
     let message = message.into();
     Err(TemplateError {
         message,
@@ -296,67 +259,6 @@ fn on_deep_stack<T: Send>(
             .or_else(|_| refuse("the template's engine panicked")),
         Err(e) => refuse(format!("there is no thread to run it: {e}")),
     })
-}
-
-/// Unicode's plane 15: characters with no meaning, which no text has by accident.
-const PRIVATE: std::ops::RangeInclusive<char> = '\u{f0000}'..='\u{ffffd}';
-
-fn for_each_string(value: &serde_json::Value, f: &mut impl FnMut(&str)) {
-    match value {
-        serde_json::Value::String(s) => f(s),
-        serde_json::Value::Array(items) => items.iter().for_each(|v| for_each_string(v, f)),
-        serde_json::Value::Object(map) => {
-            for (key, v) in map {
-                f(key);
-                for_each_string(v, f);
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Breaks every control token's spelling in every string of `value`, keys included.
-fn protect(value: &mut serde_json::Value, tokenizer: &Tokenizer, guard: char) {
-    match value {
-        serde_json::Value::String(s) => *s = broken(s, tokenizer, guard),
-        serde_json::Value::Array(items) => {
-            for item in items {
-                protect(item, tokenizer, guard);
-            }
-        }
-        serde_json::Value::Object(map) => {
-            let entries = std::mem::take(map).into_iter().map(|(key, mut v)| {
-                protect(&mut v, tokenizer, guard);
-                (broken(&key, tokenizer, guard), v)
-            });
-            *map = entries.collect();
-        }
-        _ => {}
-    }
-}
-
-/// `text` with the guard after the first character of each spelling in it, overlapping ones too,
-/// and of a beginning of one at its end: the next string printed may bring the rest.
-fn broken(text: &str, tokenizer: &Tokenizer, guard: char) -> String {
-    let mut out = String::with_capacity(text.len() + 16);
-    let mut at = 0;
-    let tail = tokenizer.unfinished_controls(text);
-    let mut break_after = |start: usize| {
-        let first = text[start..].chars().next().map_or(0, char::len_utf8);
-        out.push_str(&text[at..start + first]);
-        out.push(guard);
-        at = start + first;
-        at
-    };
-    let mut from = 0;
-    while let Some(start) = tokenizer.find_control(text, from) {
-        from = break_after(start);
-    }
-    for start in tail.into_iter().filter(|&start| start >= from) {
-        break_after(start);
-    }
-    out.push_str(&text[at..]);
-    out
 }
 
 /// `{% generation %}` marks what to train on; it means nothing here and minijinja does not know it.

@@ -34,11 +34,6 @@ pub struct Tokenizer {
     pretokenizer: Pretokenizer,
     /// Finds any control or user-defined token, the longest first; `None` where there are none.
     any_special: Option<Regex>,
-    /// Finds any control token; what a caller's text is searched for.
-    any_control: Option<Regex>,
-    /// Bytes that begin a control token's spelling.
-    control_beginnings: [bool; 256],
-    longest_control: usize,
     end_tokens: Vec<Token>,
     bos: Option<Token>,
     eos: Option<Token>,
@@ -67,19 +62,11 @@ impl Tokenizer {
         let ends_by_id = [eos, id("eot_token_id")?, id("eom_token_id")?];
         let ends_by_id = ends_by_id.into_iter().flatten();
         let end_tokens = words.end_tokens(ends_by_id.chain(words.listed_ends(meta)?));
-        let controls: Vec<&str> = words.controls().map(|(name, _)| name).collect();
-        let mut control_beginnings = [false; 256];
-        for name in &controls {
-            control_beginnings[usize::from(name.as_bytes()[0])] = true;
-        }
         Ok(Tokenizer {
             bos: id("bos_token_id")?,
             eos,
             add_bos: meta.bool("tokenizer.ggml.add_bos_token").unwrap_or(false),
             any_special: any_of(words.specials.keys().map(String::as_str))?,
-            any_control: any_of(controls.iter().copied())?,
-            control_beginnings,
-            longest_control: controls.iter().map(|name| name.len()).max().unwrap_or(0),
             end_tokens,
             merges,
             pretokenizer,
@@ -183,29 +170,22 @@ impl Tokenizer {
         self.words.specials.get(spelling).copied()
     }
 
-    /// Where in `text` a control token's spelling begins, at or after `from`.
-    pub(super) fn find_control(&self, text: &str, from: usize) -> Option<usize> {
-        let found = self.any_control.as_ref()?.find_at(text, from)?;
-        Some(found.start())
-    }
-
-    /// Where at the end of `text` a control token's spelling begins that the text leaves
-    /// unfinished, ascending.
-    pub(super) fn unfinished_controls(&self, text: &str) -> Vec<usize> {
-        let from = text.len().saturating_sub(self.longest_control);
-        let begins = |&at: &usize| {
-            let rest = &text.as_bytes()[at..];
-            let longer = |name: &str| name.len() > rest.len() && name.as_bytes().starts_with(rest);
-            text.is_char_boundary(at)
-                && self.control_beginnings[usize::from(rest[0])]
-                && self.words.controls().any(|(name, _)| longer(name))
-        };
-        (from..text.len()).filter(begins).collect()
+    /// Spellings that a caller's words must not bring into a prompt of that template: every control
+    /// token, and what the template writes in angle brackets and the file calls user-defined.
+    pub(super) fn markup_in(&self, template: &str) -> Vec<String> {
+        let bracketed = |name: &str| name.starts_with('<') && name.ends_with('>');
+        let all = self.words.specials.iter();
+        let markup = all.filter(|&(name, &token)| {
+            self.is_special(token) || bracketed(name) && template.contains(name.as_str())
+        });
+        markup.map(|(name, _)| name.clone()).collect()
     }
 }
 
 /// A pattern for any of these spellings, the longest where several fit.
-fn any_of<'a>(names: impl Iterator<Item = &'a str>) -> Result<Option<Regex>, TokenizerError> {
+pub(super) fn any_of<'a>(
+    names: impl Iterator<Item = &'a str>,
+) -> Result<Option<Regex>, TokenizerError> {
     let mut names: Vec<&str> = names.collect();
     if names.is_empty() {
         return Ok(None);

@@ -186,12 +186,6 @@ impl Words {
         self.kind(token) == Kind::Control
     }
 
-    /// Control tokens by their spelling.
-    pub fn controls(&self) -> impl Iterator<Item = (&str, Token)> {
-        let all = self.specials.iter().map(|(name, &t)| (name.as_str(), t));
-        all.filter(|&(_, t)| self.is_control(t))
-    }
-
     /// What a file names by id, and every control token whose name says so; ascending.
     pub fn end_tokens(&self, named_by_id: impl Iterator<Item = Token>) -> Vec<Token> {
         let by_name = END_NAMES.iter().filter_map(|&name| self.specials.get(name));

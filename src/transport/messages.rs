@@ -9,21 +9,14 @@ use super::render::{Frame, Render};
 use super::turn::{Block, Step, Turn};
 use crate::request::{
     Event, Failure, FinishReason, Format, Message, Prompt, Refusal, Request, Sampling, Stop,
-    ToolCall, ToolChoice, Usage,
+    TemplateOptions, ToolCall, ToolChoice, Usage,
 };
 use crate::service::{Receipt, Service, fresh_id};
 
-pub fn read(body: &Value) -> Result<Asked, Refusal> {
+/// For a model whose thinking can be turned on and off, or not.
+pub fn read(body: &Value, has_switch: bool) -> Result<Asked, Refusal> {
     let f = Fields::of(body, "")?;
-    let thinking = f.object("thinking")?;
-    if let Some(kind) = thinking.map(|t| t.string("type")).transpose()?.flatten()
-        && !["disabled", "adaptive"].contains(&kind)
-    {
-        let why = format!(
-            "got {kind:?}, want \"disabled\" or \"adaptive\": this model decides by itself"
-        );
-        return refuse("thinking.type", why);
-    }
+    let thinking = thinking(&f, has_switch)?;
     for absent in ["container", "mcp_servers"] {
         if f.get(absent).is_some() {
             return refuse(absent, "is not served here");
@@ -51,6 +44,10 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
             tools: tools(&f)?,
             tool_choice,
             parallel_tool_calls,
+            options: TemplateOptions {
+                thinking,
+                ..TemplateOptions::default()
+            },
         },
         sampling: Sampling {
             temperature: f.number("temperature")?.unwrap_or(default.temperature),
@@ -75,6 +72,25 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
         token_ids: false,
         thread: None,
     })
+}
+
+/// How long it may think is the model's own affair: a budget is not read.
+fn thinking(f: &Fields, has_switch: bool) -> Result<Option<bool>, Refusal> {
+    let thinking = f.object("thinking")?;
+    match thinking.map(|t| t.string("type")).transpose()?.flatten() {
+        None | Some("adaptive") => Ok(None),
+        Some("disabled") => Ok(Some(false)),
+        Some("enabled") if has_switch => Ok(Some(true)),
+        Some("enabled") => {
+            let why =
+                "got \"enabled\", want \"disabled\" or \"adaptive\": this model decides by itself";
+            refuse("thinking.type", why)
+        }
+        Some(kind) => {
+            let why = format!("got {kind:?}, want \"enabled\", \"disabled\" or \"adaptive\"");
+            refuse("thinking.type", why)
+        }
+    }
 }
 
 fn strings(f: &Fields, name: &str) -> Result<Vec<String>, Refusal> {
@@ -147,8 +163,12 @@ fn read_message(at: &str, value: &Value, out: &mut Vec<Message>) -> Result<(), R
         };
         match b.string("type")? {
             Some("text") => own.content += &need("text")?,
-            // What it thought before is not read again.
-            Some("thinking" | "redacted_thinking") if role == "assistant" => {}
+            Some("thinking") if role == "assistant" => {
+                let thought = own.reasoning.get_or_insert_default();
+                thought.push_str(b.string("thinking")?.unwrap_or_default());
+            }
+            // Nobody here can read it.
+            Some("redacted_thinking") if role == "assistant" => {}
             Some("tool_use") if role == "assistant" => own.tool_calls.push(ToolCall {
                 id: need("id")?,
                 name: need("name")?,

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::fields::{Fields, kind, refuse, whole, wrong};
 use crate::request::{
-    Format, Message, Prompt, Refusal, Request, Sampling, Stop, Thread, Token, ToolCall, ToolChoice,
+    Format, Message, Prompt, Refusal, Request, Sampling, Stop, TemplateOptions, Thread, Token,
+    ToolCall, ToolChoice,
 };
 
 /// Prompts in one body of `/v1/completions`.
@@ -113,6 +114,7 @@ pub fn chat_of(f: &Fields) -> Result<Asked, Refusal> {
             tools,
             tool_choice: tool_choice(f)?,
             parallel_tool_calls: f.boolean("parallel_tool_calls")?.unwrap_or(true),
+            options: template_options(f)?,
         },
         sampling: sampling(f)?,
         stop: stop(f)?,
@@ -123,6 +125,27 @@ pub fn chat_of(f: &Fields) -> Result<Asked, Refusal> {
         format: format(f)?,
     };
     asked(f, vec![request])
+}
+
+/// `chat_template_kwargs` go before `enable_thinking`, and that before `reasoning_effort`.
+fn template_options(f: &Fields) -> Result<TemplateOptions, Refusal> {
+    let given = f.object("chat_template_kwargs")?;
+    let mut options = effort(f.string("reasoning_effort")?);
+    for (name, value) in given.iter().flat_map(Fields::entries) {
+        options.variables.insert(name.clone(), value.clone());
+    }
+    options.thinking = f.boolean("enable_thinking")?.or(options.thinking);
+    Ok(options)
+}
+
+/// Any effort but none is thinking; how much is for templates that tell efforts apart.
+pub fn effort(effort: Option<&str>) -> TemplateOptions {
+    let named = effort.filter(|&effort| effort != "none");
+    let named = named.map(|effort| ("reasoning_effort".to_owned(), effort.into()));
+    TemplateOptions {
+        thinking: effort.map(|effort| effort != "none"),
+        variables: named.into_iter().collect(),
+    }
 }
 
 fn asked(f: &Fields, requests: Vec<Request>) -> Result<Asked, Refusal> {
@@ -349,6 +372,10 @@ fn message(i: usize, value: &Value) -> Result<Message, Refusal> {
     Ok(Message {
         role: self::role(role).to_owned(),
         content,
+        reasoning: f
+            .string("reasoning_content")?
+            .or(f.get("reasoning").and_then(Value::as_str))
+            .map(str::to_owned),
         name: f.string("name")?.map(str::to_owned),
         tool_calls: calls.collect::<Result<_, _>>()?,
         tool_call_id: f.string("tool_call_id")?.map(str::to_owned),

@@ -32,6 +32,8 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
     if f.string("truncation")?.is_some_and(|t| t != "disabled") {
         return refuse("truncation", "want \"disabled\": nothing is cut silently");
     }
+    let effort = f.object("reasoning")?;
+    let effort = effort.map(|r| r.string("effort")).transpose()?.flatten();
     let mut messages = Vec::new();
     // Of this answer alone: they are not inherited.
     if let Some(text) = f.string("instructions")? {
@@ -46,8 +48,10 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
             input.push(json!({"type": "message", "role": "user", "content": [part]}));
         }
         Some(Value::Array(items)) => {
+            let mut thought = None;
             for (i, item) in items.iter().enumerate() {
-                read_item(&format!("input[{i}]"), item, apart, &mut messages)?;
+                let at = format!("input[{i}]");
+                read_item(&at, item, apart, &mut thought, &mut messages)?;
             }
             input.clone_from(items);
         }
@@ -61,6 +65,7 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
             tools: tools(&f)?,
             tool_choice: tool_choice(&f)?,
             parallel_tool_calls: f.boolean("parallel_tool_calls")?.unwrap_or(true),
+            options: openai::effort(effort),
         },
         sampling: Sampling {
             temperature: f.number("temperature")?.unwrap_or(default.temperature),
@@ -145,8 +150,15 @@ fn texts(value: &Value, at: &str) -> Result<String, Refusal> {
     Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
 }
 
-/// `apart`: so many of `out` are no part of the conversation.
-fn read_item(at: &str, value: &Value, apart: usize, out: &mut Vec<Message>) -> Result<(), Refusal> {
+/// `apart`: so many of `out` are no part of the conversation. `thought` goes from an item of
+/// reasoning to the assistant's words after it.
+fn read_item(
+    at: &str,
+    value: &Value,
+    apart: usize,
+    thought: &mut Option<String>,
+    out: &mut Vec<Message>,
+) -> Result<(), Refusal> {
     let f = Fields::of(value, at)?;
     let need = |name: &str| match f.string(name)? {
         Some(text) => Ok(text.to_owned()),
@@ -159,7 +171,10 @@ fn read_item(at: &str, value: &Value, apart: usize, out: &mut Vec<Message>) -> R
     match f.string("type")? {
         None | Some("message") => {
             let role = need("role")?;
-            let message = said(openai::role(&role), content("content")?);
+            let mut message = said(openai::role(&role), content("content")?);
+            if role == "assistant" {
+                message.reasoning = thought.take();
+            }
             out.push(message);
         }
         Some("function_call") => {
@@ -173,6 +188,7 @@ fn read_item(at: &str, value: &Value, apart: usize, out: &mut Vec<Message>) -> R
                 Some(turn) => turn.tool_calls.push(call),
                 None => out.push(Message {
                     tool_calls: vec![call],
+                    reasoning: thought.take(),
                     ..said("assistant", String::new())
                 }),
             }
@@ -181,8 +197,11 @@ fn read_item(at: &str, value: &Value, apart: usize, out: &mut Vec<Message>) -> R
             tool_call_id: Some(need("call_id")?),
             ..said("tool", content("output")?)
         }),
-        // What it thought before is not read again.
-        Some("reasoning") => {}
+        Some("reasoning") => {
+            let parts = f.array("content")?.map_or(&[][..], Vec::as_slice);
+            let texts = parts.iter().filter_map(|part| part["text"].as_str());
+            *thought = Some(texts.collect()).filter(|text: &String| !text.is_empty());
+        }
         Some(other) => {
             let why = format!(
                 "got {other:?}, want \"message\", \"function_call\" or \"function_call_output\""

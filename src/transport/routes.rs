@@ -86,6 +86,7 @@ fn card(service: &Service) -> Value {
         "created": service.created(),
         "owned_by": "deltad",
         "max_model_len": card.context,
+        "thinking_switch": service.has_thinking_switch(),
         "meta": {"n_vocab": card.n_vocab, "n_ctx": card.context},
     })
 }
@@ -240,12 +241,12 @@ enum Kind {
 }
 
 impl Kind {
-    fn read(self, value: &Value) -> Result<Asked, Refusal> {
+    fn read(self, value: &Value, service: &Service) -> Result<Asked, Refusal> {
         match self {
             Kind::Chat => openai::chat(value),
             Kind::Completion => openai::completion(value),
             Kind::Responses => responses::read(value),
-            Kind::Messages => messages::read(value),
+            Kind::Messages => messages::read(value, service.has_thinking_switch()),
         }
     }
 
@@ -266,8 +267,8 @@ async fn generate(door: Arc<Door>, caller: Caller, raw: Body, kind: Kind) -> Ans
     let body = body?;
     let at = door.clone();
     let (stream, mut render, generations) = off_thread(move || {
-        let asked = kind.read(&body.value)?;
         let service = service(&at, &caller)?;
+        let asked = kind.read(&body.value, service)?;
         // One that is refused drops, and so cancels, those before it.
         let thread = || asked.thread.clone();
         let submit = |r: &_| service.submit_in(caller.clone(), Clone::clone(r), thread());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use deltad::bus;
 use deltad::engine::Engine;
-use deltad::request::{Caller, Event, FinishReason, Format, Part, Request};
+use deltad::request::{Caller, Event, FinishReason, Format, Part, Refusal, Request};
 use deltad::scheduler::{self, Scheduler};
 use deltad::service::{self, Card, Service};
 use deltad::text::{ChatTemplate, Tokenizer};
@@ -106,6 +106,11 @@ fn body(dice: &mut Dice, seeds: &[Value], words: &[&str]) -> Value {
     value
 }
 
+/// For a model with a switch, which takes more than one without.
+fn thinking_message(body: &Value) -> Result<openai::Asked, Refusal> {
+    messages::read(body, true)
+}
+
 /// What is taken comes to its end, and says what it promised.
 pub fn request(dir: &Path) -> Run {
     let service = daemon(dir);
@@ -116,7 +121,7 @@ pub fn request(dir: &Path) -> Run {
             openai::chat,
             openai::completion,
             responses::read,
-            messages::read,
+            thinking_message,
         ] {
             let Ok(asked) = read(&value) else {
                 continue;

@@ -162,7 +162,7 @@ pub fn chat(dir: &Path) -> Run {
             panic!("a chat is a chat");
         };
         let template = dice.pick(&templates);
-        let Ok(prompt) = template.render(&tokenizer, messages, tools, true) else {
+        let Ok(prompt) = template.render(messages, tools, true) else {
             return;
         };
         let tokens = encode_chat(&tokenizer, &prompt);
@@ -176,7 +176,7 @@ pub fn chat(dir: &Path) -> Run {
             })
             .collect();
         // A template may look into words, as the fixtures' do not.
-        let Ok(prompt) = template.render(&tokenizer, &tame, tools, true) else {
+        let Ok(prompt) = template.render(&tame, tools, true) else {
             return;
         };
         let marks = |tokens: &[Token]| tokens.iter().filter(|&&t| tokenizer.is_special(t)).count();
@@ -245,7 +245,7 @@ pub fn template(dir: &Path) -> Run {
         }
         dice.made(&source);
         if let Ok(template) = ChatTemplate::new(&source, &tokenizer)
-            && let Ok(prompt) = template.render(&tokenizer, &messages, &[], true)
+            && let Ok(prompt) = template.render(&messages, &[], true)
         {
             encode_chat(&tokenizer, &prompt);
         }
