@@ -9,6 +9,8 @@ use crate::quant::TensorType;
 
 /// Rows of weights and of activations at a time.
 const ROWS: usize = 4;
+/// Bytes that memory is read by.
+const LINE: usize = 64;
 
 pub(crate) fn run(tier: Tier, task: &Task<'_>) {
     match task.matrix.ty() {
@@ -54,6 +56,9 @@ fn group<S: Simd, const KIND: u8, const C: usize>(
     output: &[u32],
 ) {
     let rows = task.matrix.rows_from::<ROWS>(first, end);
+    // Four rows take turns, which hides from the processor what is read next.
+    let next = task.matrix.rows_from::<ROWS>(first + ROWS, task.rows.end);
+    let size = task.matrix.ty().type_size();
     let x = input.map(|at| task.activations.plain(at as usize));
     let cols = task.matrix.cols();
     let mut sums = [[s.splat(0.0); ROWS]; C];
@@ -62,6 +67,9 @@ fn group<S: Simd, const KIND: u8, const C: usize>(
     while at < whole {
         let x = x.map(|x| s.load(x[at..at + LANES].try_into().expect("sixteen")));
         for r in 0..ROWS {
+            if (at * size).is_multiple_of(LINE) {
+                s.prefetch(&next[r][at * size..]);
+            }
             let w = widen::<S, KIND>(s, rows[r], at);
             for c in 0..C {
                 sums[c][r] = s.fma(w, x[c], sums[c][r]);
@@ -76,7 +84,6 @@ fn group<S: Simd, const KIND: u8, const C: usize>(
             s.load(&all)
         };
         let x = x.map(rest);
-        let size = task.matrix.ty().type_size();
         for r in 0..ROWS {
             let mut bytes = [0u32; LANES];
             let rest = &rows[r][whole * size..];
