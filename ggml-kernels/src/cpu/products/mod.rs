@@ -210,7 +210,7 @@ pub(crate) fn run(tier: Tier, task: &Task<'_>) {
         (Form::By256 | Form::By32, Kind::Avx512 | Kind::Amx) => {
             // SAFETY: as above; the kind with tiles has those of AVX-512.
             unsafe {
-                if task.input.len() <= quantized::avx512::MOST {
+                if task.input.len() <= quantized::avx512::pays_for(form) {
                     quantized::avx512::few(task);
                 } else {
                     quantized::tile512::many(task);

@@ -5,14 +5,20 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::unpack::scales_and_mins;
-use crate::cpu::activations::QuantizedRow;
+use crate::cpu::activations::{Form, QuantizedRow};
 use crate::cpu::products::task::Task;
 use crate::quant::TensorType;
 
 /// Rows of weights at a time.
 const ROWS: usize = 4;
 /// Rows of activations at a time.
-pub(crate) const MOST: usize = 4;
+const MOST: usize = 4;
+
+/// Up to how many rows of activations [`few`] is faster than unpacking panels of weights: a K type's
+/// sums across cost more than a block of 32's.
+pub(crate) fn pays_for(form: Form) -> usize {
+    if form == Form::By256 { 2 } else { MOST }
+}
 
 /// Runs the task. Every row of weights is read once for each [`MOST`] rows of activations.
 ///
