@@ -6,6 +6,7 @@ mod company;
 mod disk;
 mod exactness;
 mod host;
+mod long;
 mod measure;
 mod meter;
 mod rival;

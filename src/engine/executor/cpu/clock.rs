@@ -7,7 +7,7 @@ use std::time::Instant;
 use ggml_kernels::cpu::kda::KdaShape;
 use quantize::schema::Hparams;
 
-use super::pass::LaneRows;
+use super::pass::{Asking, LaneRows};
 use super::weights::Held;
 use crate::engine::layers::Mlp;
 use crate::engine::meter::{Meter, Spent, Work};
@@ -72,14 +72,15 @@ impl<'p> Clock<'p> {
     }
 
     /// Each lane's rows are read; every head of a token scores those before it and sums them up.
-    pub fn mla(&mut self, h: &Hparams, row_bytes: usize, lanes: &[LaneRows<'_>]) {
+    pub fn mla(&mut self, h: &Hparams, row_bytes: usize, lanes: &[LaneRows<'_>], asking: Asking) {
         self.lap(Work::Mla, || {
             let d = &h.mla;
             let (mut rows, mut pairs) = (0, 0);
             for lane in lanes {
-                let n = lane.rows.len();
-                rows += lane.past + n;
-                pairs += n * lane.past + n * (n + 1) / 2;
+                let (asking, past) = lane.asking(asking);
+                let n = asking.len();
+                rows += past + n;
+                pairs += n * past + n * (n + 1) / 2;
             }
             let pair = 2 * d.heads * (d.latent() + d.kv_lora_rank);
             (rows * row_bytes, pairs * pair)

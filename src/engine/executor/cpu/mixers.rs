@@ -6,7 +6,7 @@ use ggml_kernels::cpu::norm::rms_norm;
 use ggml_kernels::cpu::products::{Product, products, products_by_head};
 use quantize::schema::Role;
 
-use super::pass::{LaneRows, Pass};
+use super::pass::{Asking, LaneRows, Pass, gather};
 use super::scratch::Scratch;
 use super::weights::Held;
 use crate::engine::layers::{KdaParts, MlaParts};
@@ -115,11 +115,11 @@ impl Pass<'_> {
     /// on how the prompt was cut.
     pub fn mla(
         &mut self,
-        at: usize,
+        (at, asking): (usize, Asking),
         parts: &MlaParts<Held, Vec<f32>>,
         number: usize,
         s: &mut Scratch,
-        rows: usize,
+        mut rows: usize,
     ) {
         let (h, map) = (self.model.h, self.model.map);
         let (hidden, d) = (h.hidden, h.mla);
@@ -129,13 +129,28 @@ impl Pass<'_> {
         input.fill(self.crew, normed, hidden, [parts.q.ty, parts.kv_a.ty]);
         self.ears.input(Some(at), Role::MlaQ, 0, normed);
         self.ears.input(Some(at), Role::MlaKvA, 0, normed);
-        let (q, kv) = (m.q.of(rows * d.heads * d.qk()), m.v.of(rows * latent));
-        let mut jobs = [(&parts.q, &mut *q), (&parts.kv_a, &mut *kv)].map(|(w, out)| Product {
+        let kv = m.v.of(rows * latent);
+        let asked = match asking {
+            Asking::All => rows,
+            Asking::Wanted => self.wanted.len(),
+        };
+        let q = m.q.of(asked * d.heads * d.qk());
+        let mut jobs = [(&parts.kv_a, &mut *kv), (&parts.q, &mut *q)].map(|(w, out)| Product {
             matrix: w.matrix(map),
             out,
         });
-        products(self.crew, input, &mut jobs);
-        self.clock.dense(rows, [&parts.q, &parts.kv_a]);
+        if asked == rows {
+            products(self.crew, input, &mut jobs);
+            self.clock.dense(rows, [&parts.q, &parts.kv_a]);
+        } else {
+            let [kv_a, q] = &mut jobs;
+            products(self.crew, input, std::slice::from_mut(kv_a));
+            self.clock.dense(rows, [&parts.kv_a]);
+            gather(normed, &self.wanted, hidden);
+            input.fill(self.crew, &normed[..asked * hidden], hidden, [parts.q.ty]);
+            products(self.crew, input, std::slice::from_mut(q));
+            self.clock.dense(asked, [&parts.q]);
+        }
         // The new rows: [norm(c), k_r].
         let (c, c_normed) = (m.low_f.of(rows * rank), m.low_g.of(rows * rank));
         copy_columns(kv, latent, 0, c, rank, 0, rank);
@@ -143,6 +158,10 @@ impl Pass<'_> {
         copy_columns(c_normed, rank, 0, kv, latent, 0, rank);
         for lane in &mut self.lanes {
             store(lane, number, self.model.cache, kv, latent);
+        }
+        rows = asked;
+        if rows == 0 {
+            return;
         }
         // q' = [q_nope W_kb, q_r], for all heads over the same rows.
         let q_nope = m.k.of(rows * d.heads * nope);
@@ -164,11 +183,11 @@ impl Pass<'_> {
             scale: 1.0 / (d.qk() as f32).sqrt(),
         };
         {
-            let lanes: Vec<_> = self.lanes.iter().map(|l| l.mla(number)).collect();
+            let lanes: Vec<_> = self.lanes.iter().map(|l| l.mla(number, asking)).collect();
             let cache = self.model.cache;
             mla(self.crew, &shape, cache, wide, &lanes, &mut m.mla, absorbed);
             let row_bytes = cache.row_bytes(latent).unwrap_or(0);
-            self.clock.mla(h, row_bytes, &self.lanes);
+            self.clock.mla(h, row_bytes, &self.lanes, asking);
         }
         hear_heads(self, at, Role::MlaVB, absorbed, d.heads, rank);
         m.middle.fill(self.crew, absorbed, rank, [parts.v_b.ty]);

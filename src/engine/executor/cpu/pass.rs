@@ -32,9 +32,19 @@ pub(super) struct Weights<'m> {
     pub cache: TensorType,
 }
 
+/// Which rows of a pass ask in a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asking {
+    All,
+    /// Those whose logits are wanted, in the last layer: nobody looks at what the others would add.
+    Wanted,
+}
+
 /// A lane's share of the rows.
 pub(super) struct LaneRows<'s> {
     pub rows: Range<usize>,
+    /// Of the wanted rows, its own: the last ones of `rows`.
+    pub wanted: Range<usize>,
     pub past: usize,
     pub state: Open<'s>,
 }
@@ -49,11 +59,23 @@ impl LaneRows<'_> {
         }
     }
 
+    /// The rows that ask, and the tokens before the first of them.
+    pub fn asking(&self, asking: Asking) -> (Range<usize>, usize) {
+        match asking {
+            Asking::All => (self.rows.clone(), self.past),
+            Asking::Wanted => {
+                let quiet = self.rows.len() - self.wanted.len();
+                (self.wanted.clone(), self.past + quiet)
+            }
+        }
+    }
+
     /// MLA layer `number` of its state.
-    pub fn mla(&self, number: usize) -> MlaLane<'_> {
+    pub fn mla(&self, number: usize, asking: Asking) -> MlaLane<'_> {
+        let (rows, past) = self.asking(asking);
         MlaLane {
-            rows: self.rows.clone(),
-            past: self.past,
+            rows,
+            past,
             blocks: self.state.rows(number),
         }
     }
@@ -67,7 +89,7 @@ pub(super) struct Pass<'p> {
     pub clock: Clock<'p>,
     tokens: Vec<Token>,
     /// Rows whose logits are wanted, lane after lane, and how many are each lane's.
-    wanted: Vec<usize>,
+    pub wanted: Vec<usize>,
     wanted_of: Vec<usize>,
 }
 
@@ -132,10 +154,12 @@ impl<'p> Pass<'p> {
                 Want::Last => rows.end - 1..rows.end,
                 Want::All => rows.clone(),
             };
+            let first = pass.wanted.len();
             pass.wanted_of.push(wanted.len());
             pass.wanted.extend(wanted);
             pass.lanes.push(LaneRows {
                 rows,
+                wanted: first..pass.wanted.len(),
                 past: share.past,
                 state: state.open(),
             });
@@ -151,7 +175,7 @@ impl<'p> Pass<'p> {
         self.ears
             .hidden(Point::Embedding, scratch.x.of(rows * hidden));
         let last_layer = model.parts.layers.len() - 1;
-        let (mut kda, mut mla) = (0, 0);
+        let (mut kda, mut mla, mut asking) = (0, 0, Asking::All);
         for (at, layer) in model.parts.layers.iter().enumerate() {
             if at == 0 {
                 let (x, normed) = (scratch.x.of(rows * hidden), &mut scratch.normed);
@@ -168,7 +192,11 @@ impl<'p> Pass<'p> {
                     kda += 1;
                 }
                 MixerParts::Mla(parts) => {
-                    self.mla(at, parts, mla, scratch, rows);
+                    // Who listens hears every row.
+                    if at == last_layer && !self.ears.are_open() {
+                        asking = Asking::Wanted;
+                    }
+                    self.mla((at, asking), parts, mla, scratch, rows);
                     mla += 1;
                 }
             }
@@ -177,8 +205,9 @@ impl<'p> Pass<'p> {
                 if self.wanted.is_empty() {
                     return vec![Vec::new(); self.wanted_of.len()];
                 }
-                for buffer in [&mut scratch.x, &mut scratch.delta] {
-                    gather(buffer.of(rows * hidden), &self.wanted, hidden);
+                gather(scratch.x.of(rows * hidden), &self.wanted, hidden);
+                if asking == Asking::All {
+                    gather(scratch.delta.of(rows * hidden), &self.wanted, hidden);
                 }
                 rows = self.wanted.len();
             }
@@ -264,7 +293,7 @@ impl<'p> Pass<'p> {
 }
 
 /// Moves the wanted rows to the front. Their numbers rise.
-fn gather(rows: &mut [f32], wanted: &[usize], width: usize) {
+pub(super) fn gather(rows: &mut [f32], wanted: &[usize], width: usize) {
     for (to, &from) in wanted.iter().enumerate() {
         rows.copy_within(from * width..(from + 1) * width, to * width);
     }

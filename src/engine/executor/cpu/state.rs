@@ -270,3 +270,36 @@ impl Open<'_> {
         blocks.map(|b| &(**b).as_ref()[layer.clone()]).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn growth_moves_no_row_that_is_there() {
+        let shape = Arc::new(Shape {
+            kda: KdaShape {
+                heads: 1,
+                head_dim: 16,
+                taps: 2,
+            },
+            kda_layers: 1,
+            mla_layers: 1,
+            layer_bytes: 16 * BLOCK,
+        });
+        let mut state = State::new(&shape);
+        let mut places: Vec<*const u8> = Vec::new();
+        for len in [1, 64, 65, 5000, 100_000] {
+            state.reserve(len - 1, len).unwrap();
+            let now: Vec<_> = state
+                .blocks
+                .iter()
+                .map(|b| (**b).as_ref().as_ptr())
+                .collect();
+            assert_eq!(now[..places.len()], places, "{len}");
+            assert_eq!(now.len(), len.div_ceil(BLOCK));
+            assert_eq!(state.bytes(), shape.bytes(len));
+            places = now;
+        }
+    }
+}
