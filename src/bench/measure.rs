@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use super::company::Company;
 use super::report::{Figure, Rate, Report, Share, What};
 use super::side::{MOST, Ours, Side};
 use super::{BenchError, Progress, memory};
@@ -106,6 +107,7 @@ impl Case<'_> {
         ours: &mut Ours,
         mut rival: Option<&mut dyn Side>,
     ) -> Result<Figure, BenchError> {
+        let company = Company::begin();
         let (mut rates, mut rivals) = (Vec::new(), Vec::new());
         for repeat in 0..=self.plan.repeats {
             let rate = self.once(what, ours)?;
@@ -119,19 +121,19 @@ impl Case<'_> {
                 rivals.extend(rivals_rate);
             }
         }
+        let others = company.end();
         let profile = if self.plan.profile {
             self.profile(what, ours)?
         } else {
             None
         };
-        Ok(Figure::new(
-            what,
-            self.depth,
-            self.texts.len(),
-            Rate::of(rates),
-            (!rivals.is_empty()).then(|| Rate::of(rivals)),
+        let rival = (!rivals.is_empty()).then(|| Rate::of(rivals));
+        let figure = Figure::new(what, self.depth, self.texts.len(), Rate::of(rates), rival);
+        Ok(Figure {
+            others,
             profile,
-        ))
+            ..figure
+        })
     }
 
     /// Tokens a second, of all lanes together.

@@ -6,10 +6,11 @@
 //! | `rival` | llama.cpp as a side, in programs built with the feature of that name |
 //! | `measure` | states laid, then repeats in turn, timed |
 //! | `doubling` | one sequence as it grows |
-//! | `memory` | what the process holds |
+//! | `memory`, `company` | what the process holds, and who else is busy |
 //! | `report` | the figures as data, and as JSON |
 //! | `page`, `picture` | the same as text or Markdown, and as SVG |
 
+mod company;
 mod doubling;
 mod measure;
 mod memory;

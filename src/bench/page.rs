@@ -4,6 +4,9 @@ use std::fmt::Write;
 
 use super::report::{Figure, Rate, Report, Share};
 
+/// Cores of others that are worth a word.
+const NOTICED: f64 = 0.1;
+
 /// Columns aligned by spaces, the first ones to the left.
 pub fn text(report: &Report) -> String {
     page(report, &|table| table.to_text())
@@ -22,6 +25,13 @@ fn page(report: &Report, show: &dyn Fn(&Table) -> String) -> String {
         page += &show(&doublings(report));
     }
     page += "\n";
+    let others = report.figures.iter().map(|f| f.others);
+    let others = others.fold(0.0, f64::max);
+    if others > NOTICED {
+        page += &format!(
+            "Other programs had up to {others:.2} cores meanwhile: these speeds are of that company.\n"
+        );
+    }
     page += &memory(report);
     if let Some(ceilings) = &report.ceilings {
         let (read, floats) = (billions(ceilings.read), billions(ceilings.floats));

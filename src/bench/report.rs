@@ -60,6 +60,8 @@ pub struct Figure {
     /// Over 1: we are faster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
+    /// Cores that other programs had meanwhile.
+    pub others: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<Vec<Share>>,
 }
@@ -165,7 +167,6 @@ impl Figure {
         lanes: usize,
         deltad: Rate,
         rival: Option<Rate>,
-        profile: Option<Vec<Share>>,
     ) -> Figure {
         Figure {
             what,
@@ -174,7 +175,8 @@ impl Figure {
             deltad,
             rival,
             ratio: rival.map(|r| deltad.median / r.median),
-            profile,
+            others: 0.0,
+            profile: None,
         }
     }
 }

@@ -29,7 +29,7 @@ fn report(figures: Vec<Figure>) -> Report {
 
 fn figure(what: What, depth: usize, lanes: usize, median: f64, rival: Option<f64>) -> Figure {
     let rate = |median: f64| Rate::of(vec![median * 0.9, median * 1.2, median]);
-    Figure::new(what, depth, lanes, rate(median), rival.map(rate), None)
+    Figure::new(what, depth, lanes, rate(median), rival.map(rate))
 }
 
 #[test]
@@ -74,6 +74,19 @@ fn a_profile_holds_each_work_against_the_ceilings() {
     let row = "| experts | 15.000 | 75.0 % | 15.0 | 50 % | 50.0 | 5 % |\n";
     assert!(page.contains(row), "{page}");
     assert!(page.contains("30.0 GB/s read from memory"), "{page}");
+}
+
+#[test]
+fn company_is_told_where_it_was_noticed() {
+    let mut one = figure(What::Decode, 0, 1, 50.0, None);
+    one.others = 0.02;
+    assert!(!text(&report(vec![one.clone()])).contains("Other programs"));
+    one.others = 0.75;
+    let page = text(&report(vec![one]));
+    assert!(
+        page.contains("Other programs had up to 0.75 cores"),
+        "{page}"
+    );
 }
 
 #[test]
