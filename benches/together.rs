@@ -3,8 +3,8 @@
 //! token while another's long prompt is read, through the scheduler. Prints medians of rounds; a
 //! ratio over 1 is ours faster.
 //!
-//! `cargo bench --bench together -- [MODEL.gguf] [--threads N] [--depth N] [--prompt N]`; without a
-//! file it converts the demo model.
+//! `cargo bench --bench together -- [MODEL.gguf] [--threads N] [--depth N] [--prompt N]
+//! [--neighbour]`; without a file it converts the demo model; the last one leaves the first part out.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +21,8 @@ use tokio::sync::mpsc;
 
 const ROUNDS: usize = 5;
 const DECODE: usize = 24;
+/// Longest answer of the caller who decodes meanwhile: more than it has time for.
+const ANSWER: usize = 8192;
 /// Sequences that llama.cpp is opened for; its busy ones are the first, or as said.
 const SLOTS: usize = 16;
 
@@ -52,9 +54,9 @@ fn main() {
         .skip(1)
         .filter(|a| a != "--bench")
         .collect();
+    let at = |name: &str| args.iter().position(|a| a == name);
     let number = |name: &str| {
-        let at = args.iter().position(|a| a == name)?;
-        let value = args.get(at + 1).expect("a number follows");
+        let value = args.get(at(name)? + 1).expect("a number follows");
         Some(value.parse::<usize>().expect("a number"))
     };
     let dir = tempfile::tempdir().expect("a directory");
@@ -68,11 +70,12 @@ fn main() {
     let options = Options {
         device: Device::Cpu,
         threads: Some(threads),
-        context: Some(prompt.max(depth) + 4096),
         ..Options::default()
     };
     let mut engine = Engine::open(&path, &options).expect("the model opens");
-    lanes(&mut engine, &path, threads, depth);
+    if at("--neighbour").is_none() {
+        lanes(&mut engine, &path, threads, depth);
+    }
     if prompt > 0 {
         neighbour(engine, options.chunk, prompt);
     }
@@ -208,15 +211,22 @@ fn ask(scheduler: &Scheduler, uid: u32, n: usize, max_tokens: usize) -> mpsc::Re
 fn first_token(scheduler: &Scheduler, uid: u32, n: usize) -> Duration {
     let start = Instant::now();
     let mut heard = ask(scheduler, uid, n, 1);
+    let mut last = None;
     while let Some(event) = heard.blocking_recv() {
         if matches!(event, Event::Delta { .. }) {
             return start.elapsed();
         }
+        last = Some(event);
     }
-    panic!("no token came");
+    panic!("no token came for user {uid}; the last word was {last:?}");
 }
 
 fn neighbour(engine: Engine, chunk: usize, prompt: usize) {
+    let (room, limit) = (prompt + ANSWER, engine.model().context());
+    assert!(
+        room <= limit,
+        "--prompt {prompt}: with the answer got {room} tokens, wanted at most {limit}, the context"
+    );
     let tokenizer = Tokenizer::from_metadata(engine.model().metadata()).expect("a tokenizer");
     let limits = Limits {
         max_concurrent: 8,
@@ -229,7 +239,7 @@ fn neighbour(engine: Engine, chunk: usize, prompt: usize) {
     let started = Scheduler::start(engine, Arc::new(tokenizer), limits);
     let (scheduler, _ended) = started.expect("a thread");
     let alone = first_token(&scheduler, 1, prompt);
-    let mut talker = ask(&scheduler, 2, 16, usize::MAX);
+    let mut talker = ask(&scheduler, 2, 16, ANSWER);
     let listening = std::thread::spawn(move || {
         let mut times = Vec::new();
         while let Some(event) = talker.blocking_recv() {
@@ -239,7 +249,7 @@ fn neighbour(engine: Engine, chunk: usize, prompt: usize) {
         }
         times
     });
-    std::thread::sleep(Duration::from_secs(2));
+    std::thread::sleep(Duration::from_millis(500));
     let start = Instant::now();
     let (beside, short) = std::thread::scope(|scope| {
         let long = scope.spawn(|| first_token(&scheduler, 1, prompt));
@@ -254,16 +264,27 @@ fn neighbour(engine: Engine, chunk: usize, prompt: usize) {
     let gaps = |from: Option<Instant>, to: Instant| {
         let within = times.windows(2).filter(|w| w[1] <= to);
         let within = within.filter(|w| from.is_none_or(|from| w[0] >= from));
-        let mut gaps: Vec<f64> = within.map(|w| (w[1] - w[0]).as_secs_f64() * 1e3).collect();
+        let gaps = within.map(|w| (w[1] - w[0]).as_secs_f64() * 1e3);
+        gaps.collect::<Vec<f64>>()
+    };
+    let sorted = |mut gaps: Vec<f64>| {
         gaps.sort_by(f64::total_cmp);
         gaps
     };
     let at = |gaps: &[f64], share: f64| gaps[((gaps.len() - 1) as f64 * share) as usize];
     let (quiet, mixed) = (gaps(None, start), gaps(Some(start), end));
+    // A mixed step takes longer the deeper the prompt is: the last ones are the longest that must be.
+    let deepest = sorted(mixed[mixed.len() - mixed.len() / 10..].to_vec());
+    let (quiet, mixed) = (sorted(quiet), sorted(mixed));
     println!("\na caller's gap between tokens, ms       p50      p99");
     for (name, gaps) in [("alone", &quiet), ("beside the prompt", &mixed)] {
         println!("{name:34} {:9.2}{:9.2}", at(gaps, 0.5), at(gaps, 0.99));
     }
+    let step = at(&deepest, 0.5);
+    println!(
+        "a mixed step near the prompt's end: {step:.2} ms; the p99 beside the prompt is {:.2} of it",
+        at(&mixed, 0.99) / step
+    );
     let (alone, beside) = (alone.as_secs_f64(), beside.as_secs_f64());
     println!(
         "a prompt of {prompt} tokens: alone {alone:.2} s, beside a decoding caller {beside:.2} s ({:.2})",
