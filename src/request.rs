@@ -194,6 +194,8 @@ impl FromIterator<Token> for TokenMask {
 pub enum Event {
     /// The next prompt tokens, oldest first; only where their log-probabilities were asked for.
     Prompt(Vec<TokenLogprob>),
+    /// So many of the prompt's tokens are read; only where nothing else is wanted.
+    Read(usize),
     /// What one token made certain.
     Delta {
         choice: usize,
@@ -255,6 +257,8 @@ pub enum Origin {
     New,
     /// The answer of that id, and what was said before it.
     Answer(String),
+    /// The session of that id or name. `alone`: others have to wait.
+    Session { who: String, alone: bool },
 }
 
 /// A chat's place in a conversation that the daemon keeps.
@@ -267,6 +271,8 @@ pub struct Thread {
     pub origin: Origin,
     /// Whether it is kept in turn.
     pub keep: bool,
+    /// Whether an answer is wanted; else it is only read, so that an answer comes sooner.
+    pub answer: bool,
     /// So many of its first messages come before what was said, and are not kept.
     pub apart: usize,
     /// What the door wants back with it.
@@ -287,6 +293,14 @@ pub enum Refusal {
     TooLarge { bytes: usize, limit: usize },
     #[error("no answer {id:?} is kept; it was deleted, or never kept, or is another user's")]
     NoSuchAnswer { id: String },
+    #[error("there is no session {who:?}")]
+    NoSuchSession { who: String },
+    #[error("session {who:?} still answers; wait for its end or cancel it")]
+    SessionBusy { who: String },
+    #[error("a session is named {name:?} already")]
+    NameTaken { name: String },
+    #[error("the user has {limit} sessions already; end one")]
+    TooManySessions { limit: usize },
     #[error("user {uid} may not use this daemon")]
     NotPermitted { uid: u32 },
     #[error("too many requests wait already; ask again in a moment")]

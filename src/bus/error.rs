@@ -26,6 +26,10 @@ pub enum Error {
     QueueFull(String),
     /// The session still answers.
     Busy(String),
+    /// No session of the user has this id or name.
+    NoSuchSession(String),
+    /// Another session of the user has this name.
+    NameTaken(String),
     /// The user has as many sessions as one user may have.
     TooManySessions(String),
     /// The model is still being loaded.
@@ -46,6 +50,10 @@ impl From<Refusal> for Error {
             Refusal::TooLong { .. } => Error::TooLong(text),
             Refusal::TooLarge { .. } => Error::TooLarge(text),
             Refusal::NoSuchAnswer { .. } => Error::InvalidArgument(text),
+            Refusal::NoSuchSession { .. } => Error::NoSuchSession(text),
+            Refusal::SessionBusy { .. } => Error::Busy(text),
+            Refusal::NameTaken { .. } => Error::NameTaken(text),
+            Refusal::TooManySessions { .. } => Error::TooManySessions(text),
             Refusal::NotPermitted { .. } => Error::NotPermitted(text),
             Refusal::QueueFull => Error::QueueFull(text),
             Refusal::Loading => Error::Loading(text),

@@ -70,7 +70,7 @@ pub async fn whole(
             }
         };
         match event {
-            Event::Prompt(_) => {}
+            Event::Prompt(_) | Event::Read(_) => {}
             Event::Delta { parts, .. } => parts.iter().for_each(|p| transcript.add(p)),
             Event::Finished { reason: why, .. } => reason = why,
             Event::Done(usage) => return Ok((transcript, reason, usage)),
@@ -172,7 +172,7 @@ impl Run {
             };
             // A channel that closes early means that the engine's thread died.
             match event.unwrap_or(Event::Failed(Failure::Broken)) {
-                Event::Prompt(_) => {}
+                Event::Prompt(_) | Event::Read(_) => {}
                 Event::Delta {
                     choice,
                     parts,

@@ -162,6 +162,7 @@ pub fn admitted(uid: u32, prompt: &[Token]) -> (Admitted, mpsc::Receiver<Event>)
         n: 1,
         logprobs: Some(1),
         scores_prompt: false,
+        reports: false,
         constraints: Vec::new(),
         events,
     };

@@ -28,6 +28,11 @@ impl Memory {
         }
     }
 
+    /// Of one sequence of so many tokens.
+    pub fn of(&self, tokens: usize) -> usize {
+        self.bytes(tokens, 1, 0)
+    }
+
     /// A prompt that `n` answers share, and each answer's own state.
     fn bytes(&self, prompt: usize, n: usize, answer: usize) -> usize {
         let n = n.min(self.lanes);

@@ -59,6 +59,8 @@ pub struct Admitted {
     pub logprobs: Option<usize>,
     /// Send the prompt's log-probabilities first.
     pub scores_prompt: bool,
+    /// Say how far the prompt is read.
+    pub reports: bool,
     /// One for each choice, or none at all.
     pub constraints: Vec<Constraint>,
     pub events: mpsc::Sender<Event>,
@@ -157,6 +159,11 @@ impl Scheduler {
         most: usize,
     ) -> Result<usize, Refusal> {
         self.memory.fit(prompt, n, asked, most)
+    }
+
+    /// Bytes of the state of so many tokens.
+    pub fn state_bytes(&self, tokens: usize) -> usize {
+        self.memory.of(tokens)
     }
 
     pub fn push(&self, request: Admitted) -> Result<(), Refusal> {

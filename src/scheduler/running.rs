@@ -237,6 +237,9 @@ impl<M: Model> Running<M> {
             scored.extend(pairs.map(|(row, &token)| logprobs(row, token, n_top)));
             self.outbox.push(Event::Prompt(scored));
         }
+        if self.request.reports {
+            self.outbox.push(Event::Read(end));
+        }
         if !is_last {
             self.phase = Phase::Reading(prompt);
             return Ok(());
@@ -249,6 +252,7 @@ impl<M: Model> Running<M> {
             counter.fetch_add(n as u64, Relaxed);
         }
         if self.request.max_tokens == 0 {
+            self.keep_prefix(&prompt.sequence, &[], house);
             for choice in 0..self.request.n {
                 let reason = FinishReason::Length;
                 let stop = None;

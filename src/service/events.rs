@@ -31,9 +31,10 @@ pub(super) struct Memory {
     pub prompt: Vec<Token>,
 }
 
-/// A turn that is to be kept.
+/// A turn on its way. Its claim lives until it is over, kept or not.
 pub(super) struct Open {
     pub claim: Claim,
+    pub keep: bool,
     pub id: String,
     pub created: u64,
     pub input: Vec<Message>,
@@ -95,7 +96,7 @@ impl Events {
         // A channel that closes early means that the engine's thread died.
         let event = event.unwrap_or(Event::Failed(Failure::Broken));
         match &event {
-            Event::Prompt(_) => {}
+            Event::Prompt(_) | Event::Read(_) => {}
             Event::Delta { choice, parts, .. } => {
                 if let Some(answer) = self.answers.get_mut(*choice) {
                     parts.iter().for_each(|part| answer.add(part));
@@ -145,12 +146,12 @@ impl Events {
             Some(Ok(usage)) => *usage,
             _ => Usage::default(),
         };
-        let turn = self.turn.take().map(|open| {
+        let turn = self.turn.take().filter(|open| open.keep).map(|open| {
             let turn = Turn {
                 id: open.id,
                 created: open.created,
                 input: open.input,
-                answer: self.answers.first().cloned().unwrap_or_default(),
+                answer: self.answers.first().cloned(),
                 ending: self.reason.map_or(Ending::Cut, Ending::Whole),
                 usage,
                 tokens: std::mem::take(&mut self.tokens),

@@ -13,14 +13,16 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 use crate::request::{
-    Caller, Format, Prompt, Refusal, Request, Sampling, Stop, Thread, Token, ToolChoice,
+    Caller, Format, Message, Prompt, Refusal, Request, Sampling, Stop, Thread, Token, ToolChoice,
 };
 use crate::scheduler::{self, Admitted, Scheduler, Stats};
 use crate::sessions::Sessions;
 use crate::text::{ChatTemplate, Constraint, Grammars, Tokenizer, constraint};
 use events::{Events, Memory, Open};
 
-pub use crate::sessions::{Answer, Ending, Found, Receipt, Turn, fresh_id, now};
+pub use crate::sessions::{
+    About, Answer, Ending, Found, MAX_HELD, Receipt, Summary, Turn, fresh_id, now,
+};
 pub use crate::text::Specials;
 
 /// Events that may lie unread before a request is parked.
@@ -165,6 +167,28 @@ impl Service {
         &self.sessions
     }
 
+    /// Bytes that the state of so many tokens takes.
+    pub fn state_bytes(&self, tokens: usize) -> usize {
+        self.scheduler.state_bytes(tokens)
+    }
+
+    /// Tokens of a session with these messages after it.
+    pub fn measure(&self, uid: u32, who: &str, more: &[Message]) -> Result<usize, Refusal> {
+        let mut messages = self.sessions.messages(uid, who)?;
+        messages.extend_from_slice(more);
+        if messages.is_empty() {
+            return Ok(0);
+        }
+        let (tools, tool_choice) = (Vec::new(), ToolChoice::Auto);
+        let prompt = Prompt::Chat {
+            messages,
+            tools,
+            tool_choice,
+            parallel_tool_calls: true,
+        };
+        Ok(self.prompt(uid, &prompt, false)?.tokens.len())
+    }
+
     /// Admits a request or says why not. Takes time in proportion to the prompt's text.
     pub fn submit(&self, caller: Caller, raw: Request) -> Result<Generation, Refusal> {
         self.submit_in(caller, raw, None)
@@ -187,9 +211,13 @@ impl Service {
         if let Some(n) = raw.logprobs.filter(|&n| n > MAX_LOGPROBS) {
             return invalid("logprobs", format!("got {n}, want 0 to {MAX_LOGPROBS}"));
         }
+        let only_read = thread.as_ref().is_some_and(|t| !t.answer);
+        if only_read {
+            raw.max_tokens = Some(0);
+        }
         let turn = thread.map(|t| self.take_up(&caller, &mut raw, t));
-        let turn = turn.transpose()?.flatten();
-        let made = self.prompt(caller.uid, &raw.prompt)?;
+        let turn = turn.transpose()?;
+        let made = self.prompt(caller.uid, &raw.prompt, !only_read)?;
         let (prompt, style, key) = (made.tokens, made.style, made.key);
         let limit = self.card.context;
         let Some(room) = limit.checked_sub(prompt.len()) else {
@@ -233,6 +261,7 @@ impl Service {
             n,
             logprobs: raw.logprobs,
             scores_prompt: raw.echo && raw.logprobs.is_some(),
+            reports: only_read,
             constraints,
             events,
         })?;
@@ -242,13 +271,8 @@ impl Service {
         })
     }
 
-    /// Puts what was said before into a chat's prompt. What is to be kept of it, if anything.
-    fn take_up(
-        &self,
-        caller: &Caller,
-        raw: &mut Request,
-        thread: Thread,
-    ) -> Result<Option<Open>, Refusal> {
+    /// Puts what was said before into a chat's prompt.
+    fn take_up(&self, caller: &Caller, raw: &mut Request, thread: Thread) -> Result<Open, Refusal> {
         let claim = self.sessions.claim(caller.uid, &thread.origin)?;
         let Prompt::Chat { messages, .. } = &mut raw.prompt else {
             return invalid("input", "only a chat goes on from what was said before");
@@ -257,13 +281,14 @@ impl Service {
         let input = messages.split_off(apart);
         messages.extend(claim.history());
         messages.extend_from_slice(&input);
-        Ok(thread.keep.then(|| Open {
+        Ok(Open {
             claim,
+            keep: thread.keep,
             id: thread.id,
             created: thread.created,
             input,
             face: thread.face,
-        }))
+        })
     }
 
     /// `add_special` puts the model's beginning-of-text token first, where it expects one.

@@ -23,7 +23,8 @@ fn raw(tokens: Vec<Token>) -> Made {
 }
 
 impl Service {
-    pub(super) fn prompt(&self, uid: u32, prompt: &Prompt) -> Result<Made, Refusal> {
+    /// `asks`: a chat's prompt ends where the answer begins.
+    pub(super) fn prompt(&self, uid: u32, prompt: &Prompt, asks: bool) -> Result<Made, Refusal> {
         match prompt {
             Prompt::Tokens(tokens) => {
                 let n_vocab = self.card.n_vocab;
@@ -56,7 +57,7 @@ impl Service {
                     ToolChoice::None => &[],
                     _ => tools.as_slice(),
                 };
-                self.chat(uid, messages, tools, options)
+                self.chat(uid, messages, tools, options, asks)
             }
         }
     }
@@ -67,11 +68,12 @@ impl Service {
         messages: &[Message],
         tools: &[serde_json::Value],
         options: &TemplateOptions,
+        asks: bool,
     ) -> Result<Made, Refusal> {
         if messages.is_empty() {
             return invalid("messages", "got none, want at least one");
         }
-        let rendered = self.template.render_with(options, messages, tools, true);
+        let rendered = self.template.render_with(options, messages, tools, asks);
         let rendered = rendered.or_else(|e| invalid("messages", e.to_string()))?;
         let tokens = text::encode_chat(&self.tokenizer, &rendered);
         if tokens.is_empty() {

@@ -24,7 +24,8 @@ pub struct Turn {
     /// Seconds since 1970.
     pub created: u64,
     pub input: Vec<Message>,
-    pub answer: Answer,
+    /// `None` where nothing was asked.
+    pub answer: Option<Answer>,
     pub ending: Ending,
     pub usage: Usage,
     /// The conversation up to its end, as it was fed and drawn; empty where that is not known.
@@ -34,24 +35,99 @@ pub struct Turn {
 }
 
 impl Turn {
+    /// Something that was only said.
+    pub fn said(input: Vec<Message>) -> Turn {
+        Turn {
+            id: super::fresh_id("turn_"),
+            created: super::now(),
+            input,
+            answer: None,
+            ending: Ending::Whole(FinishReason::Stop),
+            usage: Usage::default(),
+            tokens: Vec::new(),
+            face: Value::Null,
+        }
+    }
+
     pub fn messages(&self) -> impl Iterator<Item = Message> {
-        let answer = std::iter::once_with(|| self.answer.message());
+        let answer = self.answer.iter().map(Answer::message);
         self.input.iter().cloned().chain(answer)
     }
 }
 
+/// What a conversation is beside what was said.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct About {
+    /// Its user's own word for it.
+    pub name: Option<String>,
+    /// Made by name or by itself, and not along with an answer: listed, and never given up to make
+    /// room.
+    pub held: bool,
+    /// Every question goes on from where it stands now and is not kept.
+    pub fixed: bool,
+    /// Options of every answer; the doors' business.
+    pub settings: Value,
+}
+
 #[derive(Debug)]
 pub(super) struct Conversation {
+    pub about: About,
+    /// Seconds since 1970.
+    pub created: u64,
     pub turns: Vec<Arc<Turn>>,
     /// Answers whose ids name nothing any more.
     pub forgotten: HashSet<String>,
     /// By the shelf's clock.
     pub used: u64,
+    /// Somebody answers in it.
+    pub busy: bool,
+}
+
+/// A conversation as it stands.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    pub id: String,
+    pub about: About,
+    pub created: u64,
+    /// When something was last said.
+    pub used: u64,
+    pub busy: bool,
+    pub turns: usize,
+    pub messages: usize,
+    /// The last answer's id.
+    pub last: Option<String>,
 }
 
 impl Conversation {
+    pub fn new(about: About, turns: Vec<Arc<Turn>>) -> Conversation {
+        Conversation {
+            about,
+            created: super::now(),
+            turns,
+            forgotten: HashSet::new(),
+            used: 0,
+            busy: false,
+        }
+    }
+
     /// Whether any of its answers can still be named.
     pub fn is_reachable(&self) -> bool {
-        self.turns.iter().any(|t| !self.forgotten.contains(&t.id))
+        let named = |t: &Arc<Turn>| t.answer.is_some() && !self.forgotten.contains(&t.id);
+        self.about.held || self.turns.iter().any(named)
+    }
+
+    pub fn summary(&self, id: &str) -> Summary {
+        let answered = self.turns.iter().filter(|t| t.answer.is_some());
+        let messages = |t: &Arc<Turn>| t.input.len() + usize::from(t.answer.is_some());
+        Summary {
+            id: id.to_owned(),
+            about: self.about.clone(),
+            created: self.created,
+            used: self.turns.last().map_or(self.created, |t| t.created),
+            busy: self.busy,
+            turns: self.turns.len(),
+            messages: self.turns.iter().map(messages).sum(),
+            last: answered.last().map(|t| t.id.clone()),
+        }
     }
 }

@@ -21,9 +21,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 pub use answer::Answer;
-pub use conversation::{Ending, Turn};
+pub use conversation::{About, Ending, Summary, Turn};
 pub use replay::{Key, Replays};
-pub use shelf::Found;
+pub use shelf::{Found, MAX_HELD};
 
 use crate::request::{Message, Origin, Refusal};
 use shelf::Shelf;
@@ -42,6 +42,20 @@ pub struct Claim {
     /// Where it goes on, as that was when the claim was made.
     conversation: Option<String>,
     history: Vec<Arc<Turn>>,
+    alone: Option<Alone>,
+}
+
+/// Nobody else goes on with a conversation while this lives.
+struct Alone {
+    sessions: Arc<Sessions>,
+    uid: u32,
+    id: String,
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.sessions.with(self.uid, |shelf| shelf.let_go(&self.id));
+    }
 }
 
 /// Says that a turn which was to be kept is kept. Only [`Sessions::settle`] gives it out, so whoever
@@ -58,17 +72,32 @@ impl Sessions {
         self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where a turn from `origin` goes on.
+    /// Where a turn from `origin` goes on. In a session one follows the other; from an answer many
+    /// may go on at once.
     pub fn claim(self: &Arc<Self>, uid: u32, origin: &Origin) -> Result<Claim, Refusal> {
-        let (conversation, history) = match origin {
-            Origin::New => (None, Vec::new()),
-            Origin::Answer(id) => self.with(uid, |shelf| shelf.up_to(id))?,
+        let (conversation, history, alone) = match origin {
+            Origin::New => (None, Vec::new(), false),
+            Origin::Answer(id) => {
+                let (of, history) = self.with(uid, |shelf| shelf.up_to(id))?;
+                (Some(of), history, false)
+            }
+            Origin::Session { who, alone } => self.with(uid, |shelf| {
+                let alone = *alone && shelf.take(who)?;
+                let (id, history) = shelf.look(who)?;
+                Ok((Some(id), history, alone))
+            })?,
         };
+        let alone = conversation.clone().filter(|_| alone).map(|id| Alone {
+            sessions: self.clone(),
+            uid,
+            id,
+        });
         Ok(Claim {
             sessions: self.clone(),
             uid,
             conversation,
             history,
+            alone,
         })
     }
 
@@ -82,10 +111,81 @@ impl Sessions {
                 uid,
                 conversation,
                 history,
+                alone,
             } = claim;
-            sessions.with(uid, |shelf| shelf.add(conversation, history, turn));
+            let is_alone = alone.is_some();
+            sessions.with(uid, |shelf| {
+                shelf.add(conversation, is_alone, history, turn)
+            });
         }
         Receipt(())
+    }
+
+    /// A new session that begins with these messages.
+    pub fn create(&self, uid: u32, about: About, said: Vec<Message>) -> Result<Summary, Refusal> {
+        let turns = (!said.is_empty()).then(|| Arc::new(Turn::said(said)));
+        self.with(uid, |shelf| {
+            shelf.create(about, turns.into_iter().collect())
+        })
+    }
+
+    /// A new session that begins with what was said in another, up to an answer or to its end.
+    pub fn fork(
+        &self,
+        uid: u32,
+        who: &str,
+        at: Option<&str>,
+        about: About,
+    ) -> Result<Summary, Refusal> {
+        self.with(uid, |shelf| {
+            let (id, mut turns) = shelf.look(who)?;
+            if let Some(at) = at {
+                let (of, up_to) = shelf.up_to(at)?;
+                if of != id {
+                    return Err(Refusal::NoSuchAnswer { id: at.into() });
+                }
+                turns = up_to;
+            }
+            shelf.create(about, turns)
+        })
+    }
+
+    /// Something more was said, and nothing asked.
+    pub fn append(
+        self: &Arc<Self>,
+        uid: u32,
+        who: &str,
+        said: Vec<Message>,
+    ) -> Result<Receipt, Refusal> {
+        if self.summary(uid, who)?.about.fixed {
+            return Err(Refusal::Invalid {
+                param: "id".into(),
+                message: format!("session {who:?} is fixed; fork it to go on"),
+            });
+        }
+        let (who, alone) = (who.to_owned(), true);
+        let claim = self.claim(uid, &Origin::Session { who, alone })?;
+        Ok(Sessions::settle(Some((claim, Turn::said(said)))))
+    }
+
+    pub fn list(&self, uid: u32) -> Vec<Summary> {
+        self.with(uid, |shelf| shelf.list())
+    }
+
+    /// The session of that id or name.
+    pub fn summary(&self, uid: u32, who: &str) -> Result<Summary, Refusal> {
+        self.with(uid, |shelf| shelf.summary(who))
+    }
+
+    /// What was said in it.
+    pub fn messages(&self, uid: u32, who: &str) -> Result<Vec<Message>, Refusal> {
+        let (_, turns) = self.with(uid, |shelf| shelf.look(who))?;
+        Ok(turns.iter().flat_map(|t| t.messages()).collect())
+    }
+
+    /// Ends a session; its id. Whoever answers in it answers on, and nothing of that is kept.
+    pub fn delete(&self, uid: u32, who: &str) -> Result<String, Refusal> {
+        self.with(uid, |shelf| shelf.delete(who))
     }
 
     /// The answer of that id.

@@ -14,10 +14,10 @@ fn turn(id: &str, question: &str) -> Turn {
             content: question.into(),
             ..Message::default()
         }],
-        answer: Answer {
+        answer: Some(Answer {
             text: format!("to {question}"),
             ..Answer::default()
-        },
+        }),
         ending: Ending::Whole(FinishReason::Stop),
         usage: Usage::default(),
         tokens: vec![1],
@@ -109,4 +109,129 @@ fn the_oldest_goes_first_and_what_a_fork_shares_with_it_stays() {
     assert!(sessions.answer(1, "b").is_err());
     assert_eq!(words(&sessions, "fork"), ["a", "to a", "fork", "to fork"]);
     assert_eq!(words(&sessions, "a"), ["a", "to a"]);
+}
+
+fn named(name: &str) -> About {
+    About {
+        name: Some(name.into()),
+        ..About::default()
+    }
+}
+
+fn user(words: &str) -> Vec<Message> {
+    turn("", words).input
+}
+
+fn in_session(who: &str) -> Origin {
+    let (who, alone) = (who.into(), true);
+    Origin::Session { who, alone }
+}
+
+fn contents(sessions: &Sessions, who: &str) -> Vec<String> {
+    let messages = sessions.messages(1, who).expect("it is there");
+    messages.into_iter().map(|m| m.content).collect()
+}
+
+#[test]
+fn a_session_is_found_by_name_and_by_id_and_answers_one_at_a_time() {
+    let sessions = Arc::new(Sessions::default());
+    let made = sessions
+        .create(1, named("talk"), user("before"))
+        .expect("room");
+    let claim = sessions.claim(1, &in_session("talk")).expect("it is free");
+    let busy = sessions.claim(1, &in_session(&made.id)).map(drop);
+    assert_eq!(
+        busy,
+        Err(Refusal::SessionBusy {
+            who: made.id.clone()
+        })
+    );
+    Sessions::settle(Some((claim, turn("a", "q"))));
+    drop(sessions.claim(1, &in_session("talk")).expect("free again"));
+    drop(sessions.claim(1, &in_session("talk")).expect("free again"));
+    assert_eq!(contents(&sessions, &made.id), ["before", "q", "to q"]);
+    let summary = sessions.summary(1, "talk").expect("it is there");
+    assert_eq!((summary.messages, summary.last.as_deref()), (3, Some("a")));
+    assert_eq!(sessions.list(2).len(), 0);
+    assert_eq!(sessions.delete(1, "talk"), Ok(made.id));
+    assert!(sessions.claim(1, &Origin::Answer("a".into())).is_err());
+}
+
+#[test]
+fn an_answer_in_a_session_that_ended_meanwhile_is_not_kept() {
+    let sessions = Arc::new(Sessions::default());
+    sessions
+        .create(1, named("talk"), user("before"))
+        .expect("room");
+    let claim = sessions.claim(1, &in_session("talk")).expect("it is free");
+    sessions.delete(1, "talk").expect("it was there");
+    Sessions::settle(Some((claim, turn("a", "q"))));
+    assert!(sessions.answer(1, "a").is_err());
+}
+
+#[test]
+fn a_fork_goes_its_own_way_from_the_end_or_from_an_answer() {
+    let sessions = Arc::new(Sessions::default());
+    sessions
+        .create(1, named("talk"), user("before"))
+        .expect("room");
+    for id in ["a", "b"] {
+        let claim = sessions.claim(1, &in_session("talk")).expect("it is free");
+        Sessions::settle(Some((claim, turn(id, id))));
+    }
+    sessions
+        .fork(1, "talk", None, named("end"))
+        .expect("a fork");
+    sessions
+        .fork(1, "talk", Some("a"), named("early"))
+        .expect("a fork");
+    sessions
+        .append(1, "early", user("more"))
+        .expect("it is free");
+    assert_eq!(contents(&sessions, "end"), contents(&sessions, "talk"));
+    assert_eq!(
+        contents(&sessions, "early"),
+        ["before", "a", "to a", "more"]
+    );
+    let taken = sessions.fork(1, "talk", None, named("end")).map(drop);
+    assert_eq!(taken, Err(Refusal::NameTaken { name: "end".into() }));
+}
+
+#[test]
+fn questions_to_what_is_fixed_leave_it_as_it_is_and_wait_for_nobody() {
+    let sessions = Arc::new(Sessions::default());
+    let fixed = About {
+        fixed: true,
+        ..named("manual")
+    };
+    sessions
+        .create(1, fixed, user("a long text"))
+        .expect("room");
+    let first = sessions.claim(1, &in_session("manual")).expect("free");
+    let second = sessions.claim(1, &in_session("manual")).expect("free");
+    Sessions::settle(Some((first, turn("a", "q"))));
+    Sessions::settle(Some((second, turn("b", "r"))));
+    assert_eq!(contents(&sessions, "manual"), ["a long text"]);
+    assert_eq!(words(&sessions, "b"), ["a long text", "r", "to r"]);
+    assert!(sessions.append(1, "manual", user("more")).is_err());
+}
+
+#[test]
+fn a_user_holds_so_many_sessions_and_names_are_checked() {
+    let sessions = Arc::new(Sessions::default());
+    for wrong in ["", "sess_1", "a/b", "a b", ".a", &"x".repeat(65)] {
+        let refused = sessions.create(1, named(wrong), Vec::new()).map(drop);
+        assert!(matches!(refused, Err(Refusal::Invalid { .. })), "{wrong}");
+    }
+    for _ in 0..MAX_HELD {
+        sessions
+            .create(1, About::default(), Vec::new())
+            .expect("room");
+    }
+    let limit = MAX_HELD;
+    let refused = sessions.create(1, About::default(), Vec::new()).map(drop);
+    assert_eq!(refused, Err(Refusal::TooManySessions { limit }));
+    sessions
+        .create(2, About::default(), Vec::new())
+        .expect("room for others");
 }

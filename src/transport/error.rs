@@ -62,6 +62,10 @@ impl From<Refusal> for Error {
             Refusal::NoSuchAnswer { .. } => {
                 (StatusCode::NOT_FOUND, Some("previous_response_not_found"))
             }
+            Refusal::NoSuchSession { .. } => (StatusCode::NOT_FOUND, Some("session_not_found")),
+            Refusal::SessionBusy { .. } => (StatusCode::CONFLICT, Some("session_busy")),
+            Refusal::NameTaken { .. } => (StatusCode::CONFLICT, Some("name_taken")),
+            Refusal::TooManySessions { .. } => (StatusCode::CONFLICT, Some("too_many_sessions")),
             Refusal::NotPermitted { .. } => (StatusCode::FORBIDDEN, Some("not_permitted")),
             Refusal::QueueFull => (StatusCode::TOO_MANY_REQUESTS, Some("queue_full")),
             Refusal::Loading => (StatusCode::SERVICE_UNAVAILABLE, Some("loading")),

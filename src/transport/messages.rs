@@ -350,7 +350,7 @@ impl Render for Answer {
             frames.push(event("message_start", json!({"message": message})));
         }
         match told {
-            Event::Prompt(_) => {}
+            Event::Prompt(_) | Event::Read(_) => {}
             Event::Delta { parts, .. } => {
                 for part in parts {
                     let steps = self.turn.push(part);

@@ -93,6 +93,7 @@ impl Replies {
                 self.begin(service, index);
                 self.choices[index].reason = Some(reason);
             }
+            Event::Read(_) => {}
             Event::Done(usage) => self.count(usage),
             Event::Failed(failure) => return Err(failure),
         }
@@ -187,6 +188,7 @@ impl Replies {
                 chunks.push(self.chunk(service, index, nothing, Value::Null, Some(reason)));
                 Ok(chunks)
             }
+            Event::Read(_) => Ok(Vec::new()),
             Event::Done(usage) => {
                 self.count(usage);
                 Ok(Vec::new())

@@ -16,13 +16,11 @@ use crate::service::{self, Ending, Receipt, Service, fresh_id, now};
 
 pub fn read(body: &Value) -> Result<Asked, Refusal> {
     let f = Fields::of(body, "")?;
-    for elsewhere in ["conversation", "prompt"] {
-        if f.get(elsewhere).is_some() {
-            return refuse(elsewhere, "is not kept here; use previous_response_id");
-        }
+    if f.get("prompt").is_some() {
+        return refuse("prompt", "is not kept here; send its text");
     }
-    let previous = f.string("previous_response_id")?;
     let keep = f.boolean("store")?.unwrap_or(true);
+    let origin = origin(&f, keep)?;
     if f.boolean("background")? == Some(true) {
         return refuse(
             "background",
@@ -90,12 +88,39 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
         thread: Some(Thread {
             id: fresh_id("resp_"),
             created: now(),
-            origin: previous.map_or(Origin::New, |id| Origin::Answer(id.to_owned())),
+            origin,
             keep,
+            answer: true,
             apart,
             face: json!({"echo": echo(body, keep), "input": input}),
         }),
     })
+}
+
+/// What it goes on from. A session is named by `conversation`, by itself or in an object.
+fn origin(f: &Fields, keep: bool) -> Result<Origin, Refusal> {
+    let previous = f.string("previous_response_id")?;
+    let session = match f.get("conversation") {
+        None => None,
+        Some(Value::String(id)) => Some(id.as_str()),
+        Some(object @ Value::Object(_)) => {
+            let object = Fields::of(object, "conversation")?;
+            match object.string("id")? {
+                Some(id) => Some(id),
+                None => return refuse("conversation.id", "is missing; want a session's id"),
+            }
+        }
+        Some(other) => return wrong("conversation", other, "a session's id"),
+    };
+    match (previous, session) {
+        (None, None) => Ok(Origin::New),
+        (Some(id), None) => Ok(Origin::Answer(id.to_owned())),
+        (None, Some(who)) => Ok(Origin::Session {
+            who: who.to_owned(),
+            alone: keep,
+        }),
+        (Some(_), Some(_)) => refuse("conversation", "got previous_response_id too; want one"),
+    }
 }
 
 /// What the answer repeats of its body.
@@ -105,6 +130,10 @@ fn echo(body: &Value, keep: bool) -> Value {
         _ => or,
     };
     json!({
+        "conversation": match given("conversation", Value::Null) {
+            Value::String(id) => json!({"id": id}),
+            other => other,
+        },
         "instructions": given("instructions", Value::Null),
         "max_output_tokens": given("max_output_tokens", Value::Null),
         "metadata": given("metadata", json!({})),
@@ -298,7 +327,7 @@ pub struct Answer {
 /// One that was kept, as it was when it was given, without scores.
 pub fn stored(service: &Service, kept: &service::Turn) -> Value {
     let mut answer = Answer::new(&kept.id, kept.created, &kept.face);
-    let said = &kept.answer;
+    let said = kept.answer.clone().unwrap_or_default();
     let mut parts = Vec::new();
     if !said.reasoning.is_empty() {
         parts.push(Part::Reasoning(said.reasoning.clone()));
@@ -525,7 +554,7 @@ impl Render for Answer {
             }
         }
         match told {
-            Event::Prompt(_) => {}
+            Event::Prompt(_) | Event::Read(_) => {}
             Event::Delta { parts, logprob, .. } => {
                 let score = |s| score_json(service, &s, |token| spelling(service, token));
                 self.waiting.extend(logprob.map(score));

@@ -169,7 +169,7 @@ fn run(service: &Service, uid: u32, request: Request) {
             }
             Event::Done(_) => return,
             Event::Failed(why) => panic!("a request that was taken failed: {why}"),
-            Event::Prompt(_) => {}
+            Event::Prompt(_) | Event::Read(_) => {}
         }
     }
     panic!("no end was told");
