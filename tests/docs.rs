@@ -40,6 +40,7 @@ fn every_field_that_http_reads_is_documented() {
         ("responses", 14),
         ("messages", 14),
         ("routes", 4),
+        ("sessions", 8),
     ] {
         let names = found(&format!("src/transport/{file}.rs"), reads);
         assert!(names.len() >= least, "{file}: only {names:?}");
@@ -142,12 +143,13 @@ fn objects<'a>(value: &'a Value, each: &mut impl FnMut(&'a serde_json::Map<Strin
 #[test]
 fn the_description_for_programs_has_the_routes_that_there_are() {
     let code = text("src/transport/routes.rs");
-    let route = regex::Regex::new(r#"\.route\(\s*"([^"]+)",([^\n]+)"#).expect("a constant pattern");
     let method = regex::Regex::new(r"\b(get|post|delete)\(").expect("a constant pattern");
     let mut served = BTreeSet::new();
-    for found in route.captures_iter(&code) {
-        for way in method.captures_iter(&found[2]) {
-            served.insert((found[1].replace("{*", "{"), way[1].to_owned()));
+    for route in code.split(".route(").skip(1) {
+        let route = route.split(".fallback(").next().unwrap_or_default();
+        let path = route.split('"').nth(1).expect("a path").replace("{*", "{");
+        for way in method.captures_iter(route) {
+            served.insert((path.clone(), way[1].to_owned()));
         }
     }
     assert!(served.len() >= 11, "only {served:?}");
@@ -170,7 +172,7 @@ fn the_description_for_programs_has_the_fields_that_are_read_and_no_others() {
         .expect("schemas");
     let reads = r#"(?:\b(?:get|boolean|string|number|count|integer|array|object|need|at_least_one|texts|content)|\bor|\bstrings)\(\s*(?:&\w+,\s*)?"(\w+)""#;
     let mut read = BTreeSet::new();
-    for file in ["openai", "responses", "messages", "routes"] {
+    for file in ["openai", "responses", "messages", "routes", "sessions"] {
         read.extend(found(&format!("src/transport/{file}.rs"), reads));
     }
     let mut told = BTreeSet::new();

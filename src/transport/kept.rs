@@ -1,7 +1,7 @@
 //! Answers that were kept: shown, what they were asked, forgotten. Each user finds its own alone.
 
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use serde::Deserialize;
@@ -10,16 +10,8 @@ use serde_json::json;
 use super::fields::refuse;
 use super::responses;
 use super::routes::{Answer, Shared, service};
-use crate::request::{Caller, Refusal};
-
-type Id = Result<Path<String>, PathRejection>;
-
-fn named(id: Id) -> Result<String, Refusal> {
-    match id {
-        Ok(Path(id)) => Ok(id),
-        Err(_) => refuse("id", "is no UTF-8"),
-    }
-}
+use super::sessions::{Id, named};
+use crate::request::Caller;
 
 pub async fn show(State(door): Shared, Extension(caller): Extension<Caller>, id: Id) -> Answer {
     let service = service(&door, &caller)?;

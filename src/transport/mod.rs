@@ -11,11 +11,13 @@ pub mod messages;
 mod metrics;
 pub mod openai;
 pub mod peer;
+mod reading;
 mod render;
 mod replies;
 pub mod responses;
 mod routes;
 mod seats;
+mod sessions;
 pub mod socket;
 mod stall;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! OpenAI's request bodies, read into plain requests. What would change the meaning and is not
 //! done here is refused by name; what is merely unknown is ignored.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::fields::{Fields, kind, refuse, whole, wrong};
 use crate::request::{
@@ -73,11 +73,9 @@ pub fn chat_of(f: &Fields) -> Result<Asked, Refusal> {
             return refuse(old, "is the old form; use tools and tool_choice");
         }
     }
-    let Some(messages) = f.array("messages")? else {
+    let Some(messages) = messages(f)? else {
         return refuse("messages", "is missing; want an array of messages");
     };
-    let messages = messages.iter().enumerate().map(|(i, m)| message(i, m));
-    let messages = messages.collect::<Result<_, _>>()?;
     let tools = f.array("tools")?.cloned().unwrap_or_default();
     for (i, tool) in tools.iter().enumerate() {
         let at = format!("tools[{i}]");
@@ -313,6 +311,31 @@ pub fn role(role: &str) -> &str {
         "developer" => "system",
         other => other,
     }
+}
+
+pub fn messages(f: &Fields) -> Result<Option<Vec<Message>>, Refusal> {
+    let given = f.array("messages")?;
+    let each = given.map(|all| all.iter().enumerate().map(|(i, m)| message(i, m)).collect());
+    each.transpose()
+}
+
+/// A message as [`messages`] reads it.
+pub fn message_json(message: &Message) -> Value {
+    let mut json = json!({"role": message.role, "content": message.content});
+    if let Some(name) = &message.name {
+        json["name"] = json!(name);
+    }
+    if let Some(id) = &message.tool_call_id {
+        json["tool_call_id"] = json!(id);
+    }
+    if !message.tool_calls.is_empty() {
+        let calls = message.tool_calls.iter().map(|call| {
+            let function = json!({"name": call.name, "arguments": call.arguments});
+            json!({"id": call.id, "type": "function", "function": function})
+        });
+        json["tool_calls"] = calls.collect();
+    }
+    json
 }
 
 fn message(i: usize, value: &Value) -> Result<Message, Refusal> {

@@ -22,7 +22,7 @@ use super::fields::{Fields, refuse};
 use super::openai::{self, Asked};
 use super::render::{Frame, Render};
 use super::replies::{self, Replies};
-use super::{body, kept, messages, responses};
+use super::{body, kept, messages, reading, responses, sessions};
 use crate::request::{Caller, Event, Failure, Refusal, Token};
 use crate::service::events::Events;
 use crate::service::{Generation, Receipt, Service, Specials};
@@ -37,6 +37,16 @@ pub fn router(door: Arc<Door>) -> Router {
         .route("/v1/responses/{id}", get(kept::show).delete(kept::delete))
         .route("/v1/responses/{id}/input_items", get(kept::input_items))
         .route("/v1/messages", post(messages))
+        .route("/v1/sessions", get(sessions::list).post(sessions::create))
+        .route("/v1/sessions/estimate", post(sessions::estimate))
+        .route(
+            "/v1/sessions/{id}",
+            get(sessions::show).delete(sessions::delete),
+        )
+        .route("/v1/sessions/{id}/send", post(sessions::send))
+        .route("/v1/sessions/{id}/append", post(sessions::append))
+        .route("/v1/sessions/{id}/fork", post(sessions::fork))
+        .route("/v1/sessions/{id}/measure", post(sessions::measure))
         .route("/tokenize", post(tokenize))
         .route("/detokenize", post(detokenize))
         .route("/health", get(health))
@@ -55,7 +65,7 @@ pub(super) fn service<'a>(door: &'a Door, caller: &Caller) -> Result<&'a Service
     Ok(service)
 }
 
-async fn body(door: &Door, raw: Body) -> Result<body::Read, Error> {
+pub(super) async fn body(door: &Door, raw: Body) -> Result<body::Read, Error> {
     body::read(&door.bodies, &door.limits, raw).await
 }
 
@@ -191,7 +201,7 @@ async fn detokenize(
 }
 
 /// Long texts take milliseconds to tokenize: the sockets' threads do not wait for that.
-async fn off_thread<T: Send + 'static>(
+pub(super) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
@@ -232,43 +242,67 @@ async fn messages(
 }
 
 /// The bodies that ask for an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Kind {
     Chat,
     Completion,
     Responses,
     Messages,
+    /// Nothing is answered; what was read belongs to this session.
+    Reading(Value),
 }
 
 impl Kind {
-    fn read(self, value: &Value, service: &Service) -> Result<Asked, Refusal> {
-        match self {
-            Kind::Chat => openai::chat(value),
-            Kind::Completion => openai::completion(value),
-            Kind::Responses => responses::read(value),
-            Kind::Messages => messages::read(value, service.has_thinking_switch()),
-        }
-    }
-
     fn render(self, asked: &Asked, prompts: Vec<Vec<Token>>) -> Box<dyn Render> {
+        let n_tokens = || prompts.iter().map(Vec::len).sum();
         match self {
             Kind::Chat => Box::new(Replies::new(replies::Kind::Chat, asked, prompts)),
             Kind::Completion => Box::new(Replies::new(replies::Kind::Completion, asked, prompts)),
             Kind::Responses => Box::new(responses::Answer::of(asked)),
-            Kind::Messages => Box::new(messages::Answer::new(prompts.iter().map(Vec::len).sum())),
+            Kind::Messages => Box::new(messages::Answer::new(n_tokens())),
+            Kind::Reading(session) => Box::new(reading::Reading::new(session, n_tokens())),
         }
     }
 }
 
+/// What a body came to.
+pub(super) enum Prepared {
+    Asks(Asked, Kind),
+    /// Nothing has to run.
+    Done(Value),
+}
+
 async fn generate(door: Arc<Door>, caller: Caller, raw: Body, kind: Kind) -> Answer {
+    let prepare = move |service: &Service, _: &Caller, value: &Value| {
+        let asked = match kind {
+            Kind::Completion => openai::completion(value)?,
+            Kind::Responses => responses::read(value)?,
+            Kind::Messages => messages::read(value, service.has_thinking_switch())?,
+            Kind::Chat | Kind::Reading(_) => openai::chat(value)?,
+        };
+        Ok(Prepared::Asks(asked, kind))
+    };
+    answer(door, caller, raw, prepare).await
+}
+
+/// Reads a body, and answers what `prepare` makes of it.
+pub(super) async fn answer(
+    door: Arc<Door>,
+    caller: Caller,
+    raw: Body,
+    prepare: impl FnOnce(&Service, &Caller, &Value) -> Result<Prepared, Refusal> + Send + 'static,
+) -> Answer {
     // Read before anything is refused: a client that is still sending would not see the answer.
     let body = body(&door, raw).await;
     service(&door, &caller)?;
     let body = body?;
     let at = door.clone();
-    let (stream, mut render, generations) = off_thread(move || {
+    let begun = off_thread(move || {
         let service = service(&at, &caller)?;
-        let asked = kind.read(&body.value, service)?;
+        let (asked, kind) = match prepare(service, &caller, &body.value)? {
+            Prepared::Asks(asked, kind) => (asked, kind),
+            Prepared::Done(answer) => return Ok(Err(answer)),
+        };
         // One that is refused drops, and so cancels, those before it.
         let thread = || asked.thread.clone();
         let submit = |r: &_| service.submit_in(caller.clone(), Clone::clone(r), thread());
@@ -276,9 +310,12 @@ async fn generate(door: Arc<Door>, caller: Caller, raw: Body, kind: Kind) -> Ans
         let generations = generations.collect::<Result<Vec<Generation>, _>>()?;
         let prompts = generations.iter().map(|g| g.prompt.clone()).collect();
         let render = kind.render(&asked, prompts);
-        Ok((asked.stream, render, generations))
-    })
-    .await?;
+        Ok(Ok((asked.stream, render, generations)))
+    });
+    let (stream, mut render, generations) = match begun.await? {
+        Ok(begun) => begun,
+        Err(answer) => return Ok(Json(answer).into_response()),
+    };
     let mut answers = Answers::of(generations);
     if stream {
         return Ok(stream_out(door, render, answers));

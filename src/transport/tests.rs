@@ -21,6 +21,7 @@ use crate::text::{ChatTemplate, Tokenizer, fixture};
 mod choices;
 mod kept;
 mod limits;
+mod sessions;
 mod translations;
 
 struct Server {
