@@ -200,6 +200,7 @@ fn ask(scheduler: &Scheduler, uid: u32, n: usize, max_tokens: usize) -> mpsc::Re
         n: 1,
         logprobs: Some(0),
         scores_prompt: false,
+        reports: false,
         constraints: Vec::new(),
         events,
     };

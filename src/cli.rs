@@ -57,6 +57,17 @@ pub enum Command {
     Ask(Ask),
     /// Hold a conversation. Ctrl-C stops an answer, Ctrl-D ends; /help lists commands.
     Chat(Chat),
+    /// Conversations that the daemon keeps: list, show, make, fork, end.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  deltad session create talk --system 'Be brief'\n  \
+                      deltad ask --session talk 'My name is Clara'\n  \
+                      deltad chat --session talk\n\n\
+                      A long text, read once; each question to it starts at once and is not kept:\n  \
+                      deltad session create manual --from manual.txt\n  \
+                      deltad ask --session manual 'How do I reset it?'"
+    )]
+    Session(Session),
     /// Say whether a daemon answers, and with which model.
     Status(Status),
     /// Say what this machine has, what a model needs, whether it fits and what would make it faster.
@@ -149,6 +160,10 @@ pub struct Ask {
     /// there is none; the same JSON list of messages.
     #[arg(long, value_name = "FILE")]
     pub conversation: Option<PathBuf>,
+    /// Go on with the session NAME, which the daemon keeps; made if there is none. A question to a
+    /// fixed one, such as a text, is not kept.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["conversation", "messages"])]
+    pub session: Option<String>,
     /// Answer with JSON that keeps to the JSON schema in FILE.
     #[arg(long, value_name = "FILE")]
     pub schema: Option<PathBuf>,
@@ -168,8 +183,66 @@ pub struct Chat {
     /// Go on with the conversation in FILE, and keep each turn there; made if there is none.
     #[arg(long, value_name = "FILE")]
     pub conversation: Option<PathBuf>,
+    /// Go on with the session NAME, which the daemon keeps; made if there is none.
+    #[arg(long, value_name = "NAME", conflicts_with = "conversation")]
+    pub session: Option<String>,
     #[command(flatten)]
     pub talk: Talk,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Session {
+    /// List the sessions, the one that was used last first.
+    List {
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what was said in a session.
+    Show {
+        /// Its name or id.
+        name: String,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a session, empty or from a text.
+    Create(CreateSession),
+    /// End a session; nothing of it stays.
+    Delete {
+        /// Its name or id.
+        name: String,
+    },
+    /// Make a session that begins with what was said in another.
+    Fork {
+        /// The other's name or id.
+        name: String,
+        /// The new one's name.
+        new: Option<String>,
+        /// Only up to the answer of this id.
+        #[arg(long, value_name = "RESPONSE")]
+        at: Option<String>,
+    },
+    /// Say how long a session is, and how much longer a text would make it.
+    Measure {
+        /// Its name or id.
+        name: String,
+        /// The text; "-" is standard input.
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct CreateSession {
+    /// Its name: letters, digits, "-", "_" and ".".
+    pub name: Option<String>,
+    /// Read this text once, so that every question to it starts at once; "-" is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// The system message.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
 }
 
 /// How to answer; what is left out is the daemon's choice.

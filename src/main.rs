@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Serve(flags) => serve(&flags, socket),
         Command::Ask(flags) => finish(on_one_thread(client::ask(socket, &flags))),
         Command::Chat(flags) => finish(on_one_thread(client::chat(socket, &flags))),
+        Command::Session(command) => finish(on_one_thread(client::session(socket, &command))),
         Command::Status(flags) => finish(on_one_thread(client::status(socket, &flags))),
         Command::Doctor(flags) => doctor(&flags, socket),
         Command::Bench(flags) => measured(bench::run(&flags)),

@@ -140,6 +140,12 @@ fn every_command_has_a_page_and_every_option_an_entry_in_it() {
         for command in subcommands {
             let help = said(program, &[&command, "--help"]);
             check(format!("{name}-{command}.1"), &help);
+            if help.contains("\nCommands:\n") {
+                for below in commands(&help) {
+                    let help = said(program, &[&command, &below, "--help"]);
+                    check(format!("{name}-{command}-{below}.1"), &help);
+                }
+            }
         }
     }
     let written: BTreeSet<String> = pages.into_keys().collect();

@@ -6,15 +6,22 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::conversation::{Conversation, json_file};
+use super::session::Session;
 use super::{ClientError, Ended, body, connect, input, note_thinking, screen, unless_interrupted};
 use crate::cli::Ask;
 
 pub async fn ask(socket: Option<PathBuf>, ask: &Ask) -> Result<Ended, ClientError> {
-    let mut talk = match (&ask.messages, &ask.conversation) {
-        (Some(path), _) => Conversation::read(path)?,
-        (None, Some(path)) => Conversation::open(path)?,
-        (None, None) => Conversation::default(),
+    let (session, mut talk) = match (&ask.session, &ask.messages, &ask.conversation) {
+        (Some(name), ..) => {
+            let (session, talk) = Session::open(connect(socket.clone()).await?, name).await?;
+            (Some(session), talk)
+        }
+        (None, Some(path), _) => (None, Conversation::read(path)?),
+        (None, None, Some(path)) => (None, Conversation::open(path)?),
+        (None, None, None) => (None, Conversation::default()),
     };
+    // The daemon keeps the rest.
+    let known = session.as_ref().map_or(0, Session::known);
     if let Some(text) = &ask.talk.system {
         talk.system(text)?;
     }
@@ -31,18 +38,25 @@ pub async fn ask(socket: Option<PathBuf>, ask: &Ask) -> Result<Ended, ClientErro
             return Err(ClientError::Input(why.into()));
         }
     }
-    let body = request(&talk, ask)?;
+    let body = request(&talk.messages()[known..], ask)?;
+    let path = match &session {
+        Some(session) => session.send(),
+        None => "/v1/chat/completions".to_owned(),
+    };
     let work = async {
-        let daemon = connect(socket).await?;
+        let daemon = match &session {
+            Some(session) => session.daemon().clone(),
+            None => connect(socket).await?,
+        };
         daemon.wait_loaded(screen::note).await?;
         note_thinking(&daemon, &ask.talk).await?;
         if ask.json {
-            let answer = daemon.post("/v1/chat/completions", &body).await?;
+            let answer = daemon.post(&path, &body).await?;
             screen::line(&format!("{answer:#}"))?;
             talk.answer(&answer["choices"][0]["message"]);
         } else {
             let mut pieces = screen::Pieces::default();
-            let answer = daemon.chat(&body, |said| pieces.show(said)).await?;
+            let answer = daemon.chat(&path, &body, |said| pieces.show(said)).await?;
             pieces.end(&answer)?;
             if ask.talk.speed {
                 screen::note(&screen::speed(&answer));
@@ -55,8 +69,8 @@ pub async fn ask(socket: Option<PathBuf>, ask: &Ask) -> Result<Ended, ClientErro
 }
 
 /// The whole request, everything in the files included.
-fn request(talk: &Conversation, ask: &Ask) -> Result<Value, ClientError> {
-    let mut body = body(talk.messages(), &ask.talk);
+fn request(messages: &[Value], ask: &Ask) -> Result<Value, ClientError> {
+    let mut body = body(messages, &ask.talk);
     if let Some(path) = &ask.schema {
         let schema = json_file(path, Value::is_object, "a JSON schema: an object")?;
         let named = json!({"name": "answer", "schema": schema});

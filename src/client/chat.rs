@@ -1,10 +1,12 @@
 //! `deltad chat`: a conversation at a terminal, with history and a few commands.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustyline::error::ReadlineError;
 
 use super::conversation::Conversation;
+use super::session::Session;
 use super::{
     Answer, ClientError, Daemon, Ended, Said, body, connect, input, note_thinking, screen,
     unless_interrupted,
@@ -54,9 +56,11 @@ impl Line<'_> {
 }
 
 pub async fn chat(socket: Option<PathBuf>, chat: &Chat) -> Result<Ended, ClientError> {
-    let mut talk = opening(chat)?;
     let daemon = connect(socket).await?;
     daemon.wait_loaded(screen::note).await?;
+    let (session, mut talk) = opening(chat, &daemon).await?;
+    // What a session has; of a fixed one never more.
+    let mut known = session.as_ref().map_or(0, Session::known);
     let health = daemon.get("/health").await?;
     let model = health["model"].as_str().unwrap_or("the model");
     screen::note(&format!(
@@ -96,6 +100,9 @@ pub async fn chat(socket: Option<PathBuf>, chat: &Chat) -> Result<Ended, ClientE
             Line::Help => screen::line(HELP)?,
             Line::Speed => shows_speed = !shows_speed,
             Line::Unknown(line) => screen::note(&format!("no command {line}; try /help")),
+            Line::Reset if session.is_some() => {
+                screen::note("the daemon keeps this one; `deltad session delete NAME` ends it");
+            }
             Line::Reset => {
                 talk.reset();
                 talk.keep()?;
@@ -106,10 +113,18 @@ pub async fn chat(socket: Option<PathBuf>, chat: &Chat) -> Result<Ended, ClientE
                 Err(e) => screen::note(&e.to_string()),
             },
             Line::Say(text) => {
-                match turn(&daemon, &mut talk, text, &chat.talk, shows_speed).await {
+                let place = Place {
+                    daemon: &daemon,
+                    session: session.as_ref(),
+                    known,
+                };
+                match turn(place, &mut talk, text, &chat.talk, shows_speed).await {
                     Ok(()) => {}
                     Err(e @ (ClientError::NoDaemon(_) | ClientError::Output(_))) => return Err(e),
                     Err(e) => screen::note(&e.to_string()),
+                }
+                if session.as_ref().is_some_and(|s| !s.is_fixed()) {
+                    known = talk.messages().len();
                 }
             }
         }
@@ -122,21 +137,67 @@ pub async fn chat(socket: Option<PathBuf>, chat: &Chat) -> Result<Ended, ClientE
     Ok(Ended::Done)
 }
 
-fn opening(chat: &Chat) -> Result<Conversation, ClientError> {
-    let mut talk = match &chat.conversation {
-        Some(path) => Conversation::open(path)?,
-        None => Conversation::default(),
+async fn opening(
+    chat: &Chat,
+    daemon: &Daemon,
+) -> Result<(Option<Session>, Conversation), ClientError> {
+    let (session, mut talk) = match (&chat.session, &chat.conversation) {
+        (Some(name), _) => {
+            let (session, talk) = Session::open(daemon.clone(), name).await?;
+            (Some(session), talk)
+        }
+        (None, Some(path)) => (None, Conversation::open(path)?),
+        (None, None) => (None, Conversation::default()),
     };
     if let Some(text) = &chat.talk.system {
         talk.system(text)?;
     }
-    Ok(talk)
+    Ok((session, talk))
+}
+
+/// Where a question goes.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    daemon: &'a Daemon,
+    session: Option<&'a Session>,
+    /// Messages that the session has.
+    known: usize,
+}
+
+/// A question right after a stopped answer may come before the daemon knows of the stop.
+const BUSY_FOR: Duration = Duration::from_secs(2);
+
+impl Place<'_> {
+    /// Sends what is new of the conversation.
+    async fn chat(
+        self,
+        talk: &Conversation,
+        how: &Talk,
+        mut on_piece: impl FnMut(Said<'_>) -> Result<(), ClientError>,
+    ) -> Result<Answer, ClientError> {
+        let Some(session) = self.session else {
+            let body = body(talk.messages(), how);
+            let path = "/v1/chat/completions";
+            return self.daemon.chat(path, &body, on_piece).await;
+        };
+        let body = body(&talk.messages()[self.known..], how);
+        let (path, started) = (session.send(), Instant::now());
+        loop {
+            let said = self.daemon.chat(&path, &body, &mut on_piece);
+            match said.await {
+                Err(ClientError::Refused { status: 409, .. }) if started.elapsed() < BUSY_FOR => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                other => return other,
+            }
+        }
+    }
 }
 
 /// One question and its answer. One that failed, or was stopped before its first word, leaves the
 /// conversation as it was; of one stopped later, what was said is kept.
 async fn turn(
-    daemon: &Daemon,
+    place: Place<'_>,
     talk: &mut Conversation,
     text: &str,
     how: &Talk,
@@ -144,22 +205,18 @@ async fn turn(
 ) -> Result<(), ClientError> {
     let before = talk.messages().len();
     talk.user(text);
-    let body = body(talk.messages(), how);
     let mut so_far = Answer::default();
     let mut whole = None;
     let mut pieces = screen::Pieces::default();
     let work = async {
-        whole = Some(
-            daemon
-                .chat(&body, |said| {
-                    match said {
-                        Said::Thought(text) => so_far.reasoning.push_str(text),
-                        Said::Text(text) => so_far.text.push_str(text),
-                    }
-                    pieces.show(said)
-                })
-                .await?,
-        );
+        let told = |said: Said<'_>| {
+            match said {
+                Said::Thought(text) => so_far.reasoning.push_str(text),
+                Said::Text(text) => so_far.text.push_str(text),
+            }
+            pieces.show(said)
+        };
+        whole = Some(place.chat(talk, how, told).await?);
         Ok(())
     };
     match unless_interrupted(work).await {

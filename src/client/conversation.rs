@@ -37,6 +37,14 @@ impl Conversation {
         })
     }
 
+    /// These messages, kept elsewhere.
+    pub fn of(messages: Vec<Value>) -> Conversation {
+        Conversation {
+            messages,
+            file: None,
+        }
+    }
+
     pub fn messages(&self) -> &[Value] {
         &self.messages
     }

@@ -1,10 +1,11 @@
-//! The commands that talk to a running daemon: `ask`, `chat`, `status`. Terminal in, terminal out;
+//! The commands that talk to a running daemon: `ask`, `chat`, `session`, `status`. Terminal in, terminal out;
 //! the exchange itself is `wire`'s.
 
 mod ask;
 mod chat;
 mod conversation;
 mod screen;
+mod session;
 mod wire;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 
 pub use ask::ask;
 pub use chat::chat;
+pub use session::session;
 pub use wire::{Answer, ClientError, Daemon, Said};
 
 use crate::cli::{Status, Talk, exit};

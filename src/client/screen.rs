@@ -90,6 +90,35 @@ fn grey(text: &str) -> String {
     }
 }
 
+/// How far a long text is read, on a terminal's one line that is written again and again.
+pub struct Progress {
+    bar: indicatif::ProgressBar,
+}
+
+impl Progress {
+    pub fn new() -> Progress {
+        let style = indicatif::ProgressStyle::with_template("{bar:30} {pos}/{len} tokens{msg}");
+        let bar = indicatif::ProgressBar::new(0);
+        // A constant template that the test below holds.
+        bar.set_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()));
+        Progress { bar }
+    }
+
+    /// What the daemon told: `read`, `of`, `seconds_left`.
+    pub fn tell(&mut self, told: &serde_json::Value) {
+        let count = |name: &str| told[name].as_u64().unwrap_or(0);
+        self.bar.set_length(count("of"));
+        self.bar.set_position(count("read"));
+        if let Some(left) = told["seconds_left"].as_f64() {
+            self.bar.set_message(format!(", {left:.0} s left"));
+        }
+    }
+
+    pub fn end(self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 /// What a model says must not move the cursor or colour the screen.
 fn harmless(text: &str) -> String {
     let shown = |c: char| {

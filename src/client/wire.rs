@@ -128,10 +128,42 @@ impl Daemon {
         whole(self.send_json(path, body).await?).await
     }
 
-    /// A streamed chat completion; `on_piece` sees each piece as it comes. Dropping the
+    /// `DELETE path`.
+    pub async fn delete(&self, path: &str) -> Result<Value, ClientError> {
+        let request = Request::delete(path).body(Full::default());
+        whole(send(&self.socket, request).await?).await
+    }
+
+    /// `POST path`, streamed: `on_event` sees what comes before the last event, which is returned.
+    pub async fn events(
+        &self,
+        path: &str,
+        body: &Value,
+        mut on_event: impl FnMut(&Value),
+    ) -> Result<Value, ClientError> {
+        let mut lines = Lines::of(self.send_json(path, body).await?);
+        let mut last = None;
+        while let Some(line) = lines.next().await? {
+            let Some(data) = event_data(&line) else {
+                continue;
+            };
+            let data: Value = serde_json::from_str(data).map_err(broken)?;
+            if let Some(message) = data["error"]["message"].as_str() {
+                return Err(ClientError::Broken(message.to_owned()));
+            }
+            if let Some(before) = last.replace(data) {
+                on_event(&before);
+            }
+        }
+        last.ok_or_else(|| ClientError::Broken("the stream ended without an event".into()))
+    }
+
+    /// A streamed chat completion by `path`; `on_piece` sees each piece as it
+    /// comes. Dropping the
     /// future closes the connection, which cancels the generation.
     pub async fn chat(
         &self,
+        path: &str,
         body: &Value,
         mut on_piece: impl FnMut(Said<'_>) -> Result<(), ClientError>,
     ) -> Result<Answer, ClientError> {
@@ -139,32 +171,23 @@ impl Daemon {
         let mut body = body.clone();
         body["stream"] = json!(true);
         body["stream_options"] = json!({"include_usage": true});
-        let mut response = self
-            .send_json("/v1/chat/completions", &body)
-            .await?
-            .into_body();
+        let mut lines = Lines::of(self.send_json(path, &body).await?);
         let mut answer = Answer::default();
-        let mut pending = Vec::new();
-        while let Some(frame) = response.frame().await {
-            let frame = frame.map_err(broken)?;
-            pending.extend_from_slice(frame.data_ref().map_or(&[][..], |d| d));
-            while let Some(end) = pending.iter().position(|b| *b == b'\n') {
-                let line: Vec<u8> = pending.drain(..=end).collect();
-                let Some(data) = event_data(&line) else {
-                    continue;
-                };
-                if data == "[DONE]" {
-                    answer.total = started.elapsed();
-                    return Ok(answer);
-                }
-                let chunk: Value = serde_json::from_str(data).map_err(broken)?;
-                let said = take_chunk(&chunk, &mut answer)?;
-                if said.is_some() || !answer.tool_calls.is_empty() {
-                    answer.first.get_or_insert_with(|| started.elapsed());
-                }
-                if let Some(said) = said {
-                    on_piece(said)?;
-                }
+        while let Some(line) = lines.next().await? {
+            let Some(data) = event_data(&line) else {
+                continue;
+            };
+            if data == "[DONE]" {
+                answer.total = started.elapsed();
+                return Ok(answer);
+            }
+            let chunk: Value = serde_json::from_str(data).map_err(broken)?;
+            let said = take_chunk(&chunk, &mut answer)?;
+            if said.is_some() || !answer.tool_calls.is_empty() {
+                answer.first.get_or_insert_with(|| started.elapsed());
+            }
+            if let Some(said) = said {
+                on_piece(said)?;
             }
         }
         Err(ClientError::Broken(
@@ -184,6 +207,36 @@ impl Daemon {
             .await
             .err()
             .unwrap_or(ClientError::Broken("no reason".into())))
+    }
+}
+
+/// A body, line by line as it comes.
+struct Lines {
+    body: Incoming,
+    pending: Vec<u8>,
+}
+
+impl Lines {
+    fn of(response: Response<Incoming>) -> Lines {
+        Lines {
+            body: response.into_body(),
+            pending: Vec::new(),
+        }
+    }
+
+    /// What is left behind the last line's end is none.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
+        loop {
+            if let Some(end) = self.pending.iter().position(|b| *b == b'\n') {
+                return Ok(Some(self.pending.drain(..=end).collect()));
+            }
+            let Some(frame) = self.body.frame().await else {
+                return Ok(None);
+            };
+            let frame = frame.map_err(broken)?;
+            let data = frame.data_ref().map_or(&[][..], |d| d);
+            self.pending.extend_from_slice(data);
+        }
     }
 }
 
@@ -311,7 +364,7 @@ mod tests {
         .await;
         let mut pieces = Vec::new();
         let answer = daemon
-            .chat(&json!({}), |said| {
+            .chat("/", &json!({}), |said| {
                 pieces.push(format!("{said:?}"));
                 Ok(())
             })
@@ -335,7 +388,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\ndata: {\"choices\":[{\"delta\":{\"content\":\"a\"}}]}\n\n",
         )
         .await;
-        let e = daemon.chat(&json!({}), |_| Ok(())).await.unwrap_err();
+        let e = daemon.chat("/", &json!({}), |_| Ok(())).await.unwrap_err();
         assert!(matches!(e, ClientError::Broken(_)), "{e}");
     }
 
@@ -345,7 +398,7 @@ mod tests {
             "HTTP/1.1 400 Bad Request\r\ncontent-length: 33\r\n\r\n{\"error\":{\"message\":\"too much\"}} ",
         )
         .await;
-        let e = daemon.chat(&json!({}), |_| Ok(())).await.unwrap_err();
+        let e = daemon.chat("/", &json!({}), |_| Ok(())).await.unwrap_err();
         assert_eq!(e.to_string(), "the daemon refused (400): too much");
     }
 

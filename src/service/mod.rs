@@ -13,7 +13,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 use crate::request::{
-    Caller, Format, Message, Prompt, Refusal, Request, Sampling, Stop, Thread, Token, ToolChoice,
+    Caller, Format, Message, Prompt, Refusal, Request, Sampling, Stop, TemplateOptions, Thread,
+    Token, ToolChoice,
 };
 use crate::scheduler::{self, Admitted, Scheduler, Stats};
 use crate::sessions::Sessions;
@@ -185,6 +186,7 @@ impl Service {
             tools,
             tool_choice,
             parallel_tool_calls: true,
+            options: TemplateOptions::default(),
         };
         Ok(self.prompt(uid, &prompt, false)?.tokens.len())
     }

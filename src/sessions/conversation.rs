@@ -117,7 +117,7 @@ impl Conversation {
     }
 
     pub fn summary(&self, id: &str) -> Summary {
-        let answered = self.turns.iter().filter(|t| t.answer.is_some());
+        let last = self.turns.iter().rfind(|t| t.answer.is_some());
         let messages = |t: &Arc<Turn>| t.input.len() + usize::from(t.answer.is_some());
         Summary {
             id: id.to_owned(),
@@ -127,7 +127,7 @@ impl Conversation {
             busy: self.busy,
             turns: self.turns.len(),
             messages: self.turns.iter().map(messages).sum(),
-            last: answered.last().map(|t| t.id.clone()),
+            last: last.map(|t| t.id.clone()),
         }
     }
 }

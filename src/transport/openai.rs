@@ -322,6 +322,9 @@ pub fn messages(f: &Fields) -> Result<Option<Vec<Message>>, Refusal> {
 /// A message as [`messages`] reads it.
 pub fn message_json(message: &Message) -> Value {
     let mut json = json!({"role": message.role, "content": message.content});
+    if let Some(reasoning) = &message.reasoning {
+        json["reasoning_content"] = json!(reasoning);
+    }
     if let Some(name) = &message.name {
         json["name"] = json!(name);
     }

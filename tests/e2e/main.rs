@@ -14,5 +14,6 @@ mod http;
 mod lifecycle;
 mod manager;
 mod neighbour;
+mod sessions;
 mod synthetic;
 mod tools;
