@@ -10,7 +10,7 @@ use deltad::engine::{Engine, Options, Want};
 use deltad::request::{Sampling, Token};
 use deltad::sampler::Sampler;
 use deltad::scheduler::beside::Beside;
-use deltad::text::{Grammars, Tokenizer};
+use deltad::text::{Grammars, Tokenizer, markup};
 use quantize::convert::{self, Conversion, Input, Silent};
 use serde_json::json;
 
@@ -53,7 +53,7 @@ fn main() {
     let mut engine = Engine::open(&path, &options).expect("a model");
     let model = engine.model();
     let tokenizer = Tokenizer::from_metadata(model.metadata()).expect("a tokenizer");
-    let grammars = Grammars::new(&tokenizer).expect("grammars");
+    let grammars = Grammars::new(&tokenizer, markup::of(&tokenizer, "")).expect("grammars");
     let schema = json!({"type": "object", "properties": {
         "name": {"type": "string", "maxLength": 40},
         "tags": {"type": "array", "items": {"enum": ["red", "green", "blue"]}, "maxItems": 6},

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use deltad::request::{Sampling, Token};
 use deltad::sampler::{Sampler, logprobs};
-use deltad::text::{Grammars, Specials, Tokenizer, ToolChoice};
+use deltad::text::{Grammars, Specials, Tokenizer, ToolChoice, markup};
 use ggml_kernels::gguf::{Array, Metadata, Value};
 use serde_json::json;
 
@@ -158,7 +158,7 @@ fn main() {
         });
 
         let start = Instant::now();
-        let grammars = Grammars::new(&tokenizer).expect("grammars");
+        let grammars = Grammars::new(&tokenizer, markup::of(&tokenizer, "")).expect("grammars");
         report("prepare the vocabulary for grammars", 1, start.elapsed());
         constrained(&tokenizer, &grammars);
     }

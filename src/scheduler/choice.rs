@@ -6,7 +6,7 @@ use super::model::Fault;
 use super::{Admitted, Style};
 use crate::request::{FinishReason, Part, Token, TokenLogprob};
 use crate::sampler::{Sampler, logprobs};
-use crate::text::{Constraint, Delta, ReplyReader, TextStream, Tokenizer};
+use crate::text::{Constraint, Delta, ReplyReader, Stopped, TextStream, Tokenizer};
 
 pub struct Choice {
     sampler: Sampler,
@@ -42,13 +42,13 @@ impl Choice {
     /// The answer of that number; takes its constraint out of the request.
     pub fn new(index: usize, request: &mut Admitted, tokenizer: &Tokenizer) -> Choice {
         let seed = request.seed.wrapping_add(index as u64);
-        let stops = &request.stop.strings;
         Choice {
             sampler: Sampler::new(&request.sampling, seed, &request.prompt),
-            reader: match request.style {
-                Style::Raw => Reader::Raw(TextStream::new(stops)),
+            reader: match &request.style {
+                Style::Raw => Reader::Raw(TextStream::new(&request.stop.strings)),
                 Style::Chat(expect) => {
-                    Reader::Reply(Box::new(ReplyReader::new(tokenizer, stops, expect)))
+                    let reader = ReplyReader::new(tokenizer, &request.stop, expect.clone());
+                    Reader::Reply(Box::new(reader))
                 }
             },
             constraint: request.constraints.pop(),
@@ -104,20 +104,23 @@ impl Choice {
             logprob: request.logprobs.map(|n| logprobs(logits, token, n)),
             end: is_last.then(|| End {
                 reason,
-                stop: stopped.map(|at| request.stop.strings[at].clone()),
+                stop: match stopped {
+                    Some(Stopped::By(at)) => Some(request.stop.strings[at].clone()),
+                    Some(Stopped::Spelled) | None => None,
+                },
                 is_markup: ends,
             }),
         })
     }
 
-    /// The parts that `token` made certain, and which stop string ended the text, if one did.
-    fn read(&mut self, tokenizer: &Tokenizer, token: Token) -> (Vec<Part>, Option<usize>) {
+    /// The parts that `token` made certain, and what ended the text, if anything did.
+    fn read(&mut self, tokenizer: &Tokenizer, token: Token) -> (Vec<Part>, Option<Stopped>) {
         match &mut self.reader {
             // Markup is not text.
             Reader::Raw(_) if tokenizer.is_special(token) => (Vec::new(), None),
             Reader::Raw(stream) => {
                 let piece = stream.push(tokenizer.token_bytes(token));
-                (text(piece.text), piece.stopped)
+                (text(piece.text), piece.stopped.map(Stopped::By))
             }
             Reader::Reply(reader) => {
                 let parts = reader.push(tokenizer, token).into_iter().map(part);

@@ -67,7 +67,7 @@ pub struct Admitted {
 }
 
 /// How the answer's tokens become text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Style {
     /// A continuation: text, whatever it says.
     Raw,

@@ -173,13 +173,10 @@ fn a_client_that_never_reads_is_parked_and_then_dropped_while_others_go_on() {
 
 #[test]
 fn the_next_turn_goes_on_from_the_last_and_says_what_a_cold_one_says() {
-    let style = Style::Chat(Expect {
-        tool_calls: false,
-        thinking: false,
-    });
+    let style = Style::Chat(Expect::default());
     let turn = |scheduler: &Scheduler, uid, prompt: &[Token]| {
         let (mut request, events) = admitted(uid, prompt);
-        request.style = style;
+        request.style = style.clone();
         run(scheduler, request, events)
     };
     let cached = |events: &[Event]| match events.last() {

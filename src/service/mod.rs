@@ -16,9 +16,11 @@ use crate::request::{
     Caller, Format, Message, Prompt, Refusal, Request, Sampling, Stop, TemplateOptions, Thread,
     Token, ToolChoice,
 };
-use crate::scheduler::{self, Admitted, Scheduler, Stats};
+use crate::scheduler::{self, Admitted, Scheduler, Stats, Style};
 use crate::sessions::Sessions;
-use crate::text::{ChatTemplate, Constraint, Grammars, Tokenizer, constraint};
+use crate::text::{
+    ChatTemplate, Constraint, Expect, Grammars, Markup, Tokenizer, constraint, markup,
+};
 use events::{Events, Memory, Open};
 
 pub use crate::sessions::{
@@ -31,6 +33,9 @@ const UNREAD_EVENTS: usize = 64;
 const MAX_CHOICES: usize = 128;
 const MAX_LOGPROBS: usize = 20;
 const MAX_STOPS: usize = 16;
+/// Tokens of thought before an answer that must keep to a grammar, and half of what the answer may
+/// have at most: a model that never ended its thought would not answer at all.
+const MOST_THOUGHT: usize = 4096;
 
 /// Who may ask, and for how much. A reload may change it.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +64,8 @@ pub struct Service {
     admission: RwLock<Admission>,
     tokenizer: Arc<Tokenizer>,
     template: ChatTemplate,
+    /// How the model writes calls; `None` where it is not known to write any.
+    markup: Option<Arc<dyn Markup>>,
     /// `None` for a vocabulary that cannot end a constrained answer.
     grammars: Option<Grammars>,
     scheduler: Scheduler,
@@ -86,7 +93,8 @@ impl Service {
         template: ChatTemplate,
         scheduler: Scheduler,
     ) -> Service {
-        let grammars = Grammars::new(&tokenizer)
+        let markup = markup::of(&tokenizer, template.source());
+        let grammars = Grammars::new(&tokenizer, markup.clone())
             .inspect_err(|e| log::warn!("answers cannot be constrained: {e}"))
             .ok();
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -96,6 +104,7 @@ impl Service {
             admission: RwLock::new(admission),
             tokenizer,
             template,
+            markup,
             grammars,
             scheduler,
             sessions: Arc::default(),
@@ -238,6 +247,12 @@ impl Service {
         let constraints = match self.constraint(&raw)? {
             None => Vec::new(),
             Some(first) => {
+                let first = match &style {
+                    Style::Chat(Expect { thinking: true, .. }) => first
+                        .after_thinking((max_tokens / 2).min(MOST_THOUGHT))
+                        .or_else(|e| invalid("response_format", e.to_string()))?,
+                    _ => first,
+                };
                 let mut all: Vec<_> = (1..raw.n).map(|_| first.another()).collect();
                 all.push(first);
                 all

@@ -5,7 +5,7 @@ use super::{Service, invalid};
 use crate::request::{Message, Prompt, Refusal, TemplateOptions, Token, ToolChoice};
 use crate::scheduler::Style;
 use crate::sessions::Key;
-use crate::text::{self, Expect, Specials};
+use crate::text::{self, Calls, Expect, Specials};
 
 pub(super) struct Made {
     pub tokens: Vec<Token>,
@@ -80,8 +80,12 @@ impl Service {
             return invalid("messages", "the chat template made an empty prompt of them");
         }
         let keys = self.sessions.replays.keys(options, tools, messages);
+        let markup = self.markup.clone().filter(|_| !tools.is_empty());
         let expect = Expect {
-            tool_calls: !tools.is_empty(),
+            calls: markup.map(|markup| Calls {
+                markup,
+                tools: tools.into(),
+            }),
             thinking: rendered.opens_thinking(),
         };
         Ok(Made {

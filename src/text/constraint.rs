@@ -13,8 +13,8 @@ use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 
+use super::markup::Markup;
 use super::tokenizer::Tokenizer;
-use super::tool_calls::Markup;
 use crate::request::{Token, TokenMask};
 
 /// Why a schema, a tool or a choice of tools cannot be enforced, in words for the caller.
@@ -36,8 +36,11 @@ pub enum ToolChoice<'a> {
 /// Compiles constraints for one vocabulary; built once per model.
 pub struct Grammars {
     factory: ParserFactory,
-    markup: Option<Markup>,
+    markup: Option<Arc<dyn Markup>>,
     ends: Arc<[Token]>,
+    /// Everything but the ends.
+    others: Arc<TokenMask>,
+    thinking_end: Option<Token>,
 }
 
 /// Blanks between two parts of JSON: one, or a new line with its indentation. A model that is at a
@@ -52,17 +55,23 @@ const MOST_EXACT: f64 = 9_007_199_254_740_992.0;
 const MOST_REMAINDERS: u64 = 100_000;
 
 impl Grammars {
-    /// A vocabulary without any end-of-turn token is refused: nothing could end a constrained reply.
-    pub fn new(tokenizer: &Tokenizer) -> Result<Grammars, ConstraintError> {
+    /// For replies whose calls have that markup. A vocabulary without any end-of-turn token is
+    /// refused: nothing could end a constrained reply.
+    pub fn new(
+        tokenizer: &Tokenizer,
+        markup: Option<Arc<dyn Markup>>,
+    ) -> Result<Grammars, ConstraintError> {
         let ends: Arc<[Token]> = tokenizer.end_tokens().into();
         let turn_end = tokenizer.special_id("<|im_end|>").or(tokenizer.eos());
         let Some(turn_end) = turn_end.or(ends.first().copied()) else {
             let why = "the model's vocabulary has no end-of-turn token";
             return Err(ConstraintError(why.into()));
         };
-        let words: Vec<Vec<u8>> = (0..tokenizer.n_vocab() as Token)
-            .map(|t| word(tokenizer, t))
-            .collect();
+        let marks = markup.as_ref().map_or(Vec::new(), |m| m.tokens());
+        let all = 0..tokenizer.n_vocab() as Token;
+        let others = all.clone().filter(|t| !ends.contains(t)).collect();
+        let word = |t| word(tokenizer, t, tokenizer.is_special(t) || marks.contains(&t));
+        let words: Vec<Vec<u8>> = all.map(word).collect();
         let trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, turn_end), &words);
         let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
         let mut factory = ParserFactory::new_simple(&env).map_err(error)?;
@@ -70,8 +79,10 @@ impl Grammars {
         factory.limits_mut().verbose_errors = false;
         Ok(Grammars {
             factory,
-            markup: Markup::of(tokenizer),
+            markup,
             ends,
+            others: Arc::new(others),
+            thinking_end: tokenizer.special_id("</think>"),
         })
     }
 
@@ -86,7 +97,7 @@ impl Grammars {
         self.compile(TopLevelGrammar::from_json_schema(bounded(schema)))
     }
 
-    /// Kimi's markup around calls of `tools` (OpenAI's tool objects) whose arguments validate
+    /// The model's markup around calls of `tools` (OpenAI's tool objects) whose arguments validate
     /// against their parameters.
     pub fn tool_calls(
         &self,
@@ -94,7 +105,7 @@ impl Grammars {
         choice: ToolChoice<'_>,
         parallel: bool,
     ) -> Result<Constraint, ConstraintError> {
-        let Some(m) = self.markup else {
+        let Some(markup) = &self.markup else {
             let why = "the model's vocabulary has no tool-call markup";
             return Err(ConstraintError(why.into()));
         };
@@ -129,10 +140,11 @@ impl Grammars {
             return Err(ConstraintError("tool_choice: there are no tools".into()));
         }
         let one = !parallel || matches!(choice, ToolChoice::Named(_));
-        let mut constraint =
-            self.compile(TopLevelGrammar::from_lark(grammar(m, &functions, one)))?;
+        let lark = markup.grammar(&functions, one).map_err(ConstraintError)?;
+        let mut constraint = self.compile(TopLevelGrammar::from_lark(lark))?;
+        constraint.opening = Some(markup.opening());
         if choice == ToolChoice::Auto {
-            constraint.trigger = Some(m.section_begin);
+            constraint.lead = Lead::Free;
         }
         Ok(constraint)
     }
@@ -144,9 +156,12 @@ impl Grammars {
             Some(e) => Err(ConstraintError(e)),
             None => Ok(Constraint {
                 matcher,
-                trigger: None,
+                opening: None,
+                lead: Lead::Over,
                 ended: false,
                 ends: self.ends.clone(),
+                others: self.others.clone(),
+                thinking_end: self.thinking_end,
             }),
         }
     }
@@ -155,10 +170,25 @@ impl Grammars {
 /// The state of one reply under its grammar.
 pub struct Constraint {
     matcher: Matcher,
-    /// Until this token comes, everything may.
-    trigger: Option<Token>,
+    /// Of a grammar of calls: the token that it begins with.
+    opening: Option<Token>,
+    lead: Lead,
     ended: bool,
     ends: Arc<[Token]>,
+    others: Arc<TokenMask>,
+    thinking_end: Option<Token>,
+}
+
+/// What comes before the grammar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lead {
+    /// Nothing more.
+    Over,
+    /// Anything, the reply's end too, until the grammar's opening.
+    Free,
+    /// Thought: anything but the reply's end, for so many tokens yet. It ends at that token, or at
+    /// the opening of a call.
+    Thinking { end: Token, left: usize },
 }
 
 impl Constraint {
@@ -167,17 +197,37 @@ impl Constraint {
         Constraint {
             // A plain clone would share the parser's state.
             matcher: self.matcher.deep_clone(),
-            trigger: self.trigger,
+            opening: self.opening,
+            lead: self.lead,
             ended: self.ended,
             ends: self.ends.clone(),
+            others: self.others.clone(),
+            thinking_end: self.thinking_end,
         }
+    }
+
+    /// For a reply that begins inside a thought, which no grammar holds. It has at most so many
+    /// tokens: one without end would keep the answer from coming.
+    pub fn after_thinking(mut self, at_most: usize) -> Result<Constraint, ConstraintError> {
+        match (self.lead, self.thinking_end) {
+            (Lead::Over, Some(end)) => self.lead = Lead::Thinking { end, left: at_most },
+            (Lead::Over, None) => {
+                let why = "this model has no token that ends its thinking; ask with thinking off";
+                return Err(ConstraintError(why.into()));
+            }
+            _ => {}
+        }
+        Ok(self)
     }
 
     /// What may come next; `None` while everything may. Where the reply may end, every end-of-turn
     /// token is in it; where it must, nothing else is.
     pub fn mask(&mut self) -> Result<Option<TokenMask>, ConstraintError> {
-        if self.trigger.is_some() {
-            return Ok(None);
+        match self.lead {
+            Lead::Free => return Ok(None),
+            Lead::Thinking { end, left: 0 } => return Ok(Some(TokenMask::from_iter([end]))),
+            Lead::Thinking { .. } => return Ok(Some(TokenMask::clone(&self.others))),
+            Lead::Over => {}
         }
         if self.is_complete() {
             return Ok(Some(self.ends.iter().copied().collect()));
@@ -194,12 +244,21 @@ impl Constraint {
 
     /// Takes the token that was chosen; an error if the mask did not have it.
     pub fn accept(&mut self, token: Token) -> Result<(), ConstraintError> {
-        if let Some(trigger) = self.trigger {
-            if token != trigger {
+        let opens = Some(token) == self.opening;
+        match &mut self.lead {
+            Lead::Free if !opens => return Ok(()),
+            Lead::Thinking { end, .. } if token == *end => {
+                self.lead = Lead::Over;
                 return Ok(());
             }
-            self.trigger = None;
-        } else if self.ends.contains(&token) {
+            Lead::Thinking { left, .. } if !opens && !self.ends.contains(&token) => {
+                *left = left.saturating_sub(1);
+                return Ok(());
+            }
+            Lead::Free | Lead::Thinking { .. } if opens => self.lead = Lead::Over,
+            _ => {}
+        }
+        if self.ends.contains(&token) {
             let may_end = self.is_complete() || self.matcher.is_accepting().map_err(error)?;
             self.ended = true;
             return if may_end {
@@ -216,7 +275,7 @@ impl Constraint {
 
     /// Nothing but an end-of-turn token can follow: the reply may be ended without another step.
     pub fn is_complete(&self) -> bool {
-        self.trigger.is_none() && (self.ended || self.matcher.is_stopped())
+        self.lead == Lead::Over && (self.ended || self.matcher.is_stopped())
     }
 }
 
@@ -226,9 +285,9 @@ fn error(e: impl std::fmt::Display) -> ConstraintError {
 
 /// llguidance tells special tokens by a leading 0xff. Text that begins so is no UTF-8, hence never
 /// part of a grammar: it gets no word, which leaves it out of every mask.
-fn word(tokenizer: &Tokenizer, token: Token) -> Vec<u8> {
+fn word(tokenizer: &Tokenizer, token: Token, is_special: bool) -> Vec<u8> {
     let bytes = tokenizer.token_bytes(token);
-    match (tokenizer.is_special(token), bytes.first()) {
+    match (is_special, bytes.first()) {
         (true, _) => [&[TokTrie::SPECIAL_TOKEN_MARKER], bytes].concat(),
         (false, Some(&TokTrie::SPECIAL_TOKEN_MARKER)) => Vec::new(),
         (false, _) => bytes.to_vec(),
@@ -269,31 +328,11 @@ fn check_numbers(at: &str, schema: &Value, remainders: &mut u64) -> Result<(), C
 }
 
 /// The schema with our bound on blanks, unless it brings options of its own.
-fn bounded(schema: &Value) -> Value {
+pub(super) fn bounded(schema: &Value) -> Value {
     let mut schema = schema.clone();
     if let Some(map) = schema.as_object_mut() {
         let options = json!({"whitespace_pattern": BLANKS});
         map.entry("x-guidance").or_insert(options);
     }
     schema
-}
-
-fn grammar(m: Markup, functions: &BTreeMap<&str, Value>, one: bool) -> String {
-    let calls = if one { "call" } else { "call+" };
-    let mut lark = format!(
-        "start: <[{}]> {calls} <[{}]>\n",
-        m.section_begin, m.section_end
-    );
-    let names: Vec<String> = (0..functions.len()).map(|i| format!("call_{i}")).collect();
-    lark += &format!("call: {}\n", names.join(" | "));
-    for (i, (name, parameters)) in functions.iter().enumerate() {
-        lark += &format!(
-            "call_{i}: <[{}]> \"functions.{name}:\" INDEX <[{}]> args_{i} <[{}]>\nargs_{i}: %json {}\n",
-            m.call_begin,
-            m.argument_begin,
-            m.call_end,
-            bounded(parameters),
-        );
-    }
-    lark + "INDEX: /0|[1-9][0-9]?/\n"
 }

@@ -2,16 +2,18 @@
 
 use super::constraint::{Constraint, ConstraintError, Grammars, ToolChoice};
 use super::fixture;
+use super::markup;
 use super::tokenizer::{Specials, Tokenizer};
-use super::tool_calls::{Expect, ReplyReader, WholeReply};
-use crate::request::{Sampling, Token};
+use super::tool_calls::{Calls, Expect, ReplyReader, WholeReply};
+use crate::request::{Sampling, Stop, Token};
 use crate::sampler::Sampler;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
 static SMALL: LazyLock<(Tokenizer, Grammars)> = LazyLock::new(|| {
     let tokenizer = fixture::tokenizer("small");
-    let grammars = Grammars::new(&tokenizer).expect("grammars");
+    let kimi = markup::of(&tokenizer, "");
+    let grammars = Grammars::new(&tokenizer, kimi).expect("grammars");
     (tokenizer, grammars)
 });
 
@@ -133,11 +135,13 @@ fn tools() -> [Value; 2] {
 
 fn read(tokens: &[Token]) -> (WholeReply, bool) {
     let (tokenizer, _) = &*SMALL;
+    let markup = markup::of(tokenizer, "").expect("Kimi's");
+    let tools = tools().into();
     let expect = Expect {
-        tool_calls: true,
+        calls: Some(Calls { markup, tools }),
         thinking: false,
     };
-    let mut reader = ReplyReader::new(tokenizer, &[], expect);
+    let mut reader = ReplyReader::new(tokenizer, &Stop::default(), expect);
     let mut whole = WholeReply::default();
     for &token in tokens {
         reader

@@ -5,6 +5,7 @@ mod bpe;
 pub mod constraint;
 mod guard;
 mod habits;
+pub mod markup;
 mod pretokenizer;
 mod python;
 pub mod template;
@@ -14,9 +15,10 @@ pub mod utf8_stream;
 mod vocabulary;
 
 pub use constraint::{Constraint, ConstraintError, Grammars, ToolChoice};
+pub use markup::Markup;
 pub use template::{ChatTemplate, PromptText, TemplateError, encode_chat};
 pub use tokenizer::{Specials, Tokenizer, TokenizerError};
-pub use tool_calls::{Delta, Expect, Markup, ReplyReader, WholeReply};
+pub use tool_calls::{Calls, Delta, Expect, ReplyReader, Stopped, WholeReply};
 pub use utf8_stream::{Piece, TextStream};
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use regex::Regex;
 
 use super::bpe::Merges;
 use super::pretokenizer::Pretokenizer;
-use super::vocabulary::{Kind, Words};
+use super::vocabulary::{Kind, SPELLED_ENDS, Words};
 use crate::request::Token;
 
 /// Whether the spelling of a special token in a text is that token.
@@ -146,6 +146,14 @@ impl Tokenizer {
     /// All tokens of [`Tokenizer::is_end`], ascending.
     pub fn end_tokens(&self) -> &[Token] {
         &self.end_tokens
+    }
+
+    /// Texts that end a turn although no token does: spellings of end tokens that this model is known
+    /// to spell out.
+    pub(super) fn spelled_ends(&self) -> impl Iterator<Item = String> {
+        let is_end = |name: &&&str| self.special_id(name).is_some_and(|t| self.is_end(t));
+        let ends = SPELLED_ENDS.iter().filter(is_end);
+        ends.map(|name| (*name).to_owned())
     }
 
     pub fn bos(&self) -> Option<Token> {

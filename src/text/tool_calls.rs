@@ -1,19 +1,14 @@
-//! A model's reply, token by token, to what a client sees: content, reasoning and tool calls. Owns
-//! Kimi's call markup; recognises it by its tokens only, never by text that spells it. Never fails:
-//! what is no call is text, and a call cut short says so.
-//!
-//! ```text
-//! <|tool_calls_section_begin|>
-//!   <|tool_call_begin|>functions.NAME:INDEX<|tool_call_argument_begin|>{json}<|tool_call_end|> ...
-//! <|tool_calls_section_end|>
-//! ```
-//!
-//! A call's id is `functions.NAME:INDEX`, as the model wrote it: Kimi's template prints ids back into
-//! the next prompt, and the model was trained on this form.
+//! A model's reply, token by token, to what a client sees: content, reasoning and tool calls. Which
+//! markup calls have is `markup`'s. Never fails: what is no call is text, and a call cut short says so.
 
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::markup::{CallReader, CallStep, Markup};
 use super::tokenizer::Tokenizer;
 use super::utf8_stream::TextStream;
-use crate::request::{Token, ToolCall};
+use crate::request::{Stop, Token, ToolCall};
 
 /// A step of a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,129 +28,107 @@ pub enum Delta {
     },
 }
 
-/// The markup's tokens, where the vocabulary has them all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Markup {
-    pub section_begin: Token,
-    pub section_end: Token,
-    pub call_begin: Token,
-    pub argument_begin: Token,
-    pub call_end: Token,
-}
-
-impl Markup {
-    pub fn of(tokenizer: &Tokenizer) -> Option<Markup> {
-        Some(Markup {
-            section_begin: tokenizer.special_id("<|tool_calls_section_begin|>")?,
-            section_end: tokenizer.special_id("<|tool_calls_section_end|>")?,
-            call_begin: tokenizer.special_id("<|tool_call_begin|>")?,
-            argument_begin: tokenizer.special_id("<|tool_call_argument_begin|>")?,
-            call_end: tokenizer.special_id("<|tool_call_end|>")?,
-        })
-    }
-}
-
 /// What a reply may hold beside plain content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Expect {
     /// Calls are parsed. Without this their markup is dropped and their text is content.
-    pub tool_calls: bool,
+    pub calls: Option<Calls>,
     /// The prompt ended inside `<think>`.
     pub thinking: bool,
 }
 
-/// Reads one reply.
-pub struct ReplyReader {
-    markup: Option<Markup>,
-    think: Option<(Token, Token)>,
-    place: Place,
-    content: TextStream,
-    stops: Vec<String>,
-    n_calls: usize,
-    stopped: Option<usize>,
-    cut_short: bool,
+/// In which form calls come, of which tools.
+#[derive(Clone)]
+pub struct Calls {
+    pub markup: Arc<dyn Markup>,
+    pub tools: Arc<[Value]>,
 }
 
-enum Place {
-    Content,
-    Reasoning(TextStream),
-    /// Inside the section, between calls.
-    Section,
-    /// After a call's beginning: its name so far.
-    Header(Vec<u8>),
-    Arguments(TextStream),
+/// What ended a reply before its last token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// The caller's stop string of that index.
+    By(usize),
+    /// The model spelled the end of its turn out in ordinary tokens.
+    Spelled,
+}
+
+/// Reads one reply.
+pub struct ReplyReader {
+    calls: Option<Box<dyn CallReader>>,
+    /// The token before was part of a call.
+    in_calls: bool,
+    think: Option<(Token, Token)>,
+    /// Where text that is of no call goes: `None` is content.
+    reasoning: Option<TextStream>,
+    content: TextStream,
+    /// Line breaks at the end of the content so far: before a call they are its markup's.
+    held: String,
+    /// The caller's, then what spells the end of a turn.
+    stops: Vec<String>,
+    n_own_stops: usize,
+    n_calls: usize,
+    stopped: Option<Stopped>,
+    /// The call begun last has come to its end.
+    is_whole: bool,
 }
 
 impl ReplyReader {
-    /// `stops` end the content; they are not looked for in reasoning or arguments.
-    pub fn new(tokenizer: &Tokenizer, stops: &[String], expect: Expect) -> ReplyReader {
+    /// The caller's strings end the content; they are not looked for in reasoning or arguments.
+    pub fn new(tokenizer: &Tokenizer, stop: &Stop, expect: Expect) -> ReplyReader {
         let begin = tokenizer.special_id("<think>");
-        ReplyReader {
-            markup: Markup::of(tokenizer).filter(|_| expect.tool_calls),
+        let mut stops = stop.strings.clone();
+        if !stop.ignore_eos {
+            stops.extend(tokenizer.spelled_ends());
+        }
+        let mut reader = ReplyReader {
+            calls: expect.calls.map(|c| c.markup.reader(c.tools)),
+            in_calls: false,
             think: begin.zip(tokenizer.special_id("</think>")),
-            place: if expect.thinking {
-                Place::Reasoning(TextStream::new(&[]))
-            } else {
-                Place::Content
-            },
-            content: TextStream::new(stops),
-            stops: stops.to_vec(),
+            reasoning: None,
+            content: TextStream::new(&stops),
+            held: String::new(),
+            n_own_stops: stop.strings.len(),
+            stops,
             n_calls: 0,
             stopped: None,
-            cut_short: false,
+            is_whole: false,
+        };
+        if expect.thinking {
+            reader.begin_reasoning();
         }
+        reader
     }
 
-    /// What `token` makes certain. After a stop string there is nothing more.
+    /// What `token` makes certain. After a stop there is nothing more.
     pub fn push(&mut self, tokenizer: &Tokenizer, token: Token) -> Vec<Delta> {
         let mut out = Vec::new();
         if self.stopped.is_some() {
             return out;
         }
-        if let Some(m) = self.markup {
-            if token == m.section_begin || token == m.section_end {
-                self.leave(&mut out);
-                self.place = if token == m.section_begin {
-                    Place::Section
-                } else {
-                    Place::Content
-                };
-                return out;
-            }
-            if token == m.call_begin {
-                self.leave(&mut out);
-                self.place = Place::Header(Vec::new());
-                return out;
-            }
-            if token == m.argument_begin {
-                self.begin_arguments(&mut out);
-                return out;
-            }
-            if token == m.call_end {
-                let complete = matches!(self.place, Place::Arguments(_));
-                self.leave(&mut out);
-                if complete {
-                    self.cut_short = false;
-                }
-                self.place = Place::Section;
-                return out;
-            }
+        let steps = self.calls.as_mut().and_then(|c| c.push(tokenizer, token));
+        let entered = steps.is_some() && !self.in_calls;
+        self.in_calls = steps.is_some();
+        if entered {
+            // A model may call while it thinks: that ends the thought.
+            self.end_text(&mut out);
+        }
+        if let Some(steps) = steps {
+            self.take(steps, &mut out);
+            return out;
         }
         if let Some((begin, end)) = self.think {
-            let inside = matches!(self.place, Place::Reasoning(_));
-            let outside = matches!(self.place, Place::Content);
-            if (token == begin && outside) || (token == end && inside) {
-                self.leave(&mut out);
-                self.place = if token == begin {
-                    Place::Reasoning(TextStream::new(&[]))
-                } else {
-                    Place::Content
-                };
+            let inside = self.reasoning.is_some();
+            if (token == begin && !inside) || (token == end && inside) {
+                self.end_text(&mut out);
+                if token == begin {
+                    self.begin_reasoning();
+                }
                 return out;
             }
         }
         if !tokenizer.is_special(token) {
-            self.push_bytes(tokenizer.token_bytes(token), &mut out);
+            self.push_text(tokenizer.token_bytes(token), &mut out);
         }
         out
     }
@@ -164,87 +137,100 @@ impl ReplyReader {
     pub fn finish(&mut self) -> Vec<Delta> {
         let mut out = Vec::new();
         if self.stopped.is_none() {
-            self.leave(&mut out);
-            self.place = Place::Content;
-            self.flush_content(&mut out);
+            let steps = self.calls.as_mut().map(|calls| calls.finish());
+            self.take(steps.unwrap_or_default(), &mut out);
+            self.end_text(&mut out);
+            content(std::mem::take(&mut self.held), &mut out);
         }
         out
     }
 
-    /// Index of the stop string that ended the content.
-    pub fn stopped(&self) -> Option<usize> {
+    /// What ended the reply, where it was not its last token.
+    pub fn stopped(&self) -> Option<Stopped> {
         self.stopped
     }
 
     /// Whether the reply asks for tools and every call in it is whole: its finish is `tool_calls`.
     pub fn calls_tools(&self) -> bool {
-        self.n_calls > 0 && !self.cut_short
+        self.n_calls > 0 && self.is_whole
     }
 
-    fn push_bytes(&mut self, bytes: &[u8], out: &mut Vec<Delta>) {
-        match &mut self.place {
-            Place::Content => {
-                let piece = self.content.push(bytes);
-                self.stopped = piece.stopped;
-                content(piece.text, out);
-            }
-            // Models put line breaks between calls; other words there are words.
-            Place::Section if bytes.iter().all(u8::is_ascii_whitespace) => {}
-            Place::Section => {
-                self.place = Place::Content;
-                self.push_bytes(bytes, out);
-            }
-            Place::Reasoning(stream) => reasoning(stream.push(bytes).text, out),
-            Place::Header(name) => name.extend_from_slice(bytes),
-            Place::Arguments(stream) => {
-                let text = stream.push(bytes).text;
-                arguments(self.n_calls - 1, text, out);
+    fn take(&mut self, steps: Vec<CallStep>, out: &mut Vec<Delta>) {
+        for step in steps {
+            match step {
+                CallStep::Begun { id, name } => {
+                    self.held.clear();
+                    let index = self.n_calls;
+                    self.n_calls += 1;
+                    self.is_whole = false;
+                    out.push(Delta::Call { index, id, name });
+                }
+                // They follow their call.
+                CallStep::Arguments(text) => out.push(Delta::Arguments {
+                    index: self.n_calls.saturating_sub(1),
+                    text,
+                }),
+                CallStep::Whole => self.is_whole = true,
+                CallStep::Text(bytes) => {
+                    self.push_text(&bytes, out);
+                    self.end_text(out);
+                }
             }
         }
     }
 
-    /// Ends what is being read, whatever it is: a header without arguments is text, and arguments
-    /// without an end are a call cut short.
-    fn leave(&mut self, out: &mut Vec<Delta>) {
-        match std::mem::replace(&mut self.place, Place::Content) {
-            Place::Content => self.flush_content(out),
-            Place::Section => {}
-            Place::Reasoning(mut stream) => reasoning(stream.finish().text, out),
-            Place::Header(name) => {
-                self.push_bytes(&name, out);
-                self.flush_content(out);
-            }
-            Place::Arguments(mut stream) => {
-                arguments(self.n_calls - 1, stream.finish().text, out);
-                self.cut_short = true;
-            }
-        }
+    fn begin_reasoning(&mut self) {
+        let ends = &self.stops[self.n_own_stops..];
+        self.reasoning = Some(TextStream::new(ends));
     }
 
-    /// What content held back is certain once markup follows: it ends characters and stop strings.
-    fn flush_content(&mut self, out: &mut Vec<Delta>) {
-        if self.stopped.is_none() {
-            let piece = self.content.finish();
-            self.stopped = piece.stopped;
-            content(piece.text, out);
-            self.content = TextStream::new(&self.stops);
-        }
-    }
-
-    fn begin_arguments(&mut self, out: &mut Vec<Delta>) {
-        let Place::Header(header) = &self.place else {
-            // Markup where no call is: dropped, as any special token.
+    fn push_text(&mut self, bytes: &[u8], out: &mut Vec<Delta>) {
+        if self.stopped.is_some() {
             return;
-        };
-        let header = String::from_utf8_lossy(header).trim().to_owned();
-        let Some((id, name)) = parse_header(&header, self.n_calls) else {
-            self.leave(out);
+        }
+        if let Some(stream) = &mut self.reasoning {
+            let piece = stream.push(bytes);
+            self.stopped = piece.stopped.map(|_| Stopped::Spelled);
+            reasoning(piece.text, out);
+        } else {
+            let piece = self.content.push(bytes);
+            self.say(piece.text, piece.stopped, out);
+        }
+    }
+
+    /// What the text held back is certain once markup follows: it ends characters and stop strings.
+    fn end_text(&mut self, out: &mut Vec<Delta>) {
+        if self.stopped.is_some() {
             return;
+        }
+        if let Some(mut stream) = self.reasoning.take() {
+            reasoning(stream.finish().text, out);
+            return;
+        }
+        let ended = TextStream::new(&self.stops);
+        let piece = std::mem::replace(&mut self.content, ended).finish();
+        self.say(piece.text, piece.stopped, out);
+    }
+
+    fn say(&mut self, text: String, stopped: Option<usize>, out: &mut Vec<Delta>) {
+        self.stopped = stopped.map(|at| {
+            if at < self.n_own_stops {
+                Stopped::By(at)
+            } else {
+                Stopped::Spelled
+            }
+        });
+        if self.calls.is_none() {
+            content(text, out);
+            return;
+        }
+        self.held.push_str(&text);
+        let kept = match self.stopped {
+            Some(_) => self.held.len(),
+            None => self.held.trim_end_matches('\n').len(),
         };
-        let index = self.n_calls;
-        self.n_calls += 1;
-        out.push(Delta::Call { index, id, name });
-        self.place = Place::Arguments(TextStream::new(&[]));
+        let rest = self.held.split_off(kept);
+        content(std::mem::replace(&mut self.held, rest), out);
     }
 }
 
@@ -258,31 +244,6 @@ fn reasoning(text: String, out: &mut Vec<Delta>) {
     if !text.is_empty() {
         out.push(Delta::Reasoning(text));
     }
-}
-
-fn arguments(index: usize, text: String, out: &mut Vec<Delta>) {
-    if !text.is_empty() {
-        out.push(Delta::Arguments { index, text });
-    }
-}
-
-/// Id and name from `functions.NAME:INDEX`; a bare or unnumbered name gets the rest.
-fn parse_header(header: &str, index: usize) -> Option<(String, String)> {
-    let name = header.strip_prefix("functions.").unwrap_or(header);
-    let number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    let (name, numbered) = match name.rsplit_once(':') {
-        Some((name, n)) if number(n) => (name, true),
-        _ => (name, false),
-    };
-    if name.is_empty() || name.contains(char::is_whitespace) {
-        return None;
-    }
-    let id = if numbered && header.starts_with("functions.") {
-        header.to_owned()
-    } else {
-        format!("functions.{name}:{index}")
-    };
-    Some((id, name.to_owned()))
 }
 
 /// A reply put together, for clients that do not stream.

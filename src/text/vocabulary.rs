@@ -35,6 +35,10 @@ const END_NAMES: &[&str] = &[
     "<|endoftext|>",
 ];
 
+/// Of these, what models write in ordinary tokens too, where they mean it: no text holds it by
+/// accident.
+pub const SPELLED_ENDS: &[&str] = &["<|role_end|>"];
+
 /// In bytes of its spelling. Real ones stay below 300; the table of pairs takes quadratic time in this.
 const LONGEST_TOKEN: usize = 1024;
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use deltad::config::{Config, KEYS};
 use deltad::engine::{Engine, Want};
-use deltad::text::{ChatTemplate, Grammars, Tokenizer};
+use deltad::text::{ChatTemplate, Grammars, Tokenizer, markup};
 
 use super::Run;
 use crate::container::Container;
@@ -28,7 +28,10 @@ pub fn gguf(dir: &Path) -> Run {
         if let Some(words) = words {
             let template = ChatTemplate::from_metadata(model.metadata(), &words);
             // A file may bring a template or a vocabulary that serves for less.
-            let _ = (template.is_ok(), Grammars::new(&words).is_ok());
+            let _ = (
+                template.is_ok(),
+                Grammars::new(&words, markup::of(&words, "")).is_ok(),
+            );
         }
         let n_vocab = model.n_vocab();
         let Ok(mut sequence) = engine.sequence() else {

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use deltad::request::{Message, Token, TokenMask};
+use deltad::request::{Message, Stop, Token, TokenMask};
 use deltad::text::{
-    ChatTemplate, Constraint, Delta, Expect, Grammars, ReplyReader, Specials, Tokenizer,
-    ToolChoice, encode_chat,
+    Calls, ChatTemplate, Constraint, Delta, Expect, Grammars, ReplyReader, Specials, Stopped,
+    Tokenizer, ToolChoice, encode_chat, markup,
 };
 use deltad::transport::openai;
 use ggml_kernels::gguf::GgufFile;
@@ -75,6 +75,7 @@ pub fn tokenizer(dir: &Path) -> Run {
 /// Calls are numbered in order, arguments belong to a call, and nothing is lost of plain content.
 pub fn reply(dir: &Path) -> Run {
     let (tokenizer, _) = vocabulary(dir);
+    let markup = markup::of(&tokenizer, "");
     let seeds = parts(include_str!("../seeds/texts.txt"));
     Box::new(move |dice| {
         let mut text = (*dice.pick(&seeds)).to_owned();
@@ -92,11 +93,17 @@ pub fn reply(dir: &Path) -> Run {
         } else {
             vec![WORDS[dice.below(WORDS.len())].to_owned(), "e".to_owned()]
         };
-        let expect = Expect {
-            tool_calls: dice.one_in(2),
-            thinking: dice.one_in(4),
+        let parses = dice.one_in(2);
+        let calls = markup.clone().filter(|_| parses).map(|markup| Calls {
+            markup,
+            tools: [].into(),
+        });
+        let thinking = dice.one_in(4);
+        let stop = Stop {
+            strings: stops.clone(),
+            ignore_eos: false,
         };
-        let mut reader = ReplyReader::new(&tokenizer, &stops, expect);
+        let mut reader = ReplyReader::new(&tokenizer, &stop, Expect { calls, thinking });
         let mut deltas = Vec::new();
         for &token in &tokens {
             deltas.extend(reader.push(&tokenizer, token));
@@ -116,10 +123,11 @@ pub fn reply(dir: &Path) -> Run {
                 Delta::Reasoning(_) => {}
             }
         }
-        assert!(n_calls == 0 || expect.tool_calls);
-        assert!(reader.stopped().is_none_or(|i| i < stops.len()));
+        assert!(n_calls == 0 || parses);
+        let own = |stopped| matches!(stopped, Stopped::By(i) if i < stops.len());
+        assert!(reader.stopped().is_none_or(own));
         let plain = tokens.iter().all(|&t| !tokenizer.is_special(t));
-        if plain && stops.is_empty() && !expect.thinking {
+        if plain && stops.is_empty() && !thinking {
             assert_eq!(content, String::from_utf8_lossy(&tokenizer.decode(&tokens)));
         }
     })
@@ -256,7 +264,7 @@ pub fn template(dir: &Path) -> Run {
 /// refused, and what ends is JSON.
 pub fn schema(dir: &Path) -> Run {
     let (tokenizer, _) = vocabulary(dir);
-    let grammars = Grammars::new(&tokenizer).expect("grammars");
+    let grammars = Grammars::new(&tokenizer, markup::of(&tokenizer, "")).expect("grammars");
     let schemas = jsons(include_str!("../seeds/schemas.json"));
     let bodies = jsons(include_str!("../seeds/chats.json"));
     const KEYWORDS: [&str; 24] = [
