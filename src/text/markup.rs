@@ -3,6 +3,8 @@
 //! contract and knows no family.
 
 mod kimi;
+mod ling;
+mod schemas;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,9 +56,12 @@ pub enum CallStep {
 }
 
 /// The markup of a model with this vocabulary and template, where it has one that is known.
-pub fn of(tokenizer: &Tokenizer, _: &str) -> Option<Arc<dyn Markup>> {
-    let kimi = kimi::Kimi::of(tokenizer)?;
-    Some(Arc::new(kimi))
+pub fn of(tokenizer: &Tokenizer, template: &str) -> Option<Arc<dyn Markup>> {
+    if let Some(kimi) = kimi::Kimi::of(tokenizer) {
+        return Some(Arc::new(kimi));
+    }
+    let ling = ling::Ling::of(tokenizer, template)?;
+    Some(Arc::new(ling))
 }
 
 /// Steps that say nothing are not said.

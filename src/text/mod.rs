@@ -26,6 +26,8 @@ mod constraint_tests;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
+mod ling_tests;
+#[cfg(test)]
 mod template_tests;
 #[cfg(test)]
 mod tokenizer_tests;

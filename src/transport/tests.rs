@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use std::io::{Read, Write};
 
+use ggml_kernels::gguf::Metadata;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +22,7 @@ use crate::text::{ChatTemplate, Tokenizer, fixture};
 mod choices;
 mod kept;
 mod limits;
+mod ling;
 mod sessions;
 mod translations;
 
@@ -50,6 +52,7 @@ struct Setup {
     allowed_groups: Vec<u32>,
     max_queue: usize,
     max_tokens: Option<usize>,
+    vocabulary: Metadata,
     /// Of a model that thinks aloud, instead of the model's own.
     thinks: Option<&'static str>,
     http: HttpLimits,
@@ -62,6 +65,7 @@ fn setup() -> Setup {
         allowed_groups: Vec::new(),
         max_queue: 16,
         max_tokens: None,
+        vocabulary: fixture::metadata("tiny"),
         thinks: None,
         http: HttpLimits::default(),
     }
@@ -76,7 +80,7 @@ fn serve(setup: Setup) -> Server {
     if let Some(model) = setup.model {
         let meta = match setup.thinks {
             Some(_) => fixture::thinking("tiny"),
-            None => fixture::metadata("tiny"),
+            None => setup.vocabulary,
         };
         let tokenizer = Arc::new(Tokenizer::from_metadata(&meta).expect("a tokenizer"));
         let template = match setup.thinks {
