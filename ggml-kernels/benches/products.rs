@@ -214,6 +214,7 @@ impl Bench<'_> {
             gate: up_stack,
             up: up_stack,
             down: Stack::new(down_ty, COUNT, HIDDEN, FF, &down).unwrap(),
+            limit: f32::INFINITY,
         };
         let place = |ty, ne| Placement {
             name: String::new(),
@@ -259,6 +260,7 @@ impl Bench<'_> {
                     gate: up,
                     up,
                     down: graph.weight(&held, 1).unwrap(),
+                    limit: f32::INFINITY,
                 };
                 let x = graph.input(TensorType::F32, [HIDDEN, tokens, 1, 1], bytes(&x));
                 let ids = graph

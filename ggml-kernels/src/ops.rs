@@ -93,12 +93,17 @@ impl Graph<'_> {
         self.binary("div", a, b, sys::ggml_div)
     }
 
-    /// `silu(gate) * up`, of equal sizes.
-    pub fn swiglu(&self, gate: Tensor, up: Tensor) -> Op {
+    /// `min(silu(gate), limit) * clamp(up, -limit, limit)`, of equal sizes; a limit of infinity
+    /// bounds nothing.
+    pub fn swiglu(&self, gate: Tensor, up: Tensor, limit: f32) -> Op {
         if gate.ne != up.ne {
             return refuse("swiglu", format!("{:?} with {:?}", gate.ne, up.ne));
         }
-        self.binary("swiglu", gate, up, sys::ggml_swiglu_split)
+        if limit == f32::INFINITY {
+            return self.binary("swiglu", gate, up, sys::ggml_swiglu_split);
+        }
+        let gate = self.clamp(self.silu(gate)?, f32::NEG_INFINITY, limit)?;
+        self.mul(gate, self.clamp(up, -limit, limit)?)
     }
 
     pub fn scale(&self, a: Tensor, by: f32) -> Op {
@@ -119,6 +124,11 @@ impl Graph<'_> {
 
     /// `max(x, least)`; not a number becomes `least` or infinity.
     pub fn clamp_min(&self, a: Tensor, least: f32) -> Op {
+        self.clamp(a, least, f32::INFINITY)
+    }
+
+    /// `min(max(x, least), most)`; not a number becomes one of them.
+    pub fn clamp(&self, a: Tensor, least: f32, most: f32) -> Op {
         self.owns("clamp", &[a])?;
         if a.ty != TensorType::F32 || !a.contiguous() {
             return refuse("clamp", format!("{} {:?}", a.ty, a.ne));
@@ -127,7 +137,7 @@ impl Graph<'_> {
         // SAFETY: a contiguous F32 tensor of this graph. The result is a tensor of its own: since
         // 0.25 ggml clamps in place only through `ggml_clamp_inplace`.
         Ok(unsafe {
-            let raw = sys::ggml_clamp(self.context(), a.ptr.as_ptr(), least, f32::INFINITY);
+            let raw = sys::ggml_clamp(self.context(), a.ptr.as_ptr(), least, most);
             self.wrap(raw, false, a.ty)
         })
     }

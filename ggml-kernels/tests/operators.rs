@@ -175,6 +175,24 @@ fn attention_over_shared_rows_is_its_formula() {
 }
 
 #[test]
+fn columns_are_turned_as_pairs_by_their_position() {
+    let mut backend = cpu();
+    for (width, heads, positions) in [(2, 1, vec![0]), (8, 3, vec![5, 6, 900]), (64, 2, vec![31])] {
+        let tokens = positions.len();
+        let x = Noise(width as u64).take(width * heads * tokens);
+        let rows = x.chunks_exact(width).enumerate();
+        let turned = rows.map(|(at, x)| mla::rotate(x, positions[at / heads] as usize, 6e6));
+        let want: Vec<f64> = turned.flatten().collect();
+        let graph = Graph::new(8).unwrap();
+        let x = input(&graph, &x, [width, heads, tokens, 1]);
+        let at = graph.indices(&positions, [tokens, 1, 1, 1], 1000).unwrap();
+        let out = graph.rope(x, at, 6e6).unwrap();
+        let got = run(graph, &mut backend, out);
+        assert_near(&format!("{width} columns, {heads} heads"), &got, &want);
+    }
+}
+
+#[test]
 fn the_router_chooses_and_the_experts_sum() {
     let mut backend = cpu();
     let plain = |used| Routing {
@@ -190,7 +208,12 @@ fn the_router_chooses_and_the_experts_sum() {
         scale: 1.5,
     };
     let (hidden, ff) = (24, 20);
-    for (experts, routing) in [(4, plain(1)), (7, plain(3)), (12, plain(8)), (12, grouped)] {
+    for (experts, routing, limit) in [
+        (4, plain(1), f32::INFINITY),
+        (7, plain(3), 0.6),
+        (12, plain(8), f32::INFINITY),
+        (12, grouped, 1.2),
+    ] {
         for tokens in [1, 2, 33] {
             let mut noise = Noise(experts as u64 * 100 + tokens as u64);
             let logits = noise.take(experts * tokens);
@@ -203,7 +226,7 @@ fn the_router_chooses_and_the_experts_sum() {
                 for (e, weight) in moe::route(&logits[t * experts..][..experts], &bias, routing) {
                     let [gate, up, down] =
                         [&gate, &up, &down].map(|w| &w[e * hidden * ff..][..hidden * ff]);
-                    let one = moe::expert(x, gate, up, down);
+                    let one = moe::expert(x, [gate, up, down], limit);
                     out.iter_mut().zip(one).for_each(|(o, v)| *o += weight * v);
                 }
             }
@@ -215,6 +238,7 @@ fn the_router_chooses_and_the_experts_sum() {
                 gate: input(&graph, &gate, [hidden, ff, experts, 1]),
                 up: input(&graph, &up, [hidden, ff, experts, 1]),
                 down: input(&graph, &down, [ff, hidden, experts, 1]),
+                limit,
             };
             let x = input(&graph, &x, [hidden, tokens, 1, 1]);
             let out = graph.experts(x, e, ids, weights).unwrap();
@@ -243,6 +267,9 @@ fn sizes_that_ggml_would_abort_on_are_errors() {
         usize::MAX - 3
     )));
     assert!(graph.top_k(a, 5).is_err());
+    let at = graph.indices(&[0], [1, 1, 1, 1], 9).unwrap();
+    assert!(refused(graph.rope(a, at, f32::NAN)));
+    assert!(refused(graph.rope(b, at, 1e4)), "an odd width");
     assert!(refused(graph.permute(a, [0, 0, 2, 3])));
     assert!(graph.copy(a, a).is_err(), "an input is nobody's state");
     let wrong = graph.input(TensorType::F32, [4, 1, 1, 1], vec![0; 15]);

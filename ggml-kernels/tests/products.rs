@@ -272,10 +272,12 @@ fn gate_and_up_are_their_products_with_silu_between() {
                 let mut input = Activations::default();
                 input.fill(crew, &x, 256, [ty, gate_ty]);
                 let mut out = vec![f32::NAN; tokens * 77];
-                gate_up(crew, &input, gate, up, &mut out);
-                let mut want = multiply(crew, up, &x);
-                math::silu_mul(tier, &multiply(crew, gate, &x), &mut want);
-                assert_eq!(bits(&out), bits(&want), "{ty} {tier} {tokens}");
+                for limit in [f32::INFINITY, 0.7] {
+                    gate_up(crew, &input, gate, up, limit, &mut out);
+                    let mut want = multiply(crew, up, &x);
+                    math::silu_mul(tier, &multiply(crew, gate, &x), &mut want, limit);
+                    assert_eq!(bits(&out), bits(&want), "{ty} {tier} {tokens} {limit}");
+                }
             }
         }
     }
@@ -297,6 +299,7 @@ fn experts_sum_their_ranks_in_order_whoever_else_asks() {
             gate: Stack::new(types[0], count, ff, hidden, gate.bytes()).unwrap(),
             up: Stack::new(types[1], count, ff, hidden, up.bytes()).unwrap(),
             down: Stack::new(types[2], count, hidden, ff, down.bytes()).unwrap(),
+            limit: 0.9,
         };
         let tokens = 60;
         let x = noise(tokens * hidden, 8);
@@ -338,7 +341,7 @@ fn experts_sum_their_ranks_in_order_whoever_else_asks() {
             let id = ids[rank] as usize;
             let mut h = multiply(slow, all.up.get(id), &x[..hidden]);
             let g = multiply(slow, all.gate.get(id), &x[..hidden]);
-            math::silu_mul(slow.tier, &g, &mut h);
+            math::silu_mul(slow.tier, &g, &mut h, all.limit);
             let y = multiply(slow, all.down.get(id), &h);
             for (sum, y) in by_hand.iter_mut().zip(y) {
                 *sum += weights[rank] * y;
@@ -390,6 +393,7 @@ fn a_token_may_meet_one_expert_at_every_rank() {
         gate: Stack::new(ty, count, ff, hidden, gate.bytes()).unwrap(),
         up: Stack::new(ty, count, ff, hidden, up.bytes()).unwrap(),
         down: Stack::new(ty, count, hidden, ff, down.bytes()).unwrap(),
+        limit: f32::INFINITY,
     };
     let pool = Pool::new(2);
     let x = noise(hidden, 8);

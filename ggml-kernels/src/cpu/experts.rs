@@ -17,6 +17,8 @@ pub struct Experts<'w> {
     pub gate: Stack<'w>,
     pub up: Stack<'w>,
     pub down: Stack<'w>,
+    /// What their gated products are bounded by; infinity: nothing.
+    pub limit: f32,
 }
 
 /// The router's choice: `[T, used]` both, the first rank first.
@@ -48,7 +50,7 @@ struct Groups {
 }
 
 /// `out`, `[T, hidden]`, is overwritten: for each token the sum over its ranks, in their order, of
-/// `weight * down(silu(gate x) * up x)`.
+/// `weight * down(min(silu(gate x), limit) * clamp(up x, -limit, limit))`.
 pub fn experts(
     crew: Crew<'_>,
     input: &Activations,
@@ -57,7 +59,7 @@ pub fn experts(
     scratch: &mut ExpertScratch,
     out: &mut [f32],
 ) {
-    let Experts { gate, up, down } = experts;
+    let Experts { gate, up, down, .. } = experts;
     let (tokens, used) = (input.rows(), routes.used);
     let (ff, hidden) = (up.rows(), down.rows());
     assert_eq!(routes.ids.len(), tokens * used, "ids of experts");
@@ -149,7 +151,7 @@ fn gate_up(
             output: pairs,
             target: &target,
         };
-        products::gate_up_task(crew.tier, experts.gate.get(*id), &task);
+        products::gate_up_task(crew.tier, experts.gate.get(*id), experts.limit, &task);
     });
 }
 

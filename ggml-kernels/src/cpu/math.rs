@@ -130,14 +130,41 @@ each_pair! {
     /// `inout *= sigmoid(other)`: a gate that opens its row.
     mul_sigmoid, MulSigmoid, |s, x, y| s.mul(x, sigmoid_v(s, y))
 }
-each_pair! {
-    /// `inout *= silu(other)`.
-    mul_silu, MulSilu, |s, up, gate| s.mul(silu_v(s, gate), up)
+
+/// `up = min(silu(gate), limit) * clamp(up, -limit, limit)`; a limit of infinity bounds nothing.
+pub fn silu_mul(tier: Tier, gate: &[f32], up: &mut [f32], limit: f32) {
+    assert_eq!(gate.len(), up.len(), "silu_mul");
+    dispatch(tier, SiluMul { gate, up, limit });
 }
 
-/// `up = silu(gate) * up`.
-pub fn silu_mul(tier: Tier, gate: &[f32], up: &mut [f32]) {
-    mul_silu(tier, up, gate);
+struct SiluMul<'x> {
+    gate: &'x [f32],
+    up: &'x mut [f32],
+    limit: f32,
+}
+
+impl Body for SiluMul<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (least, most) = (s.splat(-self.limit), s.splat(self.limit));
+        // In this order NaN stays NaN.
+        let value = |gate: S::V, up: S::V| {
+            let up = s.max(least, s.min(most, up));
+            s.mul(s.min(most, silu_v(s, gate)), up)
+        };
+        let (ups, up_rest) = self.up.as_chunks_mut::<LANES>();
+        let (gates, gate_rest) = self.gate.as_chunks::<LANES>();
+        for (up, gate) in ups.iter_mut().zip(gates) {
+            s.store(up, value(s.load(gate), s.load(up)));
+        }
+        let [mut up, mut gate] = [[0.0; LANES]; 2];
+        up[..up_rest.len()].copy_from_slice(up_rest);
+        gate[..gate_rest.len()].copy_from_slice(gate_rest);
+        let last = value(s.load(&gate), s.load(&up));
+        s.store(&mut up, last);
+        up_rest.copy_from_slice(&up[..up_rest.len()]);
+    }
 }
 
 #[cfg(test)]
@@ -228,13 +255,34 @@ mod tests {
     }
 
     #[test]
+    fn bounds_hold_what_is_gated_on_one_side_and_what_gates_on_both() {
+        let gate: Vec<f32> = (0..100).map(|i| i as f32 * 0.4 - 20.0).collect();
+        let up: Vec<f32> = (0..100)
+            .map(|i| (i * 37 % 100) as f32 * 0.1 - 5.0)
+            .collect();
+        for tier in Tier::available() {
+            for limit in [0.2, 1.5, 7.0] {
+                let mut got = up.clone();
+                silu_mul(tier, &gate, &mut got, limit);
+                for i in 0..100 {
+                    let want = silu(gate[i]).min(limit) * up[i].clamp(-limit, limit);
+                    assert_eq!(got[i].to_bits(), want.to_bits(), "{tier} {limit} {i}");
+                }
+                let mut lost = [f32::NAN, 1.0];
+                silu_mul(tier, &[1.0, f32::NAN], &mut lost, limit);
+                assert!(lost.iter().all(|x| x.is_nan()), "{tier}: {lost:?}");
+            }
+        }
+    }
+
+    #[test]
     fn slices_of_any_length_are_as_their_elements() {
         for n in [0, 1, 15, 16, 17, 100] {
             let gate: Vec<f32> = (0..n).map(|i| i as f32 * 0.3 - 9.0).collect();
             let up: Vec<f32> = (0..n).map(|i| 1.0 - i as f32 * 0.01).collect();
             for tier in Tier::available() {
                 let mut got = up.clone();
-                silu_mul(tier, &gate, &mut got);
+                silu_mul(tier, &gate, &mut got, f32::INFINITY);
                 for i in 0..n {
                     assert_eq!(got[i].to_bits(), (silu(gate[i]) * up[i]).to_bits());
                 }

@@ -9,6 +9,7 @@ pub mod crew;
 pub mod experts;
 mod floats;
 mod foreign;
+pub mod heads;
 pub mod kda;
 pub mod math;
 pub mod matrix;

@@ -6,9 +6,53 @@ use ggml_sys as sys;
 use super::{Op, refuse};
 use crate::graph::Graph;
 use crate::quant::TensorType;
-use crate::tensor::Tensor;
+use crate::tensor::{Indices, Tensor};
+
+/// `GGML_ROPE_TYPE_NORMAL`: pairs are of neighbouring columns.
+const NEIGHBOURS: i32 = 0;
 
 impl Graph<'_> {
+    /// `x [width, heads, tokens]` with neighbouring columns turned as pairs: pair `j` by
+    /// `position * base^(-2j / width)`. positions: `[tokens]`.
+    pub fn rope(&self, x: Tensor, positions: Indices, base: f32) -> Op {
+        let positions = positions.tensor;
+        self.owns("rope", &[x, positions])?;
+        let [width, _, tokens, one] = x.ne;
+        let fits = one == 1
+            && width.is_multiple_of(2)
+            && positions.ne == [tokens, 1, 1, 1]
+            && x.ty == TensorType::F32
+            && x.row_contiguous()
+            && base > 0.0
+            && base.is_finite();
+        if !fits {
+            let why = format!("{:?} at {:?} by {base}", x.ne, positions.ne);
+            return refuse("rope", why);
+        }
+        self.take(1)?;
+        // SAFETY: an F32 tensor of this graph with contiguous rows of an even width, and an I32
+        // position for each of its tokens; no factors beside the base.
+        Ok(unsafe {
+            let (x, positions) = (x.ptr.as_ptr(), positions.ptr.as_ptr());
+            let raw = sys::ggml_rope_ext(
+                self.context(),
+                x,
+                positions,
+                std::ptr::null_mut(),
+                width as i32,
+                NEIGHBOURS,
+                0,
+                base,
+                1.0,
+                0.0,
+                1.0,
+                0.0,
+                0.0,
+            );
+            self.wrap(raw, false, TensorType::F32)
+        })
+    }
+
     /// `softmax(scale q k^T + mask) v` with one key and value head for all query heads.
     ///
     /// q: `[latent, tokens, heads]`; rows: `[latent, n_kv]`, whose first `rank` columns are the

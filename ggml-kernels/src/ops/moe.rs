@@ -23,6 +23,8 @@ pub struct Experts {
     pub gate: Tensor,
     pub up: Tensor,
     pub down: Tensor,
+    /// What their gated products are bounded by; infinity: nothing.
+    pub limit: f32,
 }
 
 impl Graph<'_> {
@@ -112,7 +114,7 @@ impl Graph<'_> {
         })
     }
 
-    /// `sum over the chosen of weight * down(silu(gate x) * up x)`: x `[hidden, tokens]`, ids
+    /// `sum over the chosen of weight * down(swiglu(gate x, up x))`: x `[hidden, tokens]`, ids
     /// `[used, tokens]`, weights `[1, used, tokens] -> [hidden, tokens]`.
     pub fn experts(&self, x: Tensor, e: Experts, ids: Indices, weights: Tensor) -> Op {
         let [hidden, tokens, ..] = x.ne;
@@ -120,7 +122,7 @@ impl Graph<'_> {
         let x = self.reshape(x, [hidden, 1, tokens, 1])?;
         let up = self.mul_mat_id(e.up, x, ids)?;
         let gate = self.mul_mat_id(e.gate, x, ids)?;
-        let out = self.mul_mat_id(e.down, self.swiglu(gate, up)?, ids)?;
+        let out = self.mul_mat_id(e.down, self.swiglu(gate, up, e.limit)?, ids)?;
         let out = self.mul(out, weights)?;
         let slice = |at: usize| {
             let strides = [out.nb[2], out.nb[3], out.nb[3]];

@@ -41,3 +41,16 @@ pub fn attention(s: Shape, q: &[f32], rows: &[f32], scale: f32) -> Vec<f64> {
     }
     out
 }
+
+/// Neighbouring columns turned as pairs: pair `j` by `position * base^(-2j / width)`.
+pub fn rotate(x: &[f32], position: usize, base: f64) -> Vec<f64> {
+    let pair = |(j, pair): (usize, &[f32])| {
+        let angle = position as f64 / base.powf(2.0 * j as f64 / x.len() as f64);
+        let [a, b] = [pair[0], pair[1]].map(f64::from);
+        [
+            a * angle.cos() - b * angle.sin(),
+            a * angle.sin() + b * angle.cos(),
+        ]
+    };
+    x.chunks_exact(2).enumerate().flat_map(pair).collect()
+}

@@ -41,14 +41,16 @@ fn best(scores: &[f64], k: usize) -> Vec<usize> {
     order
 }
 
-/// `down(silu(gate x) * up x)`; gate and up: `[ff, hidden]`, down: `[hidden, ff]`.
-pub fn expert(x: &[f32], gate: &[f32], up: &[f32], down: &[f32]) -> Vec<f64> {
+/// `down(min(silu(gate x), limit) * clamp(up x, -limit, limit))`; gate and up: `[ff, hidden]`, down:
+/// `[hidden, ff]`.
+pub fn expert(x: &[f32], [gate, up, down]: [&[f32]; 3], limit: f32) -> Vec<f64> {
+    let limit = f64::from(limit);
     let dot =
         |row: &[f32], x: &[f64]| -> f64 { row.iter().zip(x).map(|(&a, b)| f64::from(a) * b).sum() };
     let x: Vec<f64> = x.iter().map(|&v| v.into()).collect();
     let act = |(g, u): (&[f32], &[f32])| {
         let g = dot(g, &x);
-        g / (1.0 + (-g).exp()) * dot(u, &x)
+        (g / (1.0 + (-g).exp())).min(limit) * dot(u, &x).clamp(-limit, limit)
     };
     let rows = gate.chunks(x.len()).zip(up.chunks(x.len()));
     let act: Vec<f64> = rows.map(act).collect();

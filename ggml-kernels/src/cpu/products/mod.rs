@@ -83,12 +83,13 @@ pub fn products_by_head(crew: Crew<'_>, input: &Activations, stack: &Stack<'_>, 
     });
 }
 
-/// `out = silu(gate x) * (up x)`, `[T, rows]`, overwritten.
+/// `out = min(silu(gate x), limit) * clamp(up x, -limit, limit)`, `[T, rows]`, overwritten.
 pub fn gate_up(
     crew: Crew<'_>,
     input: &Activations,
     gate: Matrix<'_>,
     up: Matrix<'_>,
+    limit: f32,
     out: &mut [f32],
 ) {
     check("gate_up", input, &gate);
@@ -108,7 +109,7 @@ pub fn gate_up(
             output: &input.places,
             target: &target,
         };
-        gate_up_task(crew.tier, gate, &task);
+        gate_up_task(crew.tier, gate, limit, &task);
     });
 }
 
@@ -119,7 +120,7 @@ thread_local! {
 }
 
 /// `task` is `up`'s. `gate` has its shape; types may differ.
-pub(crate) fn gate_up_task(tier: Tier, gate: Matrix<'_>, task: &Task<'_>) {
+pub(crate) fn gate_up_task(tier: Tier, gate: Matrix<'_>, limit: f32, task: &Task<'_>) {
     run(tier, task);
     let (width, count) = (task.rows.len(), task.input.len());
     GATES.with_borrow_mut(|(gates, places)| {
@@ -136,7 +137,8 @@ pub(crate) fn gate_up_task(tier: Tier, gate: Matrix<'_>, task: &Task<'_>) {
         run(tier, &own);
         let pairs = gates.chunks_exact(width.max(1)).zip(task.output);
         for (gates, &output) in pairs {
-            math::silu_mul(tier, gates, task.target.at(output, task.rows.clone()));
+            let ups = task.target.at(output, task.rows.clone());
+            math::silu_mul(tier, gates, ups, limit);
         }
     });
 }

@@ -17,7 +17,7 @@ const DENSE: Roles = [Role::FfnGate, Role::FfnUp, Role::FfnDown];
 const SHARED: Roles = [Role::GateShexp, Role::UpShexp, Role::DownShexp];
 
 impl Pass<'_> {
-    /// `delta = down(silu(gate x) * up x)` of the normed rows.
+    /// `delta = down(silu(gate x) * up x)` of the normed rows. Dense layers have no bounds.
     pub fn dense(&mut self, at: usize, parts: &Mlp<Held>, s: &mut Scratch, rows: usize) {
         let hidden = self.model.h.hidden;
         let normed = s.normed.of(rows * hidden);
@@ -27,7 +27,8 @@ impl Pass<'_> {
         self.ears.input(Some(at), Role::FfnUp, 0, normed);
         let (wide, middle) = (&mut s.ffn.wide, &mut s.ffn.middle);
         let delta = s.delta.of(rows * hidden);
-        self.gated((at, DENSE), parts, &s.input, wide, middle, delta);
+        let limit = f32::INFINITY;
+        self.gated((at, DENSE, limit), parts, &s.input, wide, middle, delta);
         self.clock
             .dense(rows, [&parts.gate, &parts.up, &parts.down]);
     }
@@ -41,6 +42,7 @@ impl Pass<'_> {
         rows: usize,
     ) {
         let (hidden, moe) = (self.model.h.hidden, self.model.h.moe);
+        let limits = self.model.h.layers[at].limits;
         let normed = s.normed.of(rows * hidden);
         let mut types = vec![parts.router.ty, parts.experts.gate.ty, parts.experts.up.ty];
         if let Some(shared) = &parts.shared {
@@ -82,6 +84,7 @@ impl Pass<'_> {
                 gate: parts.experts.gate.stack(map),
                 up: parts.experts.up.stack(map),
                 down: parts.experts.down.stack(map),
+                limit: limits.experts,
             };
             let scratch = &mut s.ffn.experts;
             experts(self.crew, &s.input, &stacks, routes, scratch, delta);
@@ -92,7 +95,8 @@ impl Pass<'_> {
             self.ears.input(Some(at), Role::UpShexp, 0, normed);
             let (wide, middle) = (&mut s.ffn.wide, &mut s.ffn.middle);
             let out = s.ffn.narrow.of(rows * hidden);
-            self.gated((at, SHARED), shared, &s.input, wide, middle, out);
+            let how = (at, SHARED, limits.shared);
+            self.gated(how, shared, &s.input, wide, middle, out);
             self.add(delta, out);
             self.clock
                 .dense(rows, [&shared.gate, &shared.up, &shared.down]);
@@ -101,7 +105,7 @@ impl Pass<'_> {
 
     fn gated(
         &mut self,
-        (at, [_, _, down]): (usize, Roles),
+        (at, [_, _, down], limit): (usize, Roles, f32),
         parts: &Mlp<Held>,
         input: &Activations,
         wide: &mut Rows,
@@ -111,7 +115,7 @@ impl Pass<'_> {
         let map = self.model.map;
         let (gate, up) = (parts.gate.matrix(map), parts.up.matrix(map));
         let wide = wide.of(input.rows() * gate.rows());
-        gate_up(self.crew, input, gate, up, wide);
+        gate_up(self.crew, input, gate, up, limit, wide);
         self.ears.input(Some(at), down, 0, wide);
         middle.fill(self.crew, wide, gate.rows(), [parts.down.ty]);
         self.project(middle, &parts.down, out);
@@ -127,6 +131,7 @@ impl Pass<'_> {
         delta: &mut [f32],
     ) {
         let (hidden, ff, map) = (self.model.h.hidden, self.model.h.moe.ff, self.model.map);
+        let limit = self.model.h.layers[at].limits.experts;
         let (mut input, mut middle) = (Activations::default(), Activations::default());
         let (mut wide, mut one) = (vec![0.0; ff], vec![0.0; hidden]);
         let chosen = routes.ids.chunks_exact(routes.used);
@@ -142,7 +147,7 @@ impl Pass<'_> {
                 self.ears.input(Some(at), Role::GateExps, id, x);
                 self.ears.input(Some(at), Role::UpExps, id, x);
                 let (gate, up) = (parts.gate.stack(map).get(id), parts.up.stack(map).get(id));
-                gate_up(self.crew, &input, gate, up, &mut wide);
+                gate_up(self.crew, &input, gate, up, limit, &mut wide);
                 self.ears.input(Some(at), Role::DownExps, id, &wide);
                 middle.fill(self.crew, &wide, ff, [parts.down.ty]);
                 let down = parts.down.stack(map).get(id);

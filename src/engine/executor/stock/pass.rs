@@ -76,8 +76,9 @@ pub(super) fn build<'a>(
         x = graph.add(x, mixed)?;
         let normed = pass.norm(x, layer.ffn_norm)?;
         let out = match &layer.ffn {
-            FfnParts::Dense(w) => pass.mlp(w, normed)?,
+            FfnParts::Dense(w) => pass.mlp(w, normed, f32::INFINITY)?,
             FfnParts::Sparse(w) => {
+                let limits = pass.h.layers[at].limits;
                 let logits = graph.mul_mat(pass.weight(w.router)?, normed)?;
                 let bias = pass.weight(w.router_bias)?;
                 let (ids, weights) = graph.route(logits, bias, pass.routing())?;
@@ -85,10 +86,11 @@ pub(super) fn build<'a>(
                     gate: pass.weight(w.experts.gate)?,
                     up: pass.weight(w.experts.up)?,
                     down: pass.weight(w.experts.down)?,
+                    limit: limits.experts,
                 };
                 let routed = graph.experts(normed, experts, ids, weights)?;
                 match &w.shared {
-                    Some(shared) => graph.add(routed, pass.mlp(shared, normed)?)?,
+                    Some(shared) => graph.add(routed, pass.mlp(shared, normed, limits.shared)?)?,
                     None => routed,
                 }
             }
@@ -140,10 +142,10 @@ impl<'a> Pass<'_, 'a> {
         self.graph.mul_mat(self.weight(w)?, x)
     }
 
-    fn mlp(&self, w: &Mlp<Weight>, x: Tensor) -> Built {
+    fn mlp(&self, w: &Mlp<Weight>, x: Tensor, limit: f32) -> Built {
         let gate = self.project(w.gate, x)?;
         let up = self.project(w.up, x)?;
-        self.project(w.down, self.graph.swiglu(gate, up)?)
+        self.project(w.down, self.graph.swiglu(gate, up, limit)?)
     }
 
     fn routing(&self) -> Routing {
