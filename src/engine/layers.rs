@@ -46,10 +46,8 @@ pub(super) struct KdaParts<M, V> {
     pub conv_q: V,
     pub conv_k: V,
     pub conv_v: V,
-    pub f_a: M,
-    pub f_b: M,
-    pub g_a: M,
-    pub g_b: M,
+    pub decay: GateParts<M>,
+    pub open: GateParts<M>,
     pub beta: M,
     pub a: V,
     pub dt_bias: V,
@@ -57,14 +55,39 @@ pub(super) struct KdaParts<M, V> {
     pub output: M,
 }
 
+/// What a gate of KDA is projected by.
+#[derive(Debug)]
+pub(super) enum GateParts<M> {
+    Whole(M),
+    /// Through few columns.
+    Narrow {
+        a: M,
+        b: M,
+    },
+}
+
 #[derive(Debug)]
 pub(super) struct MlaParts<M, V> {
-    pub q: M,
+    pub q: QueryParts<M, V>,
     pub kv_a: M,
     pub kv_a_norm: V,
     pub k_b: M,
     pub v_b: M,
+    /// Of each head's output.
+    pub gate: Option<M>,
     pub output: M,
+}
+
+/// What queries are projected by.
+#[derive(Debug)]
+pub(super) enum QueryParts<M, V> {
+    Whole(M),
+    /// Through few columns, with a norm between.
+    Narrow {
+        a: M,
+        norm: V,
+        b: M,
+    },
 }
 
 #[derive(Debug)]
@@ -128,10 +151,8 @@ impl<M, V> Layer<M, V> {
                     conv_q: bind.vector(at, Role::KdaConvQ)?,
                     conv_k: bind.vector(at, Role::KdaConvK)?,
                     conv_v: bind.vector(at, Role::KdaConvV)?,
-                    f_a: bind.matrix(at, Role::KdaFA)?,
-                    f_b: bind.matrix(at, Role::KdaFB)?,
-                    g_a: bind.matrix(at, Role::KdaGA)?,
-                    g_b: bind.matrix(at, Role::KdaGB)?,
+                    decay: GateParts::bind(at, [Role::KdaF, Role::KdaFA, Role::KdaFB], h, bind)?,
+                    open: GateParts::bind(at, [Role::KdaG, Role::KdaGA, Role::KdaGB], h, bind)?,
                     beta: bind.matrix(at, Role::KdaBeta)?,
                     a: bind.vector(at, Role::KdaA)?,
                     dt_bias: bind.vector(at, Role::KdaDtBias)?,
@@ -139,11 +160,16 @@ impl<M, V> Layer<M, V> {
                     output: bind.matrix(at, Role::KdaOutput)?,
                 })),
                 Mixer::Mla => MixerParts::Mla(Box::new(MlaParts {
-                    q: bind.matrix(at, Role::MlaQ)?,
+                    q: QueryParts::bind(at, h, bind)?,
                     kv_a: bind.matrix(at, Role::MlaKvA)?,
                     kv_a_norm: bind.vector(at, Role::MlaKvANorm)?,
                     k_b: bind.matrix(at, Role::MlaKB)?,
                     v_b: bind.matrix(at, Role::MlaVB)?,
+                    gate: if h.mla.head_gate {
+                        Some(bind.matrix(at, Role::MlaGate)?)
+                    } else {
+                        None
+                    },
                     output: bind.matrix(at, Role::MlaOutput)?,
                 })),
             },
@@ -173,6 +199,42 @@ impl<M, V> Layer<M, V> {
                     },
                 })),
             },
+        })
+    }
+}
+
+impl<M> GateParts<M> {
+    fn bind<B>(
+        at: Option<usize>,
+        [whole, a, b]: [Role; 3],
+        h: &Hparams,
+        bind: &mut B,
+    ) -> Result<Self, Unfit>
+    where
+        B: Bind<Matrix = M>,
+    {
+        if h.kda.whole_gates {
+            return Ok(Self::Whole(bind.matrix(at, whole)?));
+        }
+        Ok(Self::Narrow {
+            a: bind.matrix(at, a)?,
+            b: bind.matrix(at, b)?,
+        })
+    }
+}
+
+impl<M, V> QueryParts<M, V> {
+    fn bind<B>(at: Option<usize>, h: &Hparams, bind: &mut B) -> Result<Self, Unfit>
+    where
+        B: Bind<Matrix = M, Vector = V>,
+    {
+        if h.mla.q_lora_rank.is_none() {
+            return Ok(Self::Whole(bind.matrix(at, Role::MlaQ)?));
+        }
+        Ok(Self::Narrow {
+            a: bind.matrix(at, Role::MlaQA)?,
+            norm: bind.vector(at, Role::MlaQANorm)?,
+            b: bind.matrix(at, Role::MlaQB)?,
         })
     }
 }

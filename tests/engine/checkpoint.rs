@@ -9,7 +9,9 @@ use quantize::convert::{Conversion, Input, Silent};
 use safetensors::SafeTensors;
 
 /// `tiny`: powers of two. `uneven`: every size differs, three shards, bf16. `apart`: heads apart.
-pub const FIXTURES: [&str; 3] = ["tiny", "uneven", "apart"];
+/// `ling_tiny`: Ling's, queries through a low rank, groups of experts. `ling_small`: plain queries,
+/// bounds, a trailing layer, a block that guesses ahead; three shards, bf16.
+pub const FIXTURES: [&str; 5] = ["tiny", "uneven", "apart", "ling_tiny", "ling_small"];
 
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

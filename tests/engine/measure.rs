@@ -127,14 +127,19 @@ fn importance_is_the_sum_of_the_squares_that_met_each_column() {
         let sums = collected(&mut engine);
         let at = h.layers.iter().position(|l| l.mixer == schema::Mixer::Mla);
         let mla = |role| schema::name(at, role);
-        let mla_q = (at, Role::MlaQ);
+        // The weight that queries come out of, and its width.
+        let (last, width) = match h.mla.q_lora_rank {
+            None => (Role::MlaQ, h.hidden),
+            Some(rank) => (Role::MlaQB, rank),
+        };
+        let mla_q = (at, last);
         let watch = watched(&mut engine, vec![mla_q]);
         let wanted = squares(&watch.normed, h.hidden);
         assert_close("output.weight", &sums["output.weight"].squares, &wanted);
-        let wanted = squares(&watch.seen[&mla_q], h.hidden);
-        assert_close("attn_q", &sums[&mla(Role::MlaQ)].squares, &wanted);
+        let wanted = squares(&watch.seen[&mla_q], width);
+        assert_close("attn_q", &sums[&mla(last)].squares, &wanted);
         // What meets head h of k_b is its part of the query, without the shared columns.
-        let queries = queries(&model, &watch.seen[&mla_q], &mla(Role::MlaQ));
+        let queries = queries(&model, &watch.seen[&mla_q], &mla(last));
         let (qk, nope) = (h.mla.qk(), h.mla.qk_nope);
         let by_head = squares(&queries, h.mla.heads * qk);
         let wanted = by_head.chunks_exact(qk).flat_map(|head| &head[..nope]);

@@ -34,6 +34,16 @@ impl Turns {
         }
     }
 
+    /// Leaves the turns of some rows alone, whose numbers rise.
+    pub fn keep(&mut self, rows: &[usize]) {
+        let half = self.width / 2;
+        for (to, &from) in rows.iter().enumerate() {
+            self.pairs
+                .copy_within(from * half..(from + 1) * half, to * half);
+        }
+        self.pairs.truncate(rows.len() * half);
+    }
+
     /// Turns the columns from `from` on of every head, `x [rows, heads, stride]`, in place.
     pub fn turn(&self, crew: Crew<'_>, x: &mut [f32], heads: usize, from: usize) {
         let half = self.width / 2;
@@ -143,6 +153,26 @@ mod tests {
         }
         println!("turns: {worst:.2e} from f64");
         assert!(worst < 1e-6);
+    }
+
+    #[test]
+    fn rows_that_are_kept_are_turned_as_before() {
+        let pool = Pool::new(2);
+        let tier = Tier::detect();
+        let crew = Crew { pool: &pool, tier };
+        let mut x = noise(6 * 4, 7);
+        let mut turns = Turns::default();
+        turns.fill(4, 100.0, [3, 8, 9, 40, 41, 77].into_iter());
+        let mut some = [&x[4..8], &x[12..16], &x[20..]].concat();
+        turns.turn(crew, &mut x, 1, 0);
+        turns.keep(&[1, 3, 5]);
+        turns.turn(crew, &mut some, 1, 0);
+        assert_eq!(
+            bits(&some),
+            bits(&[&x[4..8], &x[12..16], &x[20..]].concat())
+        );
+        turns.keep(&[]);
+        turns.turn(crew, &mut [], 1, 0);
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! What mixes tokens: a KDA or an MLA layer, from normed rows to what it adds to them.
 
-use ggml_kernels::cpu::kda::{GateLaw, KdaInput, KdaWeights, kda};
+use ggml_kernels::cpu::heads::open_heads;
+use ggml_kernels::cpu::kda::{KdaInput, KdaWeights, kda};
 use ggml_kernels::cpu::mla::{BLOCK, MlaShape, mla, store_rows};
 use ggml_kernels::cpu::norm::rms_norm;
-use ggml_kernels::cpu::products::{Product, products, products_by_head};
+use ggml_kernels::cpu::products::{products, products_by_head};
 use quantize::schema::Role;
 
 use super::pass::{Asking, LaneRows, Pass, gather};
 use super::scratch::Scratch;
 use super::weights::Held;
-use crate::engine::layers::{KdaParts, MlaParts};
+use crate::engine::layers::{GateParts, KdaParts, MlaParts, QueryParts};
 
 impl Pass<'_> {
     /// KDA layer number `number` of the states.
@@ -29,8 +30,8 @@ impl Pass<'_> {
             (&parts.q, Role::KdaQ),
             (&parts.k, Role::KdaK),
             (&parts.v, Role::KdaV),
-            (&parts.f_a, Role::KdaFA),
-            (&parts.g_a, Role::KdaGA),
+            first(&parts.decay, Role::KdaF, Role::KdaFA),
+            first(&parts.open, Role::KdaG, Role::KdaGA),
             (&parts.beta, Role::KdaBeta),
         ];
         input.fill(self.crew, normed, hidden, matrices.map(|(w, _)| w.ty));
@@ -42,34 +43,41 @@ impl Pass<'_> {
             m.k.of(rows * inner),
             m.v.of(rows * inner),
         );
+        let (gate, open) = (m.gate.of(rows * inner), m.open.of(rows * inner));
         let (low_f, low_g) = (m.low_f.of(rows * low), m.low_g.of(rows * low));
         let beta = m.beta.of(rows * h.kda.heads);
-        let outs = [
-            &mut *q,
-            &mut *k,
-            &mut *v,
-            &mut *low_f,
-            &mut *low_g,
-            &mut *beta,
-        ];
-        let jobs = matrices.into_iter().zip(outs);
-        let mut jobs: Vec<_> = jobs
-            .map(|((w, _), out)| Product {
-                matrix: w.matrix(map),
-                out,
-            })
-            .collect();
-        products(self.crew, input, &mut jobs);
-        let (gate, open) = (m.gate.of(rows * inner), m.open.of(rows * inner));
-        for (x, w, role, out) in [
-            (low_f, &parts.f_b, Role::KdaFB, &mut *gate),
-            (low_g, &parts.g_b, Role::KdaGB, &mut *open),
-        ] {
-            self.ears.input(Some(at), role, 0, x);
-            m.middle.fill(self.crew, x, low, [w.ty]);
-            self.project(&m.middle, w, out);
+        {
+            // A whole gate's product is the gate; a narrow one's goes on.
+            let f = if h.kda.whole_gates {
+                &mut *gate
+            } else {
+                &mut *low_f
+            };
+            let g = if h.kda.whole_gates {
+                &mut *open
+            } else {
+                &mut *low_g
+            };
+            let outs = [&mut *q, &mut *k, &mut *v, f, g, &mut *beta];
+            let jobs = matrices.into_iter().zip(outs);
+            let mut jobs: Vec<_> = jobs.map(|((w, _), out)| w.product(map, out)).collect();
+            products(self.crew, input, &mut jobs);
         }
-        let narrow = [&parts.f_b, &parts.g_b];
+        for (x, gate, role, out) in [
+            (low_f, &parts.decay, Role::KdaFB, &mut *gate),
+            (low_g, &parts.open, Role::KdaGB, &mut *open),
+        ] {
+            if let GateParts::Narrow { b, .. } = gate {
+                self.ears.input(Some(at), role, 0, x);
+                m.middle.fill(self.crew, x, low, [b.ty]);
+                self.project(&m.middle, b, out);
+            }
+        }
+        let narrow = [&parts.decay, &parts.open].into_iter();
+        let narrow = narrow.filter_map(|gate| match gate {
+            GateParts::Narrow { b, .. } => Some(b),
+            GateParts::Whole(_) => None,
+        });
         let all = matrices.iter().map(|(w, _)| *w).chain(narrow);
         self.clock.dense(rows, all);
         let weights = KdaWeights {
@@ -80,7 +88,7 @@ impl Pass<'_> {
             dt_bias: &parts.dt_bias,
             norm: &parts.norm,
             eps: h.norm_eps,
-            gate: GateLaw::Softplus,
+            gate: h.kda.gate,
         };
         let projected = KdaInput {
             q,
@@ -126,32 +134,65 @@ impl Pass<'_> {
         let (rank, nope, rope, latent) = (d.kv_lora_rank, d.qk_nope, d.qk_rope, d.latent());
         let normed = s.normed.of(rows * hidden);
         let (input, m) = (&mut s.input, &mut s.mixer);
-        input.fill(self.crew, normed, hidden, [parts.q.ty, parts.kv_a.ty]);
-        self.ears.input(Some(at), Role::MlaQ, 0, normed);
+        let (first, role) = match &parts.q {
+            QueryParts::Whole(w) => (w, Role::MlaQ),
+            QueryParts::Narrow { a, .. } => (a, Role::MlaQA),
+        };
+        let gate = parts.gate.as_ref();
+        let of_askers = || [first].into_iter().chain(gate);
+        let types = of_askers().chain([&parts.kv_a]).map(|w| w.ty);
+        input.fill(self.crew, normed, hidden, types);
+        self.ears.input(Some(at), role, 0, normed);
         self.ears.input(Some(at), Role::MlaKvA, 0, normed);
+        if gate.is_some() {
+            self.ears.input(Some(at), Role::MlaGate, 0, normed);
+        }
         let kv = m.v.of(rows * latent);
         let asked = match asking {
             Asking::All => rows,
             Asking::Wanted => self.wanted.len(),
         };
         let q = m.q.of(asked * d.heads * d.qk());
-        let mut jobs = [(&parts.kv_a, &mut *kv), (&parts.q, &mut *q)].map(|(w, out)| Product {
-            matrix: w.matrix(map),
-            out,
-        });
-        if asked == rows {
-            products(self.crew, input, &mut jobs);
-            self.clock.dense(rows, [&parts.q, &parts.kv_a]);
-        } else {
-            let [kv_a, q] = &mut jobs;
-            products(self.crew, input, std::slice::from_mut(kv_a));
-            self.clock.dense(rows, [&parts.kv_a]);
-            gather(normed, &self.wanted, hidden);
-            input.fill(self.crew, &normed[..asked * hidden], hidden, [parts.q.ty]);
-            products(self.crew, input, std::slice::from_mut(q));
-            self.clock.dense(asked, [&parts.q]);
+        let low = asked * d.q_lora_rank.unwrap_or(0);
+        let (low_q, low_q_normed) = (m.low_q.of(low), m.low_q_normed.of(low));
+        let gates = m.head_gates.of(asked * d.heads);
+        {
+            let queries = match &parts.q {
+                QueryParts::Whole(_) => &mut *q,
+                QueryParts::Narrow { .. } => &mut *low_q,
+            };
+            let mut asks = vec![first.product(map, queries)];
+            asks.extend(gate.map(|w| w.product(map, &mut *gates)));
+            let row = parts.kv_a.product(map, &mut *kv);
+            if asked == rows {
+                asks.push(row);
+                products(self.crew, input, &mut asks);
+                self.clock.dense(rows, of_askers().chain([&parts.kv_a]));
+            } else {
+                products(self.crew, input, &mut [row]);
+                self.clock.dense(rows, [&parts.kv_a]);
+                gather(normed, &self.wanted, hidden);
+                let types = of_askers().map(|w| w.ty);
+                input.fill(self.crew, &normed[..asked * hidden], hidden, types);
+                products(self.crew, input, &mut asks);
+                self.clock.dense(asked, of_askers());
+            }
         }
-        // The new rows: [norm(c), k_r].
+        if let QueryParts::Narrow { norm, b, .. } = &parts.q {
+            rms_norm(self.crew, low_q, norm, h.norm_eps, low_q_normed);
+            self.ears.input(Some(at), Role::MlaQB, 0, low_q_normed);
+            m.middle.fill(self.crew, low_q_normed, norm.len(), [b.ty]);
+            self.project(&m.middle, b, q);
+            self.clock.dense(asked, [b]);
+        }
+        if d.rope_base.is_some() {
+            s.turns.turn(self.crew, kv, 1, rank);
+            if asked < rows {
+                s.turns.keep(&self.wanted);
+            }
+            s.turns.turn(self.crew, q, d.heads, nope);
+        }
+        // The new rows: [norm(c), k_r], the latter rotated but not normed.
         let (c, c_normed) = (m.low_f.of(rows * rank), m.low_g.of(rows * rank));
         copy_columns(kv, latent, 0, c, rank, 0, rank);
         rms_norm(self.crew, c, &parts.kv_a_norm, h.norm_eps, c_normed);
@@ -193,11 +234,22 @@ impl Pass<'_> {
         m.middle.fill(self.crew, absorbed, rank, [parts.v_b.ty]);
         let values = m.open.of(rows * d.heads * d.v);
         products_by_head(self.crew, &m.middle, &parts.v_b.stack(map), values);
+        if parts.gate.is_some() {
+            open_heads(self.crew, values, gates);
+        }
         self.ears.input(Some(at), Role::MlaOutput, 0, values);
         let width = d.heads * d.v;
         m.middle.fill(self.crew, values, width, [parts.output.ty]);
         self.project(&m.middle, &parts.output, s.delta.of(rows * hidden));
         self.clock.dense(rows, [&parts.v_b, &parts.output]);
+    }
+}
+
+/// What a gate's input meets first.
+fn first(gate: &GateParts<Held>, whole: Role, narrow: Role) -> (&Held, Role) {
+    match gate {
+        GateParts::Whole(w) => (w, whole),
+        GateParts::Narrow { a, .. } => (a, narrow),
     }
 }
 

@@ -174,6 +174,12 @@ impl<'p> Pass<'p> {
         self.embed(scratch.x.of(rows * hidden));
         self.ears
             .hidden(Point::Embedding, scratch.x.of(rows * hidden));
+        if let Some(base) = model.h.mla.rope_base {
+            let lanes = self.lanes.iter();
+            let positions =
+                lanes.flat_map(|l| l.rows.clone().map(|row| l.past + row - l.rows.start));
+            scratch.turns.fill(model.h.mla.qk_rope, base, positions);
+        }
         let last_layer = model.parts.layers.len() - 1;
         let (mut kda, mut mla, mut asking) = (0, 0, Asking::All);
         for (at, layer) in model.parts.layers.iter().enumerate() {

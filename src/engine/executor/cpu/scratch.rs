@@ -3,6 +3,7 @@
 
 use ggml_kernels::cpu::activations::Activations;
 use ggml_kernels::cpu::experts::ExpertScratch;
+use ggml_kernels::cpu::heads::Turns;
 use ggml_kernels::cpu::kda::KdaScratch;
 use ggml_kernels::cpu::mla::MlaScratch;
 
@@ -28,6 +29,8 @@ pub(super) struct Scratch {
     pub normed: Rows,
     /// `normed` as products take it.
     pub input: Activations,
+    /// Of the rows' positions, for rotated columns.
+    pub turns: Turns,
     pub mixer: MixerScratch,
     pub ffn: FfnScratch,
 }
@@ -44,6 +47,10 @@ pub(super) struct MixerScratch {
     pub beta: Rows,
     pub low_f: Rows,
     pub low_g: Rows,
+    /// Queries on their way through a low rank.
+    pub low_q: Rows,
+    pub low_q_normed: Rows,
+    pub head_gates: Rows,
     pub mixed: Rows,
     pub kda: KdaScratch,
     pub mla: MlaScratch,

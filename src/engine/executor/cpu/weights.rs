@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use ggml_kernels::cpu::matrix::{Matrix, Stack};
+use ggml_kernels::cpu::products::Product;
 use ggml_kernels::quant::{TensorType, dequantize};
 use quantize::schema::{self, Role};
 
@@ -88,6 +89,12 @@ impl Held {
 
     pub fn matrix<'m>(&'m self, map: &'m [u8]) -> Matrix<'m> {
         self.stack(map).get(0)
+    }
+
+    /// Its product with an input, to be written to `out`.
+    pub fn product<'m, 'o>(&'m self, map: &'m [u8], out: &'o mut [f32]) -> Product<'m, 'o> {
+        let matrix = self.matrix(map);
+        Product { matrix, out }
     }
 
     pub fn stack<'m>(&'m self, map: &'m [u8]) -> Stack<'m> {

@@ -5,14 +5,14 @@ use ggml_kernels::graph::{Graph, GraphError};
 use ggml_kernels::ops::kda::L2_EPS;
 use ggml_kernels::ops::moe::{Experts, Routing};
 use ggml_kernels::quant::TensorType;
-use ggml_kernels::tensor::Tensor;
+use ggml_kernels::tensor::{Indices, Tensor};
 use half::f16;
-use quantize::schema::Hparams;
+use quantize::schema::{GateLaw, Hparams};
 
 use super::state::{KDA_TENSORS, State};
 use super::weights::{Weight, Weights};
 use crate::engine::Want;
-use crate::engine::layers::{FfnParts, KdaParts, MixerParts, MlaParts, Mlp};
+use crate::engine::layers::{FfnParts, GateParts, KdaParts, MixerParts, MlaParts, Mlp, QueryParts};
 use crate::request::Token;
 
 type Built = Result<Tensor, GraphError>;
@@ -44,6 +44,10 @@ pub(super) fn build<'a>(
         past,
         tokens: tokens.len(),
         mask: causal_mask(graph, past, tokens.len())?,
+        positions: match weights.hparams.mla.rope_base {
+            Some(_) => Some(positions(graph, past, tokens.len())?),
+            None => None,
+        },
     };
     let fixed = graph.state(&mut state.fixed)?;
     let rows = graph.state(&mut state.rows)?;
@@ -103,6 +107,12 @@ pub(super) fn build<'a>(
     Ok(Some(logits))
 }
 
+fn positions(graph: &Graph, past: usize, tokens: usize) -> Result<Indices, GraphError> {
+    let end = past + tokens;
+    let all: Vec<u32> = (past..end).map(|at| at as u32).collect();
+    graph.indices(&all, [tokens, 1, 1, 1], end)
+}
+
 /// `[n_kv, tokens]`: a token sees what came before it and itself. One token sees all rows.
 fn causal_mask(graph: &Graph, past: usize, tokens: usize) -> Result<Option<Tensor>, GraphError> {
     if tokens == 1 {
@@ -126,6 +136,8 @@ struct Pass<'g, 'a> {
     past: usize,
     tokens: usize,
     mask: Option<Tensor>,
+    /// Where columns are rotated.
+    positions: Option<Indices>,
 }
 
 impl<'a> Pass<'_, 'a> {
@@ -178,16 +190,18 @@ impl<'a> Pass<'_, 'a> {
         let q = g.l2_norm(convolved(w.q, w.conv_q, state[0])?, L2_EPS)?;
         let k = g.l2_norm(convolved(w.k, w.conv_k, state[1])?, L2_EPS)?;
         let v = convolved(w.v, w.conv_v, state[2])?;
-        // g = -exp(A_log) softplus(f_b f_a x + dt_bias); the file holds -exp(A_log).
-        let gate = self.project(w.f_b, self.project(w.f_a, x)?)?;
-        let gate = g.softplus(g.add(gate, self.weight(w.dt_bias)?)?)?;
+        let gate = self.gate(&w.decay, x)?;
+        let gate = g.reshape(g.add(gate, self.weight(w.dt_bias)?)?, by_head)?;
         let a = g.reshape(self.weight(w.a)?, [1, heads, 1, 1])?;
-        let gate = g.mul(g.reshape(gate, by_head)?, a)?;
+        let gate = match self.h.kda.gate {
+            GateLaw::Softplus => g.mul(g.softplus(gate)?, a)?,
+            GateLaw::Bounded { lower } => g.scale(g.sigmoid(g.mul(gate, a)?)?, lower)?,
+        };
         let beta = g.sigmoid(self.project(w.beta, x)?)?;
         let beta = g.reshape(beta, [1, heads, tokens, 1])?;
         let out = g.kda([q, k, v, gate], beta, state[3])?;
         let out = g.rms_norm(out, self.weight(w.norm)?, self.h.norm_eps)?;
-        let open = g.sigmoid(self.project(w.g_b, self.project(w.g_a, x)?)?)?;
+        let open = g.sigmoid(self.gate(&w.open, x)?)?;
         let out = g.mul(out, g.reshape(open, by_head)?)?;
         self.project(w.output, g.reshape(out, [d * heads, tokens, 1, 1])?)
     }
@@ -203,7 +217,9 @@ impl<'a> Pass<'_, 'a> {
         let c = g.view(kv, [m.kv_lora_rank, tokens, 1, 1], [wide; 3], 0)?;
         let c = self.norm(c, w.kv_a_norm)?;
         let offset = m.kv_lora_rank * f;
-        let k_r = g.view(kv, [m.qk_rope, tokens, 1, 1], [wide; 3], offset)?;
+        let k_r = g.view(kv, [m.qk_rope, 1, tokens, 1], [wide; 3], offset)?;
+        let k_r = self.turned(k_r)?;
+        let k_r = g.view(k_r, [m.qk_rope, tokens, 1, 1], [k_r.row_bytes(); 3], 0)?;
         let new = g.concat(c, k_r, 0)?;
         let row_bytes = rows.row_bytes();
         let latent = m.latent();
@@ -222,7 +238,12 @@ impl<'a> Pass<'_, 'a> {
             0,
         )?;
         // q' = q_nope W_kb, so that scores are q'.c + q_r.k_r for all heads over the same rows.
-        let q = self.project(w.q, x)?;
+        let q = match &w.q {
+            QueryParts::Whole(q) => self.project(*q, x)?,
+            QueryParts::Narrow { a, norm, b } => {
+                self.project(*b, self.norm(self.project(*a, x)?, *norm)?)?
+            }
+        };
         let strides = [
             m.qk() * f,
             m.qk() * m.heads * f,
@@ -230,6 +251,7 @@ impl<'a> Pass<'_, 'a> {
         ];
         let q_nope = g.view(q, [m.qk_nope, m.heads, tokens, 1], strides, 0)?;
         let q_r = g.view(q, [m.qk_rope, m.heads, tokens, 1], strides, m.qk_nope * f)?;
+        let q_r = self.turned(q_r)?;
         let heads_outside = [0, 2, 1, 3];
         let absorbed = g.mul_mat(self.weight(w.k_b)?, g.permute(q_nope, heads_outside)?)?;
         let q = g.concat(absorbed, g.permute(q_r, heads_outside)?, 0)?;
@@ -241,6 +263,31 @@ impl<'a> Pass<'_, 'a> {
             g.permute(out, heads_outside)?,
             [m.v * m.heads, tokens, 1, 1],
         )?;
+        let out = match w.gate {
+            None => out,
+            Some(gate) => {
+                let gate = g.sigmoid(self.project(gate, x)?)?;
+                let gate = g.reshape(gate, [1, m.heads, tokens, 1])?;
+                let out = g.mul(g.reshape(out, [m.v, m.heads, tokens, 1])?, gate)?;
+                g.reshape(out, [m.v * m.heads, tokens, 1, 1])?
+            }
+        };
         self.project(w.output, out)
+    }
+
+    /// A gate of KDA.
+    fn gate(&self, w: &GateParts<Weight>, x: Tensor) -> Built {
+        match *w {
+            GateParts::Whole(w) => self.project(w, x),
+            GateParts::Narrow { a, b } => self.project(b, self.project(a, x)?),
+        }
+    }
+
+    /// `[width, heads, tokens]` of the part that is rotated, if it is.
+    fn turned(&self, x: Tensor) -> Built {
+        match (self.h.mla.rope_base, self.positions) {
+            (Some(base), Some(positions)) => self.graph.rope(x, positions, base),
+            _ => Ok(x),
+        }
     }
 }
