@@ -10,8 +10,16 @@ use safetensors::SafeTensors;
 
 /// `tiny`: powers of two. `uneven`: every size differs, three shards, bf16. `apart`: heads apart.
 /// `ling_tiny`: Ling's, queries through a low rank, groups of experts. `ling_small`: plain queries,
-/// bounds, a trailing layer, a block that guesses ahead; three shards, bf16.
-pub const FIXTURES: [&str; 5] = ["tiny", "uneven", "apart", "ling_tiny", "ling_small"];
+/// bounds, a trailing layer, a block that guesses ahead; three shards, bf16. `ling_odd`: no two sizes
+/// equal, three taps, an output that is the embedding.
+pub const FIXTURES: [&str; 6] = [
+    "tiny",
+    "uneven",
+    "apart",
+    "ling_tiny",
+    "ling_small",
+    "ling_odd",
+];
 
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -155,7 +155,7 @@ impl Listener for Hidden {
 #[test]
 fn hidden_states_are_the_references_layer_by_layer() {
     // The fixtures that are small enough to carry them.
-    for name in ["tiny", "ling_tiny"] {
+    for name in ["tiny", "ling_tiny", "ling_odd"] {
         let golden = Golden::of(name);
         let model = convert(name, "f32");
         let each = engines(&model, CacheType::F32, 512);
@@ -203,11 +203,11 @@ fn hidden_states_are_the_references_layer_by_layer() {
 /// A lighter file and a lighter cache: (file type, cache, mean KL at most, top-1 at least). The
 /// fixtures have random weights, whose logits are flatter than any trained model's, so these are
 /// bounds on our arithmetic, not on quality: Q8_0 flips a routed expert here and there, and F16 one
-/// (measured at worst, on `ling_tiny`: 2.6e-3 and 2.1e-1).
+/// (measured at worst: 2.1e-1 on `ling_tiny`, 7.7e-3 on `ling_odd`).
 const LIGHTER: [(&str, CacheType, f64, f64); 4] = [
     ("f32", CacheType::F16, 1e-3, 0.95),
     ("f32", CacheType::Bf16, 1e-2, 0.9),
-    ("f16", CacheType::F16, 1e-2, 0.95),
+    ("f16", CacheType::F16, 3e-2, 0.95),
     ("q8_0", CacheType::F16, 3e-1, 0.5),
 ];
 

@@ -1,5 +1,5 @@
 //! The engine against an independent implementation's numbers (`tests/fixtures/*/golden.safetensors`,
-//! made by `tests/fixtures/generate.py`), and against itself however a text is fed.
+//! made by `tests/fixtures/generate.py` and `generate_ling.py`), and against itself however a text is fed.
 
 mod checkpoint;
 mod company;

