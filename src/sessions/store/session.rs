@@ -23,6 +23,11 @@ pub struct Session {
     chain: Chain,
     /// The log holds more than `len`, or nobody knows what: it is written anew before it goes on.
     doubtful: bool,
+    /// Where the last record begins.
+    last: u64,
+    /// What was read is there to stay. A process before this one may have died, or met an error,
+    /// between a write and its sync; what it wrote last is in the page cache and nowhere else.
+    pub settled: bool,
     /// The running answer's pieces: where they go on.
     partial: Option<(u64, Chain)>,
     /// A sync of rows failed: they go on in another file.
@@ -50,6 +55,11 @@ fn unreadable(piece: Piece) -> impl Fn(std::io::Error) -> Refusal {
 
 fn is_of_a_state(file: &str) -> bool {
     file.starts_with("state.") || file.starts_with("rows.")
+}
+
+fn changed() -> std::io::Error {
+    let why = "the log no longer holds what was written to it";
+    std::io::Error::new(std::io::ErrorKind::InvalidData, why)
 }
 
 /// A log's bytes.
@@ -94,6 +104,8 @@ impl Session {
             len: read.good as u64,
             chain: read.chain,
             doubtful: read.tail == Tail::Torn,
+            last: read.records.last().map_or(0, |r| r.at as u64),
+            settled: false,
             partial: None,
             skip_segments: 0,
             distrusted: false,
@@ -163,10 +175,7 @@ impl Session {
     /// Appends a record and returns the bytes written once it is there to stay. After an error the
     /// session is as it was.
     pub fn append(&mut self, disk: &dyn Disk, kind: Kind, payload: &[u8]) -> std::io::Result<u64> {
-        let mut written = 0;
-        if self.doubtful {
-            written += self.renew(disk)?;
-        }
+        let written = self.settle(disk)?;
         let (bytes, chain) = self.chain.next(kind, payload);
         let file = disk.open(&self.dir(), LOG, How::Write)?;
         if let Err(failed) = disk::write(&*file, self.len, &bytes) {
@@ -179,10 +188,35 @@ impl Session {
             self.doubtful = true;
             return Err(failed);
         }
+        self.last = self.len;
         self.len += bytes.len() as u64;
         self.bytes += bytes.len() as u64;
         self.chain = chain;
         Ok(written + bytes.len() as u64)
+    }
+
+    /// Makes what was read stay. Every record but the last was synced before the next one was
+    /// written; the last is written once more, since a sync alone would pass over pages that an
+    /// earlier, failed one has let go.
+    pub fn settle(&mut self, disk: &dyn Disk) -> std::io::Result<u64> {
+        if self.doubtful {
+            return self.renew(disk);
+        }
+        if self.settled {
+            return Ok(0);
+        }
+        let file = disk.open(&self.dir(), LOG, How::Write)?;
+        let log = disk::read(&*file)?;
+        let last = log.get(self.last as usize..self.len as usize);
+        let last = last.ok_or_else(changed)?;
+        disk::write(&*file, self.last, last)?;
+        if let Err(failed) = file.sync() {
+            self.doubtful = true;
+            return Err(failed);
+        }
+        disk.sync_dir(Some(&self.dir()))?;
+        self.settled = true;
+        Ok(last.len() as u64)
     }
 
     /// Writes the log's acknowledged part to a new file, which takes the old one's place.
@@ -192,10 +226,7 @@ impl Session {
         let good = old.get(..self.len as usize).filter(|good| {
             record::read(good).is_ok_and(|r| r.good == good.len() && r.chain == self.chain)
         });
-        let Some(good) = good else {
-            let why = "the log no longer holds what was written to it";
-            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, why));
-        };
+        let good = good.ok_or_else(changed)?;
         match disk.remove(&dir, NEW_LOG) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -205,7 +236,7 @@ impl Session {
         file.sync()?;
         disk.rename(&dir, NEW_LOG, LOG)?;
         disk.sync_dir(Some(&dir))?;
-        self.doubtful = false;
+        (self.doubtful, self.settled) = (false, true);
         Ok(good.len() as u64)
     }
 

@@ -71,6 +71,9 @@ impl Store {
             };
             sessions.insert(id, Arc::new(Mutex::new(session)));
         }
+        // A process before this one may have died before it made names stay.
+        let settled = disk.sync_dir(None);
+        settled.map_err(doing("opening the sessions' directory"))?;
         Ok(Store {
             disk,
             uid,
@@ -192,7 +195,8 @@ impl Store {
             return Err(io(failed));
         }
         self.written.fetch_add(log.len() as u64, Relaxed);
-        let Found { session, .. } = Session::read(disk, id, self.uid)?;
+        let Found { mut session, .. } = Session::read(disk, id, self.uid)?;
+        session.settled = true;
         let held = Arc::new(Mutex::new(Some(session)));
         lock(&self.sessions).insert(id, held);
         Ok(id)
