@@ -1,6 +1,8 @@
 //! What the store promises, on a real file system: sentences about turns, forks, crashes that leave
 //! torn tails, damage, and strangers.
 
+mod crash;
+mod sim;
 mod states;
 
 use std::os::unix::fs::{MetadataExt, symlink};

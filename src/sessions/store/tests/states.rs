@@ -9,6 +9,7 @@ use super::*;
 /// A state whose every byte tells what it is of: block `n` is of the tokens that it holds.
 pub struct Toy {
     pub tokens: Vec<u32>,
+    pub block_bytes: usize,
 }
 
 const BLOCK: usize = 8;
@@ -18,6 +19,7 @@ impl Toy {
     pub fn of(tokens: &[u32]) -> Toy {
         Toy {
             tokens: tokens.to_vec(),
+            block_bytes: BLOCK_BYTES,
         }
     }
 
@@ -38,11 +40,11 @@ impl State for Toy {
         self.tokens.len() / BLOCK
     }
     fn block_bytes(&self) -> usize {
-        BLOCK_BYTES
+        self.block_bytes
     }
     fn block(&self, at: usize) -> Bytes {
         // A row depends on everything before it.
-        self.bytes(&self.tokens[..(at + 1) * BLOCK], 1, BLOCK_BYTES)
+        self.bytes(&self.tokens[..(at + 1) * BLOCK], 1, self.block_bytes)
     }
     fn slot(&self) -> Bytes {
         self.bytes(&self.tokens, 2, 3000)
@@ -56,9 +58,9 @@ impl State for Toy {
 }
 
 /// Bit by bit what an uninterrupted run would hold at that length.
-pub fn is_of(loaded: &Loaded, tokens: &[u32]) -> bool {
-    let toy = Toy::of(&tokens[..loaded.tokens]);
-    loaded.blocks.len() == toy.blocks()
+pub fn is_of(loaded: &Loaded, toy: &Toy) -> bool {
+    loaded.tokens == toy.tokens.len()
+        && loaded.blocks.len() == toy.blocks()
         && (0..toy.blocks()).all(|at| loaded.blocks[at][..] == toy.block(at)[..])
         && loaded.slot[..] == toy.slot()[..]
         && loaded.tail[..] == toy.tail()[..]
@@ -98,7 +100,7 @@ fn a_state_comes_back_bit_by_bit_and_says_how_far_behind_it_is() {
     let opened = take(&store, &id);
     let state = opened.state.unwrap();
     assert_eq!((state.tokens, opened.behind), (50, 10));
-    assert!(is_of(&state, &opened.tokens));
+    assert!(is_of(&state, &Toy::of(&opened.tokens[..state.tokens])));
     assert!(opened.wrong.is_empty());
 }
 
@@ -135,7 +137,10 @@ fn a_conversation_whose_end_was_replaced_has_no_state_until_it_is_read_again() {
     assert_eq!(opened.behind, 42);
     let toy = Toy::of(&opened.tokens);
     store.checkpoint(&id, &opened.tokens, &toy).unwrap();
-    assert!(is_of(&take(&store, &id).state.unwrap(), &opened.tokens));
+    assert!(is_of(
+        &take(&store, &id).state.unwrap(),
+        &Toy::of(&opened.tokens)
+    ));
     let beyond = vec![0; 43];
     let refused = store.checkpoint(&id, &beyond, &Toy::of(&beyond));
     assert!(matches!(
@@ -153,7 +158,10 @@ fn a_fork_shares_its_parents_rows_and_outlives_it() {
     let whole = store.list()[0].bytes;
     let child = store.fork(&id, 8).unwrap();
     let at_seven = store.fork(&id, 7).unwrap();
-    assert!(is_of(&take(&store, &child).state.unwrap(), &before.tokens));
+    assert!(is_of(
+        &take(&store, &child).state.unwrap(),
+        &Toy::of(&before.tokens)
+    ));
     let opened = take(&store, &at_seven);
     assert_eq!(
         (opened.state.as_ref().unwrap().tokens, opened.behind),
@@ -171,17 +179,17 @@ fn a_fork_shares_its_parents_rows_and_outlives_it() {
     }
     for who in [id, child] {
         let opened = take(&store, &who);
-        assert!(is_of(&opened.state.unwrap(), &opened.tokens));
+        assert!(is_of(&opened.state.unwrap(), &Toy::of(&opened.tokens)));
         assert_eq!(opened.behind, 0);
     }
     store.delete(&id).unwrap();
     drop(store);
     let store = super::store(dir.path());
     let opened = take(&store, &child);
-    assert!(is_of(&opened.state.unwrap(), &opened.tokens));
+    assert!(is_of(&opened.state.unwrap(), &Toy::of(&opened.tokens)));
     assert!(is_of(
         &take(&store, &at_seven).state.unwrap(),
-        &before.tokens
+        &Toy::of(&before.tokens[..70])
     ));
     assert!(whole > 10 * BLOCK_BYTES as u64);
 }
@@ -213,7 +221,10 @@ fn a_damaged_state_costs_reading_again_and_is_named() {
                 match &opened.state {
                     Some(state) => {
                         older += usize::from(state.tokens < 50);
-                        assert!(is_of(state, &opened.tokens), "{name} {at}");
+                        assert!(
+                            is_of(state, &Toy::of(&opened.tokens[..state.tokens])),
+                            "{name} {at}"
+                        );
                     }
                     None => assert_eq!(opened.wrong.len(), 2, "{name} {at}"),
                 }
@@ -246,7 +257,7 @@ fn rows_that_were_damaged_are_not_built_upon() {
     let toy = Toy::of(&opened.tokens);
     store.checkpoint(&id, &opened.tokens, &toy).unwrap();
     let healed = take(&store, &id);
-    assert!(is_of(&healed.state.unwrap(), &opened.tokens));
+    assert!(is_of(&healed.state.unwrap(), &Toy::of(&opened.tokens)));
 }
 
 #[test]
@@ -262,7 +273,10 @@ fn what_is_shed_is_gone_and_the_transcript_stays() {
     store
         .checkpoint(&id, &opened.tokens, &Toy::of(&opened.tokens))
         .unwrap();
-    assert!(is_of(&take(&store, &id).state.unwrap(), &opened.tokens));
+    assert!(is_of(
+        &take(&store, &id).state.unwrap(),
+        &Toy::of(&opened.tokens)
+    ));
 }
 
 #[test]
