@@ -12,7 +12,7 @@ SYSCONFDIR ?= /etc
 DBUSPOLICYDIR = $(if $(filter /usr,$(PREFIX)),$(SHAREDIR),$(DESTDIR)$(SYSCONFDIR))/dbus-1/system.d
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo table test test-systemd bench fuzz install clean deps
+.PHONY: help build demo table test test-systemd bench fuzz crash install clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench: deps ## every benchmark; figures are printed
 FUZZ_SECONDS ?= 3600
 fuzz: deps ## feed every reader what nobody should send, for FUZZ_SECONDS (an hour)
 	$(CARGO) test --release --locked --test fuzz -- --seconds $(FUZZ_SECONDS) --threads $$(nproc)
+
+crash: deps ## cut the power of sessions a million times, kill 10,000 processes that write them
+	$(CARGO) test --release --locked --lib sessions::store -- --ignored --nocapture --test-threads 1
 
 test-systemd: ## boot a small system in a container and drive the service there (root)
 	@tests/systemd/run.py

@@ -45,6 +45,9 @@ pub trait Disk: std::fmt::Debug + Send + Sync {
 
     /// Bytes that are free.
     fn free(&self) -> io::Result<u64>;
+
+    /// A number that nobody had before.
+    fn number(&self) -> io::Result<[u8; 16]>;
 }
 
 pub trait File: Send + Sync {

@@ -17,6 +17,10 @@ const DIR: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
+/// How often a lock is tried for, and how far apart.
+const PATIENCE: u32 = 40;
+const MOMENT: std::time::Duration = std::time::Duration::from_millis(10);
+
 #[derive(Debug)]
 pub struct Files {
     root: OwnedFd,
@@ -46,11 +50,15 @@ impl Files {
         if about.st_uid != me || about.st_mode & 0o077 != 0 {
             return Err(StoreError::NotPrivate(path(), me));
         }
-        match rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Files { root }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(path())),
-            Err(e) => Err(io(e)),
+        for _ in 0..PATIENCE {
+            match rustix::fs::flock(&root, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Files { root }),
+                // A child that was forked this moment has it too, until it is another program.
+                Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(MOMENT),
+                Err(e) => return Err(io(e)),
+            }
         }
+        Err(StoreError::InUse(path()))
     }
 
     fn dir(&self, dir: &str) -> io::Result<OwnedFd> {
@@ -145,6 +153,12 @@ impl Disk for Files {
     fn free(&self) -> io::Result<u64> {
         let about = rustix::fs::fstatvfs(&self.root)?;
         Ok(about.f_bavail.saturating_mul(about.f_frsize))
+    }
+
+    fn number(&self) -> io::Result<[u8; 16]> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
+        Ok(bytes)
     }
 }
 

@@ -40,12 +40,6 @@ pub struct Session {
     pub states: u64,
 }
 
-/// A session as it was read.
-pub struct Found {
-    pub session: Session,
-    pub turns: Vec<Turn>,
-}
-
 fn unreadable(piece: Piece) -> impl Fn(std::io::Error) -> Refusal {
     move |why| Refusal::Unreadable {
         piece: piece.clone(),
@@ -81,7 +75,7 @@ pub fn first(head: Head, records: &[(Kind, Vec<u8>)]) -> (Vec<u8>, Chain) {
 
 impl Session {
     /// What lies in the directory of `id`; changes nothing.
-    pub fn read(disk: &dyn Disk, id: Id, uid: u32) -> Result<Found, Refusal> {
+    pub fn read(disk: &dyn Disk, id: Id, uid: u32) -> Result<Session, Refusal> {
         let log = log_of(disk, id)?;
         let read = record::read(&log)?;
         let damaged = |at: usize| Refusal::Damaged {
@@ -96,7 +90,7 @@ impl Session {
         if read.tail == Tail::Damaged {
             return Err(damaged(read.good));
         }
-        let (known, turns) = Known::of(&read.records).map_err(|(_, at)| damaged(at))?;
+        let (known, _) = Known::of(&read.records).map_err(|(_, at)| damaged(at))?;
         let mut session = Session {
             id,
             head: read.head,
@@ -113,19 +107,35 @@ impl Session {
             states: 0,
         };
         session.weigh(disk);
-        Ok(Found { session, turns })
+        Ok(session)
+    }
+
+    /// The acknowledged turns.
+    pub fn turns(&self, disk: &dyn Disk) -> Result<Vec<Turn>, Refusal> {
+        let log = log_of(disk, self.id)?;
+        // Behind that lies what failed to be written.
+        let good = log.get(..self.len as usize).unwrap_or(&log);
+        let read = record::read(good)?;
+        let damaged = |at: usize| Refusal::Damaged {
+            piece: Piece::Log,
+            at: at as u64,
+        };
+        if read.chain != self.chain {
+            return Err(damaged(read.good));
+        }
+        let known = Known::of(&read.records).map_err(|(_, at)| damaged(at))?;
+        Ok(known.1)
     }
 
     /// As [`Session::read`], and clears away what a crash left.
-    pub fn open(disk: &dyn Disk, id: Id, uid: u32) -> Result<Found, Refusal> {
-        let mut found = Session::read(disk, id, uid)?;
-        let session = &mut found.session;
+    pub fn open(disk: &dyn Disk, id: Id, uid: u32) -> Result<Session, Refusal> {
+        let mut session = Session::read(disk, id, uid)?;
         if session.doubtful && session.cut(disk).is_err() {
             // Read-only or full: the log is written anew before anything else is.
             log::warn!("session {id}: what a crash left behind its log could not be cut off");
         }
         session.clear(disk);
-        Ok(found)
+        Ok(session)
     }
 
     pub fn dir(&self) -> String {

@@ -13,7 +13,7 @@ use super::id::Id;
 use super::known::Known;
 use super::quota::Limits;
 use super::record::{self, FORMAT, Head, Kind};
-use super::session::{self, Found, LOG, Session};
+use super::session::{self, LOG, Session};
 use super::{About, Durable, Listed};
 
 /// Directories that are being made, or being removed.
@@ -51,6 +51,10 @@ impl Store {
 
     /// As [`Store::open`], on any disk.
     pub fn on(disk: Box<dyn Disk>, uid: u32, limits: Limits) -> Result<Store, StoreError> {
+        // A process before this one may have died before it made names stay; nothing is built upon
+        // them, and nothing removed, until they do.
+        let settled = disk.sync_dir(None);
+        settled.map_err(doing("opening the sessions' directory"))?;
         let mut sessions = BTreeMap::new();
         for name in disk.dirs().map_err(doing("listing the sessions"))? {
             if name.starts_with(MAKING) || name.starts_with(GOING) {
@@ -63,7 +67,7 @@ impl Store {
                 continue;
             };
             let session = match Session::open(&*disk, id, uid) {
-                Ok(found) => Some(found.session),
+                Ok(session) => Some(session),
                 Err(why) => {
                     log::warn!("session {id}: {why}");
                     None
@@ -71,9 +75,6 @@ impl Store {
             };
             sessions.insert(id, Arc::new(Mutex::new(session)));
         }
-        // A process before this one may have died before it made names stay.
-        let settled = disk.sync_dir(None);
-        settled.map_err(doing("opening the sessions' directory"))?;
         Ok(Store {
             disk,
             uid,
@@ -102,7 +103,7 @@ impl Store {
         if held.is_none() {
             // It may have been deleted while we waited.
             self.held(id)?;
-            *held = Some(Session::open(&*self.disk, *id, self.uid)?.session);
+            *held = Some(Session::open(&*self.disk, *id, self.uid)?);
         }
         held.as_mut().ok_or(Refusal::Absent(*id))
     }
@@ -166,9 +167,9 @@ impl Store {
         fill: impl Fn(&str) -> std::io::Result<()>,
     ) -> Result<Id, StoreError> {
         let io = doing("making a session");
-        let id = Id::random().map_err(&io)?;
+        let id = Id(self.disk.number().map_err(&io)?);
         let mut salt = [0; 8];
-        salt.copy_from_slice(&Id::random().map_err(&io)?.0[..8]);
+        salt.copy_from_slice(&self.disk.number().map_err(&io)?[..8]);
         let head = Head {
             format: FORMAT,
             uid: self.uid,
@@ -188,14 +189,15 @@ impl Store {
             disk.sync_dir(None)
         };
         if let Err(failed) = make() {
-            // Nobody was told of it.
-            let _ = remove(disk, &making);
+            // Nobody was told of it. What stays under this name goes when the store is opened.
             let _ = disk.rename_dir(&name, &making);
-            let _ = remove(disk, &making);
+            if disk.sync_dir(None).is_ok() {
+                let _ = remove(disk, &making);
+            }
             return Err(io(failed));
         }
         self.written.fetch_add(log.len() as u64, Relaxed);
-        let Found { mut session, .. } = Session::read(disk, id, self.uid)?;
+        let mut session = Session::read(disk, id, self.uid)?;
         session.settled = true;
         let held = Arc::new(Mutex::new(Some(session)));
         lock(&self.sessions).insert(id, held);

@@ -272,8 +272,20 @@ fn stop(world: &World, model: &Model, doubt: &Doubt, dice: &mut Dice, counts: &m
     examine(&Sim::of(after), &found, &Doubt::default(), counts);
 }
 
+/// Says what to repeat.
+struct Seed(&'static str, u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("in {}({})", self.0, self.1);
+        }
+    }
+}
+
 /// A random life of some sessions, stopped at every operation.
 fn life(seed: u64, counts: &mut Counts) {
+    let _seed = Seed("life", seed);
     let mut dice = Dice(seed);
     let (sim, mut model) = (Sim::default(), Model::new());
     let mut store = open(&sim).unwrap();
@@ -293,6 +305,7 @@ fn life(seed: u64, counts: &mut Counts) {
 
 /// A random life in which one operation fails; then everything stops.
 fn misfortune(seed: u64, counts: &mut Counts) {
+    let _seed = Seed("misfortune", seed);
     let mut dice = Dice(seed);
     let faults = [Fault::Io, Fault::Full, Fault::Short, Fault::Sync];
     let (sim, mut model, mut doubt) = (Sim::default(), Model::new(), Doubt::default());

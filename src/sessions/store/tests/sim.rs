@@ -101,6 +101,8 @@ pub struct World {
     /// Operations left until the fault.
     fault: Option<(usize, Fault)>,
     dead: bool,
+    /// Names given out.
+    numbers: u64,
     /// Images from before every operation, where they are wanted.
     record: Option<Vec<World>>,
 }
@@ -347,6 +349,16 @@ impl Disk for Sim {
     }
     fn free(&self) -> io::Result<u64> {
         Ok(u64::MAX)
+    }
+    fn number(&self) -> io::Result<[u8; 16]> {
+        let mut world = self.look()?;
+        world.numbers += 1;
+        Ok(Dice(world.numbers)
+            .next()
+            .to_le_bytes()
+            .repeat(2)
+            .try_into()
+            .unwrap())
     }
 }
 
