@@ -69,7 +69,7 @@ fn turns_over_many_processes_are_the_turns_of_one() {
                 let all = [opened.tokens, tokens].concat();
                 store.checkpoint(&id, &all, &tip).unwrap();
                 let state = store.load(&id, &about.identity).unwrap().state.unwrap();
-                assert_eq!(state.next(), next, "{what}");
+                assert_eq!(state.logits(), next, "{what}");
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Taking sessions up and keeping their states: load, checkpoint, fork, rebuild, and what is given up
 //! for want of room.
 
+use std::io::{Read, Write};
+
 use super::checkpoint::State;
 use super::entry::{Fork, Meta, Turn};
 use super::error::{Refusal, StoreError, doing};
@@ -10,6 +12,7 @@ use super::known::{self, Point};
 use super::quota::{self, Give, Share};
 use super::record::{self, Head, Kind};
 use super::session::{self, Session};
+use super::transfer::{self, Carried};
 use super::user::{Held, Store, lock, now, parent};
 use super::{Opened, Written};
 use crate::request::Token;
@@ -23,7 +26,7 @@ impl Store {
         if let Some(differs) = session.meta().identity.differs(want) {
             return Err(Refusal::Other(differs));
         }
-        let turns = Session::read(&*self.disk, *id, self.uid)?.turns;
+        let turns = session.turns(&*self.disk)?;
         let tokens = known::tokens_of(&turns);
         let mut wrong = Vec::new();
         let state = session.state(&*self.disk, &tokens, &mut wrong);
@@ -115,6 +118,54 @@ impl Store {
         self.make(&records, |_| Ok(()))
     }
 
+    /// Writes a session as one safetensors file and returns its bytes. Damaged states stay behind.
+    pub fn export(&self, id: &Id, out: &mut dyn Write) -> Result<u64, StoreError> {
+        let held = self.held(id)?;
+        let carried = {
+            let mut held = lock(&held);
+            let session = self.taken(id, &mut held)?;
+            let turns = session.turns(&*self.disk)?;
+            let tokens = known::tokens_of(&turns);
+            Carried {
+                name: session.meta().name.clone(),
+                identity: session.meta().identity.clone(),
+                state: session.state(&*self.disk, &tokens, &mut Vec::new()),
+                turns,
+            }
+        };
+        transfer::write(&carried, out)
+    }
+
+    /// Makes a session of an exported one, if it was made with the model of `want`.
+    pub fn import(&self, from: &mut dyn Read, want: &Identity) -> Result<Id, StoreError> {
+        // A head may spell its bytes out as numbers: it is longer than what it becomes.
+        let carried = transfer::read(from, self.limits.disk.saturating_mul(4))?;
+        if let Some(differs) = carried.identity.differs(want) {
+            return Err(Refusal::Other(differs).into());
+        }
+        let meta = Meta {
+            name: carried.name,
+            pinned: false,
+            created: now(),
+            identity: carried.identity,
+        };
+        let mut records = vec![(Kind::Meta, meta.to_bytes())];
+        let turns = carried.turns.iter();
+        records.extend(turns.map(|t| (Kind::Turn, t.to_bytes())));
+        let need: usize = records.iter().map(|(_, bytes)| bytes.len()).sum();
+        self.fit(need as u64, None)?;
+        let id = self.make(&records, |_| Ok(()))?;
+        if let Some(state) = carried.state {
+            let mut tokens = known::tokens_of(&carried.turns);
+            tokens.truncate(state.tokens);
+            if let Err(failed) = self.checkpoint(&id, &tokens, &state) {
+                self.delete(&id)?;
+                return Err(failed);
+            }
+        }
+        Ok(id)
+    }
+
     /// A new session that begins with the first `turns` turns of another. States are shared where
     /// there are any of those turns; no row is copied.
     pub fn fork(&self, id: &Id, turns: usize) -> Result<Id, StoreError> {
@@ -132,7 +183,7 @@ impl Store {
             let at = turns;
             return Err(StoreError::NoTurn { at, turns: have });
         }
-        let mut said = Session::read(&*self.disk, *id, self.uid)?.turns;
+        let mut said = session.turns(&*self.disk)?;
         said.truncate(turns);
         let tokens = known::tokens_of(&said);
         let points = session.known.points.iter();

@@ -17,6 +17,7 @@
 //! | `session` | one directory's log | yes |
 //! | `checkpoint` | its rows and states | yes |
 //! | `tip` | the engine's states | no |
+//! | `transfer` | a session as one file for others | what it is given |
 //! | `user`, `keep` | the sessions of a user | through those |
 
 mod checkpoint;
@@ -34,6 +35,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 mod tip;
+mod transfer;
 mod user;
 
 pub use checkpoint::{Loaded, State};

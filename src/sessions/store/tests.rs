@@ -2,8 +2,10 @@
 //! torn tails, damage, and strangers.
 
 mod crash;
+mod kills;
 mod sim;
 mod states;
+mod transfers;
 
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};

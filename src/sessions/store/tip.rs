@@ -47,7 +47,7 @@ impl Loaded {
     }
 
     /// The logits that were computed there; none, if they were not kept.
-    pub fn next(&self) -> Vec<f32> {
+    pub fn logits(&self) -> Vec<f32> {
         let (floats, _) = self.next.as_chunks::<4>();
         floats.iter().map(|x| f32::from_le_bytes(*x)).collect()
     }
