@@ -5,6 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use deltad::request::Prompt;
+use deltad::text::{ChatTemplate, Specials, Tokenizer, encode_chat};
+use deltad::transport::openai;
+use ggml_kernels::gguf::GgufFile;
+
 fn run(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_deltad-quantize"))
         .args(args)
@@ -296,7 +301,7 @@ fn measuring_refuses_what_cannot_be_measured_and_says_why() {
 
 /// The same model with no word of a tokenizer.
 fn without_tokenizer(path: &str) -> Vec<u8> {
-    use ggml_kernels::gguf::{GgufFile, GgufWriter, Layout, PlannedTensor};
+    use ggml_kernels::gguf::{GgufWriter, Layout, PlannedTensor};
     let file = GgufFile::open(Path::new(path)).unwrap();
     let mut metadata = file.metadata().clone();
     metadata.map.retain(|key, _| !key.starts_with("tokenizer."));
@@ -470,6 +475,76 @@ fn an_error_names_its_file_once() {
         ] {
             let said = text(&run(args).stderr);
             assert_eq!(said.matches(file).count(), 1, "{args:?}: {said}");
+        }
+    }
+}
+
+/// What a converted file says of tokens and templates is what the hub's own libraries say.
+#[test]
+fn a_converted_checkpoint_of_lings_layout_tokenizes_and_renders_as_the_reference() {
+    let home = tempfile::tempdir().unwrap();
+    for (name, goldens) in [
+        ("ling_tiny", "tokenizer/ling"),
+        ("ling_small", "ling_small"),
+    ] {
+        let target = home.path().join(format!("{name}.gguf"));
+        let output = run(&[
+            "convert",
+            &fixture(name),
+            target.to_str().unwrap(),
+            "--type",
+            "f16",
+        ]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let file = GgufFile::open(&target).unwrap();
+        let meta = file.metadata();
+        assert_eq!(meta.str("tokenizer.ggml.model"), Some("gpt2"));
+        assert_eq!(meta.str("tokenizer.ggml.pre"), Some("bailingmoe2"));
+        assert_eq!(meta.bool("tokenizer.ggml.add_bos_token"), Some(false));
+        let tokenizer = Tokenizer::from_metadata(meta).unwrap();
+        let template = ChatTemplate::from_metadata(meta, &tokenizer).unwrap();
+        let ends = ["<|endoftext|>", "<|role_end|>"].map(|t| tokenizer.special_id(t).unwrap());
+        assert_eq!(tokenizer.end_tokens(), ends);
+        assert_eq!(tokenizer.eos(), Some(ends[1]));
+        let pad = meta.u64("tokenizer.ggml.padding_token_id");
+        assert_eq!(pad, Some(ends[0].into()));
+        let golden = |file: &str| -> Vec<serde_json::Value> {
+            let path = Path::new(&fixture(goldens)).join(file);
+            serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+        };
+        for case in golden("golden_tokenizer.json") {
+            let text = case["text"].as_str().unwrap();
+            for (specials, field) in [
+                (Specials::Parse, "ids_special"),
+                (Specials::Plain, "ids_plain"),
+            ] {
+                let ids = serde_json::json!(tokenizer.encode(text, specials));
+                assert_eq!(ids, case[field], "{name}: {field} of {text:?}");
+            }
+        }
+        for case in golden("golden_chat.json") {
+            let body = serde_json::json!({
+                "messages": case["messages"],
+                "tools": case["tools"],
+                "enable_thinking": case["enable_thinking"],
+            });
+            let asked = openai::chat(&body).unwrap();
+            let Prompt::Chat {
+                messages,
+                tools,
+                options,
+                ..
+            } = &asked.requests[0].prompt
+            else {
+                panic!("a chat is a chat");
+            };
+            let opens = case["add_generation_prompt"] != false;
+            let prompt = template
+                .render_with(options, messages, tools, opens)
+                .unwrap();
+            assert_eq!(prompt.to_text(), case["text"].as_str().unwrap(), "{name}");
+            let ids = serde_json::json!(encode_chat(&tokenizer, &prompt));
+            assert_eq!(ids, case["ids"], "{name}: {}", case["text"]);
         }
     }
 }

@@ -103,7 +103,9 @@ mod tests {
 
     #[test]
     fn an_option_means_what_it_means_over_http() {
-        let options = json!({"temperature": 0.5, "max_tokens": 7, "stop": ["a"], "seed": 3});
+        let options = json!({"temperature": 0.5, "max_tokens": 7, "stop": ["a"], "seed": 3,
+            "enable_thinking": false, "reasoning_effort": "low",
+            "chat_template_kwargs": {"thinking_option": "off"}});
         let mut body = options.clone();
         body["messages"] = json!([{"role": "user", "content": "Hi"}]);
         assert_eq!(asked(options), Ok(openai::chat(&body).expect("a body")));

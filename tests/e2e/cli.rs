@@ -436,3 +436,17 @@ fn the_doctor_knows_this_machine_the_model_and_the_daemon() {
         assert_eq!(lines.count(), 1, "{about}: {page}");
     }
 }
+
+#[test]
+fn a_flag_about_thinking_that_cannot_act_is_remarked_on() {
+    let daemon = daemon();
+    let question = "What is 3 + 4?";
+    let plain = ask(&daemon, &[question]);
+    let told = ask(&daemon, &["--no-think", question]);
+    assert_eq!(said(&told), said(&plain));
+    let remark = text(&told.stderr);
+    assert!(remark.contains("--no-think is without effect"), "{remark}");
+    assert!(!text(&plain.stderr).contains("effect"));
+    let both = ask(&daemon, &["--think", "--no-think", question]);
+    assert_eq!(both.status.code(), Some(2));
+}
