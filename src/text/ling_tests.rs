@@ -227,6 +227,14 @@ fn what_is_no_call_is_text_and_a_call_cut_short_is_none() {
 }
 
 #[test]
+fn other_markup_inside_a_call_is_no_part_of_it() {
+    let model = &MODELS[0];
+    let text = "<tool_call>get_weather\n<arg_key>city</arg_key>junk<arg_value>Os<role><think>lo</arg_value>junk</tool_call>";
+    let (whole, ..) = model.read(text, false);
+    assert_eq!(called(&whole), [("get_weather", json!({"city": "Oslo"}))]);
+}
+
+#[test]
 fn another_familys_template_has_other_calls() {
     let tokenizer = &MODELS[0].tokenizer;
     assert!(markup::of(tokenizer, "<tool_call>{{ call | tojson }}</tool_call>").is_none());

@@ -74,6 +74,7 @@ impl Markup for Ling {
         Box::new(Reader {
             begin: self.begin,
             end: self.end,
+            inner: self.inner.clone(),
             tools,
             place: Place::Outside,
             seen: Vec::new(),
@@ -86,6 +87,7 @@ impl Markup for Ling {
 struct Reader {
     begin: Token,
     end: Token,
+    inner: Vec<Token>,
     tools: Arc<[Value]>,
     place: Place,
     /// Bytes of the call that are not understood yet.
@@ -140,6 +142,8 @@ impl CallReader for Reader {
                 self.place = Place::After;
                 return Some(out);
             }
+            // Other markup is no part of a call.
+            _ if tokenizer.is_special(token) && !self.inner.contains(&token) => return Some(out),
             _ => {}
         }
         self.seen.extend_from_slice(bytes);
@@ -180,8 +184,8 @@ impl Reader {
                 self.place = Place::NoCall;
                 false
             }
-            Place::Between(call) => match self.through(KEY[0]) {
-                Some(_) => {
+            Place::Between(call) => match self.past(KEY[0]) {
+                Some(()) => {
                     self.place = Place::Key(call);
                     true
                 }
@@ -201,8 +205,8 @@ impl Reader {
                     false
                 }
             },
-            Place::Before(call, key) => match self.through(VALUE[0]) {
-                Some(_) => {
+            Place::Before(call, key) => match self.past(VALUE[0]) {
+                Some(()) => {
                     let types = self.types(&call.name, &key);
                     let comma = if call.n_arguments > 0 { ", " } else { "" };
                     let key = Value::String(key);
@@ -277,6 +281,16 @@ impl Reader {
         let before = self.seen[..at].to_vec();
         self.seen.drain(..at + tag.len());
         Some(before)
+    }
+
+    /// The same where what came before means nothing; it is forgotten as it comes.
+    fn past(&mut self, tag: &str) -> Option<()> {
+        let found = self.through(tag).map(drop);
+        if found.is_none() {
+            let kept = beginning(&self.seen, tag.as_bytes());
+            self.seen.drain(..self.seen.len() - kept);
+        }
+        found
     }
 
     /// Ends a call where its end came, or the next one's beginning. A value without its tag is
