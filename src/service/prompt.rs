@@ -1,6 +1,8 @@
 //! From a request's prompt to tokens. A conversation that was answered here goes on with the very
 //! tokens that it had, however its caller spells it now.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use super::{Service, invalid};
 use crate::request::{Message, Prompt, Refusal, TemplateOptions, Token, ToolChoice};
 use crate::scheduler::Style;
@@ -80,11 +82,14 @@ impl Service {
             return invalid("messages", "the chat template made an empty prompt of them");
         }
         let keys = self.sessions.replays.keys(options, tools, messages);
+        let mut salt = DefaultHasher::new();
+        tokens.hash(&mut salt);
         let markup = self.markup.clone().filter(|_| !tools.is_empty());
         let expect = Expect {
             calls: markup.map(|markup| Calls {
                 markup,
                 tools: tools.into(),
+                salt: salt.finish(),
             }),
             thinking: rendered.opens_thinking(),
         };

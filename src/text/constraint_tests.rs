@@ -138,7 +138,11 @@ fn read(tokens: &[Token]) -> (WholeReply, bool) {
     let markup = markup::of(tokenizer, "").expect("Kimi's");
     let tools = tools().into();
     let expect = Expect {
-        calls: Some(Calls { markup, tools }),
+        calls: Some(Calls {
+            markup,
+            tools,
+            salt: 0,
+        }),
         thinking: false,
     };
     let mut reader = ReplyReader::new(tokenizer, &Stop::default(), expect);

@@ -74,7 +74,11 @@ impl Model {
     fn expect(&self, thinking: bool) -> Expect {
         let (markup, tools) = (self.markup.clone(), tools().into());
         Expect {
-            calls: Some(Calls { markup, tools }),
+            calls: Some(Calls {
+                markup,
+                tools,
+                salt: 7,
+            }),
             thinking,
         }
     }
@@ -168,6 +172,9 @@ fn a_call_ends_a_thought_that_was_not_ended() {
         let (whole, ..) = model.read("hm</think>\n<tool_call>get_time</tool_call>", true);
         assert_eq!((&*whole.reasoning, &*whole.content), ("hm", ""));
         assert_eq!(called(&whole), [("get_time", json!({}))]);
+        let (whole, ..) = model.read("hm</tool_call>hm</think>yes\n", true);
+        assert!(whole.reasoning.starts_with("hm") && whole.reasoning.ends_with("hm"));
+        assert_eq!(whole.content, "yes\n", "an end of no call ends no thought");
         let (whole, ..) = model.read("hm</think>yes\n", true);
         assert_eq!((&*whole.reasoning, &*whole.content), ("hm", "yes\n"));
     }
@@ -252,12 +259,9 @@ proptest! {
         let bytes = |t: Token| model.tokenizer.token_bytes(t).iter().map(byte).collect::<Vec<Token>>();
         let split = merged.iter().flat_map(|&t| if t >= 304 { vec![t] } else { bytes(t) });
         let split: Vec<Token> = split.collect();
-        let (mut a, ..) = model.read_tokens(&merged, false);
-        let (mut b, ..) = model.read_tokens(&split, false);
+        let (a, ..) = model.read_tokens(&merged, false);
+        let (b, ..) = model.read_tokens(&split, false);
         prop_assert_eq!(called(&a)[0].1.clone(), json!({"city": value}));
-        for reply in [&mut a, &mut b] {
-            reply.tool_calls.iter_mut().for_each(|c| c.id.clear());
-        }
         prop_assert_eq!(a, b);
     }
 }

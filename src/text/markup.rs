@@ -28,8 +28,8 @@ pub trait Markup: Send + Sync {
     fn grammar(&self, functions: &BTreeMap<&str, Value>, one: bool) -> Result<String, String>;
 
     /// Reads the calls of one reply. `tools` are OpenAI's tool objects, which say what type a value
-    /// has where the markup does not.
-    fn reader(&self, tools: Arc<[Value]>) -> Box<dyn CallReader>;
+    /// has where the markup does not; `salt` is for ids, where the markup has none.
+    fn reader(&self, tools: Arc<[Value]>, salt: u64) -> Box<dyn CallReader>;
 }
 
 /// Reads calls, token by token. Never fails: what is no call is text.

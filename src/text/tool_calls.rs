@@ -42,6 +42,9 @@ pub struct Expect {
 pub struct Calls {
     pub markup: Arc<dyn Markup>,
     pub tools: Arc<[Value]>,
+    /// Of the prompt: clients tell the calls of a conversation apart by their ids, and the same
+    /// question gets the same answer.
+    pub salt: u64,
 }
 
 /// What ended a reply before its last token.
@@ -82,7 +85,7 @@ impl ReplyReader {
             stops.extend(tokenizer.spelled_ends());
         }
         let mut reader = ReplyReader {
-            calls: expect.calls.map(|c| c.markup.reader(c.tools)),
+            calls: expect.calls.map(|c| c.markup.reader(c.tools, c.salt)),
             in_calls: false,
             think: begin.zip(tokenizer.special_id("</think>")),
             reasoning: None,

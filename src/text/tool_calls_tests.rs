@@ -14,6 +14,7 @@ fn calls() -> Expect {
         calls: Some(Calls {
             markup,
             tools: [].into(),
+            salt: 0,
         }),
         thinking: false,
     }

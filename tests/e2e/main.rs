@@ -12,6 +12,7 @@ mod golden;
 mod hostile;
 mod http;
 mod lifecycle;
+mod ling;
 mod manager;
 mod neighbour;
 mod sessions;

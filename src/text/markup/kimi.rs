@@ -84,7 +84,7 @@ impl Markup for Kimi {
         Ok(lark + "INDEX: /0|[1-9][0-9]?/\n")
     }
 
-    fn reader(&self, _: Arc<[Value]>) -> Box<dyn CallReader> {
+    fn reader(&self, _: Arc<[Value]>, _: u64) -> Box<dyn CallReader> {
         Box::new(Reader {
             markup: *self,
             place: Place::Outside,

@@ -16,7 +16,7 @@ mod grammar;
 mod value;
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -70,7 +70,7 @@ impl Markup for Ling {
         grammar::calls([self.begin, self.end], &self.tags, functions, one)
     }
 
-    fn reader(&self, tools: Arc<[Value]>) -> Box<dyn CallReader> {
+    fn reader(&self, tools: Arc<[Value]>, salt: u64) -> Box<dyn CallReader> {
         Box::new(Reader {
             begin: self.begin,
             end: self.end,
@@ -78,7 +78,7 @@ impl Markup for Ling {
             tools,
             place: Place::Outside,
             seen: Vec::new(),
-            ids: RandomState::new(),
+            salt,
             n_calls: 0,
         })
     }
@@ -92,7 +92,7 @@ struct Reader {
     place: Place,
     /// Bytes of the call that are not understood yet.
     seen: Vec<u8>,
-    ids: RandomState,
+    salt: u64,
     n_calls: usize,
 }
 
@@ -129,7 +129,6 @@ impl CallReader for Reader {
         }
         let bytes = tokenizer.token_bytes(token);
         match &self.place {
-            Place::Outside if token == self.end => return Some(out),
             Place::Outside => return None,
             Place::After if bytes.iter().all(u8::is_ascii_whitespace) => return Some(out),
             Place::After if token == self.end => return Some(out),
@@ -261,8 +260,9 @@ impl Reader {
             self.place = Place::NoCall;
             return;
         }
-        // Clients tell calls of a whole conversation apart by their ids.
-        let id = format!("call_{:016x}", self.ids.hash_one(self.n_calls));
+        let mut id = DefaultHasher::new();
+        (self.salt, self.n_calls).hash(&mut id);
+        let id = format!("call_{:016x}", id.finish());
         self.n_calls += 1;
         out.push(CallStep::Begun {
             id,

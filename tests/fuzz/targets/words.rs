@@ -97,6 +97,7 @@ pub fn reply(dir: &Path) -> Run {
         let calls = markup.clone().filter(|_| parses).map(|markup| Calls {
             markup,
             tools: [].into(),
+            salt: 0,
         });
         let thinking = dice.one_in(4);
         let stop = Stop {
