@@ -1,8 +1,8 @@
 //! Files that we wrote, read by another engine: llama.cpp from the same library.
 
-use crate::checkpoint::{FIXTURES, Golden, convert, engine};
-use deltad::engine::{CacheType, Want};
-use ggml_kernels::rival::{Llama, RivalCache};
+use crate::checkpoint::{FIXTURES, Golden, convert, engine, options};
+use deltad::engine::{CacheType, Engine, Want};
+use ggml_kernels::rival::{self, Llama, RivalCache};
 
 /// Two engines in f32 that sum in different orders. Measured: 1.2e-4 (`ling_small`) to 8.4e-4
 /// (`uneven`), and 7.8e-3 (`ling_odd`, whose logits are the largest).
@@ -28,5 +28,31 @@ fn llama_cpp_reads_our_files_and_agrees() {
         let off = off.fold(0f32, |m, (a, b)| m.max((a - b).abs()));
         println!("{name}: largest difference of logits {off:e}");
         assert!(off < TOLERANCE, "{name}: {off:e}");
+    }
+}
+
+#[test]
+fn files_that_llama_cpp_wrote_run_here_as_ours_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let theirs = dir.path().join("theirs.gguf");
+    for name in ["uneven", "ling_tiny", "ling_small"] {
+        let golden = Golden::of(name);
+        let n = *golden.lengths().last().unwrap();
+        let tokens = golden.tokens(&format!("tokens.{n}"));
+        let ours = convert(name, "f32");
+        // Their F32 and Q8_0, under their metadata and in their order.
+        for (file_type, is_exact) in [(0, true), (7, false)] {
+            rival::quantize(&ours.path, &theirs, file_type, &[], 1).unwrap();
+            let options = options(CacheType::F32, 512);
+            let mut their = Engine::open(&theirs, &options).unwrap();
+            let mut sequence = their.sequence().unwrap();
+            let got = their.feed(&mut sequence, &tokens, Want::Last).unwrap();
+            assert!(got.last().unwrap().iter().all(|x| x.is_finite()), "{name}");
+            let mut own = engine(&ours, CacheType::F32, 512);
+            let mut sequence = own.sequence().unwrap();
+            let wanted = own.feed(&mut sequence, &tokens, Want::Last).unwrap();
+            // The same values meet the same kernels.
+            assert_eq!(got == wanted, is_exact, "{name} of type {file_type}");
+        }
     }
 }

@@ -286,7 +286,7 @@ impl Container {
     }
 }
 
-const WORDS: [&str; 14] = [
+const WORDS: [&str; 16] = [
     "{%",
     "%}",
     "{{",
@@ -298,6 +298,8 @@ const WORDS: [&str; 14] = [
     "kimi-linear",
     "gpt2",
     "kimi-k2",
+    "bailingmoe3",
+    "bailingmoe2",
     "\u{120}",
     "<|im_end|>",
     "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",

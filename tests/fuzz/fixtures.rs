@@ -19,12 +19,16 @@ const TINY: Files = files!("tiny": "config.json" "generation_config.json" "model
     "tiktoken.model" "tokenizer_config.json");
 const APART: Files = files!("apart": "config.json" "generation_config.json" "model.safetensors"
     "tiktoken.model" "tokenizer_config.json");
+const LING: Files = files!("ling_odd": "config.json" "generation_config.json" "model.safetensors"
+    "tokenizer.json" "tokenizer_config.json" "chat_template.jinja");
 
-/// Name, checkpoint and file type: dense and quantized rows, heads that agree and that do not.
-const MODELS: [(&str, Files, &str); 3] = [
+/// Name, checkpoint and file type: dense and quantized rows, heads that agree and that do not, the
+/// other architecture.
+const MODELS: [(&str, Files, &str); 4] = [
     ("tiny", TINY, "f32"),
     ("quantized", TINY, "q4_0"),
     ("apart", APART, "f16"),
+    ("ling", LING, "f32"),
 ];
 
 pub fn models(dir: &Path) -> Vec<PathBuf> {
