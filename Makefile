@@ -12,7 +12,7 @@ SYSCONFDIR ?= /etc
 DBUSPOLICYDIR = $(if $(filter /usr,$(PREFIX)),$(SHAREDIR),$(DESTDIR)$(SYSCONFDIR))/dbus-1/system.d
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo table test test-systemd bench fuzz crash install clean deps
+.PHONY: help build demo table test test-systemd bench bench-tables fuzz crash install clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ test: ## formatting, lints without warnings, every test, a booted system where t
 
 bench: deps ## every benchmark; figures are printed
 	$(CARGO) bench --locked --workspace --profile release
+
+bench-tables: deps ## the tables of docs/performance.md beside llama.cpp, measured here (an hour)
+	@CARGO=$(CARGO) scripts/bench-tables.sh
 
 FUZZ_SECONDS ?= 3600
 fuzz: deps ## feed every reader what nobody should send, for FUZZ_SECONDS (an hour)
