@@ -184,6 +184,7 @@ impl Case<'_> {
             let seconds = spent.time.as_secs_f64();
             Share {
                 work: work.name(),
+                arithmetic: if work.is_of_floats() { "f32" } else { "8 bit" },
                 milliseconds: seconds * 1e3 / passes as f64,
                 share: seconds / all.as_secs_f64(),
                 bytes_per_second: rate(spent.bytes, seconds),

@@ -149,10 +149,13 @@ fn profile(shares: &[Share], report: &Report) -> Table {
         "G op/s",
         "of products",
     ];
-    let (read, products) = report.ceilings.as_ref().map_or((0.0, 0.0), |c| {
-        // What a kernel could reach is the faster of the two.
-        (c.read, c.bytes.unwrap_or(0.0).max(c.floats))
-    });
+    let read = report.ceilings.map_or(0.0, |c| c.read);
+    let products = |arithmetic: &str| {
+        report.ceilings.map_or(0.0, |c| match arithmetic {
+            "f32" => c.floats,
+            _ => c.bytes.unwrap_or(c.floats),
+        })
+    };
     let percent = |rate: Option<f64>, most: f64| {
         let share = rate.filter(|_| most > 0.0).map(|r| 100.0 * r / most);
         share.map_or_else(String::new, |s| format!("{s:.0} %"))
@@ -166,7 +169,7 @@ fn profile(shares: &[Share], report: &Report) -> Table {
             number(s.bytes_per_second),
             percent(s.bytes_per_second, read),
             number(s.operations_per_second),
-            percent(s.operations_per_second, products),
+            percent(s.operations_per_second, products(s.arithmetic)),
         ]
     };
     let mut rows: Vec<_> = shares.iter().map(row).collect();

@@ -77,6 +77,8 @@ pub struct Rate {
 #[derive(Debug, Clone, Serialize)]
 pub struct Share {
     pub work: &'static str,
+    /// `f32`, or `8 bit` where weights of 8 bits or fewer would be multiplied so.
+    pub arithmetic: &'static str,
     /// Of one pass.
     pub milliseconds: f64,
     pub share: f64,

@@ -59,6 +59,7 @@ fn a_profile_holds_each_work_against_the_ceilings() {
     let mut one = figure(What::Decode, 0, 1, 50.0, None);
     one.profile = Some(vec![Share {
         work: "experts",
+        arithmetic: "8 bit",
         milliseconds: 15.0,
         share: 0.75,
         bytes_per_second: Some(15e9),
@@ -70,7 +71,21 @@ fn a_profile_holds_each_work_against_the_ceilings() {
         floats: 200e9,
         bytes: Some(1000e9),
     });
+    report.figures[0]
+        .profile
+        .as_mut()
+        .expect("shares")
+        .push(Share {
+            work: "mla",
+            arithmetic: "f32",
+            milliseconds: 5.0,
+            share: 0.25,
+            bytes_per_second: None,
+            operations_per_second: Some(50e9),
+        });
     let page = markdown(&report);
+    let floats = "| mla | 5.000 | 25.0 % |  |  | 50.0 | 25 % |\n";
+    assert!(page.contains(floats), "{page}");
     let row = "| experts | 15.000 | 75.0 % | 15.0 | 50 % | 50.0 | 5 % |\n";
     assert!(page.contains(row), "{page}");
     assert!(page.contains("30.0 GB/s read from memory"), "{page}");

@@ -30,6 +30,11 @@ impl Work {
         Work::Other,
     ];
 
+    /// Its arithmetic is that of 32-bit floats, whatever the weights' type.
+    pub fn is_of_floats(self) -> bool {
+        matches!(self, Work::Kda | Work::Mla | Work::Other)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Work::Kda => "kda",
