@@ -53,6 +53,8 @@ pub enum BenchError {
         more: usize,
         limit: usize,
     },
+    #[error("--doubling: got {most} tokens, wanted at least {wanted}")]
+    TooShort { most: usize, wanted: usize },
     #[error("the pass failed: {0}")]
     Pass(#[from] PassError),
     #[error("no sequence: {0}")]
@@ -73,7 +75,7 @@ impl BenchError {
     pub fn exit_code(&self) -> u8 {
         match self {
             BenchError::Interrupted => exit::INTERRUPTED,
-            BenchError::TooDeep { .. } => exit::USAGE,
+            BenchError::TooDeep { .. } | BenchError::TooShort { .. } => exit::USAGE,
             _ => exit::FAILED,
         }
     }
@@ -122,7 +124,11 @@ pub fn run(flags: &Bench) -> Result<(), BenchError> {
     let mut report = Report::new(setting);
     let limit = engine.model().context();
     if let Some(most) = flags.doubling {
-        room(most, flags.tokens + 3, limit)?;
+        room(most, 0, limit)?;
+        let wanted = doubling::least(flags.tokens);
+        if most < wanted {
+            return Err(BenchError::TooShort { most, wanted });
+        }
         report.doublings = doubling::run(engine, most, flags.tokens, &progress)?;
     } else {
         let depths = depths(flags, limit)?;

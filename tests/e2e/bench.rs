@@ -126,6 +126,11 @@ fn what_cannot_be_measured_is_refused_with_what_was_given_and_what_is_wanted() {
     assert!(depth.contains("8k"), "{depth}");
     let tier = said(&["--tier", "sse"], 2);
     assert!(tier.contains("avx512"), "{tier}");
+    let short = said(&["--doubling", "100"], 2);
+    assert!(
+        short.contains("got 100 tokens, wanted at least 1024"),
+        "{short}"
+    );
     let both = said(&["--doubling", "2k", "--depths", "0"], 2);
     assert!(both.contains("cannot be used with"), "{both}");
     if cfg!(not(feature = "rival")) {
