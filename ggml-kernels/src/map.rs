@@ -89,6 +89,31 @@ impl GuardedMap {
     }
 }
 
+/// Asks the kernel to read these bytes of a map soon; nobody waits for it, and it may have no room.
+/// Memory that is no file's is left as it is.
+pub fn ask_for(bytes: &[u8]) {
+    // The least that a page has; the kernel wants whole pages to begin with.
+    let skew = bytes.as_ptr().addr() % 4096;
+    let start = bytes.as_ptr().wrapping_sub(skew).cast_mut().cast();
+    // SAFETY: this advice changes nothing that memory holds, whoever's it is, and an address that
+    // does not suit it is an error that says so.
+    let asked = unsafe { libc::madvise(start, bytes.len() + skew, libc::MADV_WILLNEED) };
+    if asked != 0 {
+        log::debug!("madvise: {}", io::Error::last_os_error());
+    }
+}
+
+/// Pages of files that this process has waited for since it began, because they were not in memory.
+pub fn pages_waited_for() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: room for one `rusage`, of plain numbers for which zeros are values too.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    usage.ru_majflt.try_into().unwrap_or(0)
+}
+
 impl Deref for GuardedMap {
     type Target = [u8];
     fn deref(&self) -> &[u8] {

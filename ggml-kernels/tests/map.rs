@@ -154,3 +154,24 @@ fn sends_itself_the_signal() {
     // Another thread of this program may be the one that takes it.
     std::thread::sleep(std::time::Duration::from_secs(10));
 }
+
+#[test]
+fn asking_for_bytes_changes_none_of_them_wherever_they_lie() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    let bytes: Vec<u8> = (0..100_000u32).map(|i| (i % 251) as u8).collect();
+    std::io::Write::write_all(&mut file, &bytes).unwrap();
+    let map = ggml_kernels::map::map_file(file.path()).unwrap();
+    for range in [
+        0..100_000,
+        1..2,
+        4095..4097,
+        50_000..50_000,
+        99_999..100_000,
+    ] {
+        ggml_kernels::map::ask_for(&map[range]);
+    }
+    ggml_kernels::map::ask_for(&bytes[17..]);
+    assert_eq!(map[..], bytes);
+    let waited = ggml_kernels::map::pages_waited_for();
+    assert!(ggml_kernels::map::pages_waited_for() >= waited);
+}

@@ -6,6 +6,7 @@ use ggml_kernels::cpu::products::{Product, gate_up, products};
 use ggml_kernels::cpu::route::{Routing, route};
 use quantize::schema::Role;
 
+use super::hunger;
 use super::pass::Pass;
 use super::scratch::{Rows, Scratch};
 use super::weights::Held;
@@ -75,6 +76,9 @@ impl Pass<'_> {
             weights,
             used: moe.used,
         };
+        if self.model.is_hungry {
+            hunger::experts(&parts.experts, self.model.map, routes.ids);
+        }
         let delta = s.delta.of(rows * hidden);
         if self.ears.are_open() {
             self.experts_aloud(at, &parts.experts, normed, routes, delta);

@@ -4,10 +4,11 @@
 //!
 //! Parts: `weights` where the tensors lie, `state` what a sequence holds, `pass` the layers,
 //! `mixers` and `ffn` what a layer is made of, `scratch` the memory that passes share, `clock` who
-//! asks for the time.
+//! asks for the time, `hunger` what is done where weights are missing from memory.
 
 mod clock;
 mod ffn;
+mod hunger;
 mod mixers;
 mod pass;
 mod scratch;
@@ -24,6 +25,7 @@ use super::{Broken, Executor, Kept, Share, State, Watch};
 use crate::engine::error::{Cause, Unfit};
 use crate::engine::model::Model;
 use crate::engine::{HostState, Options};
+use hunger::Hunger;
 use pass::Pass;
 use scratch::Scratch;
 use state::Shape;
@@ -41,6 +43,7 @@ pub(in crate::engine) struct Cpu {
     pool: Pool,
     tier: Tier,
     scratch: Scratch,
+    hunger: Hunger,
     name: String,
 }
 
@@ -56,6 +59,7 @@ impl Cpu {
             pool: Pool::new(threads),
             tier,
             scratch: Scratch::default(),
+            hunger: Hunger::default(),
             name: format!("CPU ({tier})"),
         })
     }
@@ -115,8 +119,11 @@ impl Executor for Cpu {
             map: self.file.map(),
             kda: self.shape.kda,
             cache: self.cache,
+            is_hungry: self.hunger.is_felt(),
         };
         let pass = Pass::new(crew, model, shares, watch.again()).map_err(whole)?;
-        Ok(pass.run(&mut self.scratch))
+        let rows = pass.run(&mut self.scratch);
+        self.hunger.look();
+        Ok(rows)
     }
 }

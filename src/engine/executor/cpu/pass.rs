@@ -30,6 +30,8 @@ pub(super) struct Weights<'m> {
     pub map: &'m [u8],
     pub kda: KdaShape,
     pub cache: TensorType,
+    /// Weights are missing from memory.
+    pub is_hungry: bool,
 }
 
 /// Which rows of a pass ask in a layer.

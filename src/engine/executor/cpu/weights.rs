@@ -80,6 +80,12 @@ impl Held {
         self.ty.row_bytes(self.cols).unwrap_or(0) * self.rows
     }
 
+    /// Bytes of matrix `at`.
+    pub fn one<'m>(&'m self, map: &'m [u8], at: usize) -> &'m [u8] {
+        let bytes = self.one_bytes();
+        &self.bytes(map)[at * bytes..(at + 1) * bytes]
+    }
+
     /// Bytes of row `at`.
     pub fn row<'m>(&'m self, map: &'m [u8], at: usize) -> &'m [u8] {
         let bytes = self.bytes(map);
