@@ -2,6 +2,7 @@
 //! torn tails, damage, and strangers.
 
 mod crash;
+mod grafts;
 mod kills;
 mod sim;
 mod states;
