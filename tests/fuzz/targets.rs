@@ -2,6 +2,7 @@
 
 mod doors;
 mod files;
+mod sessions;
 mod words;
 
 use std::path::Path;
@@ -32,6 +33,10 @@ pub enum Target {
     Bus,
     /// Bytes on the socket
     Http,
+    /// Sessions on disk: refused, or what was said
+    Session,
+    /// Exported sessions that strangers send
+    Import,
 }
 
 pub type Run = Box<dyn FnMut(&mut Dice)>;
@@ -54,6 +59,8 @@ impl Target {
             Target::Request => doors::request(dir),
             Target::Bus => doors::bus(),
             Target::Http => doors::http(dir),
+            Target::Session => sessions::session(dir),
+            Target::Import => sessions::import(dir),
         }
     }
 }
