@@ -5,8 +5,10 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use super::Crew;
+#[cfg(target_arch = "x86_64")]
+use super::Kind;
 use super::simd::{Body, LANES, Simd, dispatch};
-use super::{Crew, Kind};
 
 /// Bytes that a thread sums before it takes the next piece.
 const PIECE: usize = 1 << 20;
@@ -190,7 +192,7 @@ mod x86 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::{Pool, Tier};
+    use crate::cpu::{Kind, Pool, Tier};
 
     #[test]
     fn every_tier_reads_memory_and_multiplies_at_some_rate() {
