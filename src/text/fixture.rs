@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use base64::Engine as _;
-use ggml_kernels::gguf::{Array, Metadata, Value};
+pub use ggml_kernels::gguf::Metadata;
+use ggml_kernels::gguf::{Array, Value};
 
 use super::Tokenizer;
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use std::io::{Read, Write};
 
-use ggml_kernels::gguf::Metadata;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -52,7 +51,7 @@ struct Setup {
     allowed_groups: Vec<u32>,
     max_queue: usize,
     max_tokens: Option<usize>,
-    vocabulary: Metadata,
+    vocabulary: fixture::Metadata,
     /// Of a model that thinks aloud, instead of the model's own.
     thinks: Option<&'static str>,
     http: HttpLimits,
