@@ -1,6 +1,8 @@
 # Every job of this repository, by name. `make help` lists them.
 PREFIX ?= /usr/local
 DESTDIR ?=
+# Where `make install` finds the two programs.
+BUILD ?= target/release
 CARGO ?= cargo
 BINDIR = $(DESTDIR)$(PREFIX)/bin
 SHAREDIR = $(DESTDIR)$(PREFIX)/share
@@ -12,7 +14,7 @@ SYSCONFDIR ?= /etc
 DBUSPOLICYDIR = $(if $(filter /usr,$(PREFIX)),$(SHAREDIR),$(DESTDIR)$(SYSCONFDIR))/dbus-1/system.d
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo table test test-systemd bench bench-tables fuzz crash install clean deps
+.PHONY: help build demo table test test-systemd test-package bench bench-tables fuzz crash install package clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +55,9 @@ crash: deps ## cut the power of sessions a million times, kill 10,000 processes 
 test-systemd: ## boot a small system in a container and drive the service there (root)
 	@tests/systemd/run.py
 
+test-package: ## install, upgrade and purge the package of `make package` in such a system (root)
+	@tests/systemd/package.py
+
 install: ## install what `make build` built under DESTDIR and PREFIX
 	install -d $(BINDIR) $(SHAREDIR)/bash-completion/completions \
 	  $(SHAREDIR)/zsh/site-functions $(SHAREDIR)/fish/vendor_completions.d \
@@ -61,14 +66,14 @@ install: ## install what `make build` built under DESTDIR and PREFIX
 	  $(SHAREDIR)/dbus-1/interfaces $(SHAREDIR)/dbus-1/services \
 	  $(SHAREDIR)/dbus-1/system-services $(DBUSPOLICYDIR) \
 	  $(SHAREDIR)/deltad/drop-ins $(DESTDIR)$(SYSCONFDIR)/deltad
-	install -m 0755 target/release/deltad target/release/deltad-quantize $(BINDIR)/
+	install -m 0755 $(BUILD)/deltad $(BUILD)/deltad-quantize $(BINDIR)/
 	for program in deltad deltad-quantize; do \
-	  target/release/$$program completions bash \
+	  $(BUILD)/$$program completions bash \
 	    > $(SHAREDIR)/bash-completion/completions/$$program && \
-	  target/release/$$program completions zsh > $(SHAREDIR)/zsh/site-functions/_$$program && \
-	  target/release/$$program completions fish \
+	  $(BUILD)/$$program completions zsh > $(SHAREDIR)/zsh/site-functions/_$$program && \
+	  $(BUILD)/$$program completions fish \
 	    > $(SHAREDIR)/fish/vendor_completions.d/$$program.fish && \
-	  target/release/$$program manual $(SHAREDIR)/man || exit 1; \
+	  $(BUILD)/$$program manual $(SHAREDIR)/man || exit 1; \
 	done
 	chmod 0644 $(SHAREDIR)/bash-completion/completions/deltad* \
 	  $(SHAREDIR)/zsh/site-functions/_deltad* $(SHAREDIR)/fish/vendor_completions.d/deltad*.fish \
@@ -91,6 +96,9 @@ install: ## install what `make build` built under DESTDIR and PREFIX
 	# The administrator's file is never written over.
 	[ -e $(DESTDIR)$(SYSCONFDIR)/deltad/deltad.toml ] || \
 	  install -m 0644 systemd/deltad.toml $(DESTDIR)$(SYSCONFDIR)/deltad/deltad.toml
+
+package: deps ## a .deb and a tarball for any x86-64-v2 machine, below target/package
+	@CARGO=$(CARGO) scripts/package.sh
 
 clean: ## remove what was built
 	$(CARGO) clean
