@@ -29,7 +29,8 @@ fn edge() -> Daemon {
 fn whole_vocabulary() -> Daemon {
     let home = tempfile::tempdir().expect("a directory");
     let mut h = Shape::Full48b.hparams(2, false);
-    (h.hidden, h.dense_ff, h.moe.experts, h.moe.ff) = (256, 256, 8, 256);
+    (h.hidden, h.dense_ff, h.moe.experts) = (256, 256, 8);
+    (h.moe.ff, h.moe.shared_ff) = (256, 256);
     (h.kda.heads, h.mla.heads, h.mla.kv_lora_rank) = (2, 2, 256);
     let path = home.path().join("model.gguf");
     let never = AtomicBool::new(false);
