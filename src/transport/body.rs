@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::body::{Body, HttpBody};
 use axum::http::StatusCode;
+use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -48,6 +49,23 @@ fn kibibytes(bytes: usize) -> usize {
 pub struct Read {
     pub value: Value,
     _share: Option<OwnedSemaphorePermit>,
+}
+
+/// Takes in a body that nobody asked for, piece by piece: closing on a client that is still sending
+/// would take the answer from it. As much and as long as of any other.
+pub async fn discard(limits: &HttpLimits, mut raw: Body) {
+    let mut room = limits.request_bytes;
+    let all = async {
+        while let Some(Ok(frame)) = raw.frame().await {
+            let length = frame.data_ref().map_or(0, |data| data.len());
+            let Some(left) = room.checked_sub(length) else {
+                break;
+            };
+            room = left;
+        }
+    };
+    // Whoever does not end in time is answered as he is.
+    let _ = tokio::time::timeout(limits.body, all).await;
 }
 
 pub async fn read(budget: &Budget, limits: &HttpLimits, raw: Body) -> Result<Read, Error> {

@@ -69,7 +69,8 @@ pub(super) async fn body(door: &Door, raw: Body) -> Result<body::Read, Error> {
     body::read(&door.bodies, &door.limits, raw).await
 }
 
-async fn no_route(uri: axum::http::Uri) -> Error {
+async fn no_route(State(door): Shared, uri: axum::http::Uri, raw: Body) -> Error {
+    body::discard(&door.limits, raw).await;
     let why = match uri.path() {
         path if path.starts_with("/v1/messages/") => {
             format!("{path} is not served; POST /v1/messages, or count tokens by POST /tokenize")
@@ -79,7 +80,13 @@ async fn no_route(uri: axum::http::Uri) -> Error {
     Error::new(StatusCode::NOT_FOUND, Some("unknown_url"), why)
 }
 
-async fn no_method(method: axum::http::Method, uri: axum::http::Uri) -> Error {
+async fn no_method(
+    State(door): Shared,
+    method: axum::http::Method,
+    uri: axum::http::Uri,
+    raw: Body,
+) -> Error {
+    body::discard(&door.limits, raw).await;
     let why = format!("{} does not take {method}", uri.path());
     Error::new(
         StatusCode::METHOD_NOT_ALLOWED,

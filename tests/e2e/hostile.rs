@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -27,6 +28,25 @@ fn answers(daemon: &Daemon) {
 
 fn endless() -> Value {
     json!({"prompt": "x", "max_tokens": 100_000, "ignore_eos": true, "stream": true, "logprobs": 20})
+}
+
+#[test]
+fn a_client_that_still_sends_hears_that_nothing_is_served_there() {
+    let daemon = start("");
+    for (method, path, status) in [
+        ("POST", "/v1/messages/count_tokens", "404"),
+        ("PUT", "/v1/completions", "405"),
+    ] {
+        let mut client = daemon.connect();
+        let head = "HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 7";
+        write!(client, "{method} {path} {head}\r\n\r\n").expect("it reads");
+        // Long enough for a daemon that does not wait to have closed.
+        std::thread::sleep(Duration::from_millis(200));
+        client.write_all(b"{\"a\":1}").expect("it still reads");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).expect("an answer");
+        assert_eq!(&answer[9..12], status, "{answer}");
+    }
 }
 
 #[test]
