@@ -122,7 +122,7 @@ impl Manager {
         if !said.reasoning.is_empty() {
             about["reasoning"] = said.reasoning.into();
         }
-        Ok((said.text, value::dictionary(&about)))
+        Ok((value::text(&said.text), value::dictionary(&about)))
     }
 
     #[zbus(out_args("generation", "events"))]

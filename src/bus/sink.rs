@@ -102,7 +102,12 @@ async fn signal(emitter: &SignalEmitter<'_>, event: &Value) -> zbus::Result<()> 
         "delta" => {
             let choice = event["choice"].as_u64().unwrap_or_default() as u32;
             drop_fields(&["event", "choice", "kind", "text"]);
-            let body = (choice, text("kind"), text("text"), value::dictionary(&rest));
+            let body = (
+                choice,
+                text("kind"),
+                value::text(text("text")),
+                value::dictionary(&rest),
+            );
             emitter.emit(interface, "Delta", &body).await
         }
         "end" => {

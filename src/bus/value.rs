@@ -75,6 +75,12 @@ pub fn json(value: &Variant, at: &str) -> Result<Value, NoJson> {
     })
 }
 
+/// A text as the bus takes it. A NUL has no spelling there, and the bus hangs up on who sends one,
+/// which a model may write at any time: a sign that something was there stands for it.
+pub fn text(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 /// JSON as a D-Bus value: whole numbers are `x` (`t` where they are larger), others `d`, lists
 /// `av`, objects `a{sv}`. D-Bus has no null: a field that is null is left out.
 pub fn variant(value: &Value) -> Variant<'static> {
@@ -86,7 +92,7 @@ pub fn variant(value: &Value) -> Variant<'static> {
             (None, Some(n)) => n.into(),
             (None, None) => n.as_f64().unwrap_or_default().into(),
         },
-        Value::String(s) => s.clone().into(),
+        Value::String(s) => text(s).into(),
         Value::Array(items) => {
             let items = items.iter().filter(|v| !v.is_null());
             Variant::from(items.map(variant).collect::<Vec<_>>())
@@ -94,7 +100,7 @@ pub fn variant(value: &Value) -> Variant<'static> {
         Value::Object(map) => {
             let entries = map.iter().filter(|(_, v)| !v.is_null());
             let map: HashMap<String, Variant> =
-                entries.map(|(k, v)| (k.clone(), variant(v))).collect();
+                entries.map(|(k, v)| (text(k), variant(v))).collect();
             Variant::from(map)
         }
     }
@@ -104,7 +110,7 @@ pub fn variant(value: &Value) -> Variant<'static> {
 pub fn dictionary(value: &Value) -> Dictionary {
     let entries = value.as_object().into_iter().flatten();
     let present = entries.filter(|(_, v)| !v.is_null());
-    let owned = present.filter_map(|(k, v)| Some((k.clone(), variant(v).try_into().ok()?)));
+    let owned = present.filter_map(|(k, v)| Some((text(k), variant(v).try_into().ok()?)));
     owned.collect()
 }
 
@@ -136,6 +142,16 @@ mod tests {
         fn what_goes_out_as_a_variant_comes_back_the_same(value in any_json()) {
             prop_assert_eq!(json(&variant(&value), "v").expect("JSON"), value);
         }
+    }
+
+    #[test]
+    fn a_nul_which_the_bus_hangs_up_on_is_replaced_in_texts_and_keys() {
+        let given = j!({"a\0": ["b\0c"]});
+        assert_eq!(
+            json(&variant(&given), ""),
+            Ok(j!({"a\u{fffd}": ["b\u{fffd}c"]}))
+        );
+        assert_eq!(text("\0"), "\u{fffd}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Answers over the bus: by descriptor, by signals, whole; stopped, unread, refused.
 
+use std::collections::HashMap;
+
 use serde_json::json;
 use tokio_stream::StreamExt;
 use zbus::{MessageStream, OwnedObjectPath};
@@ -111,6 +113,38 @@ async fn a_reader_that_stops_reading_is_parked_and_others_are_answered() {
         let event = reader.next().expect("an event");
         assert_ne!(event["event"], "end");
         seen += u32::from(event["event"] == "delta");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_with_a_nul_does_not_cost_the_daemon_its_bus() {
+    let bus = PrivateBus::start();
+    let _daemon = bus.serve("");
+    let client = Client(bus.connect().await);
+    // Token 0 of the test model is the byte 0.
+    let nothing_else = || {
+        let mut options = short(3);
+        options.insert("logit_bias", HashMap::from([(0u32, 100f64)]).into());
+        options
+    };
+    let body = ("hello", nothing_else());
+    let reply = client.call(PATH, "Manager", "Ask", &body).await;
+    let reply = reply.expect("an answer");
+    let body = reply.body();
+    let (text, _): (String, Dictionary) = body.deserialize().expect("a text");
+    assert_eq!(text, "\u{fffd}\u{fffd}\u{fffd}");
+    let mut stream = MessageStream::from(&client.0);
+    let body = (vec![message("hello")], nothing_else());
+    let begun = client.call(PATH, "Manager", "ChatBySignals", &body).await;
+    begun.expect("it runs");
+    loop {
+        let message = stream.next().await.expect("a message").expect("a message");
+        let header = message.header();
+        let member = header.member().map(|m| m.to_string()).unwrap_or_default();
+        assert_ne!(member, "NameOwnerChanged", "the daemon left the bus");
+        if member == "Finished" {
+            break;
+        }
     }
 }
 
