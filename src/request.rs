@@ -1,6 +1,8 @@
 //! What a caller asks and what it is told, in plain types. Owns no behaviour; knows no wire format,
 //! no tokenizer and no engine, so every room may name it.
 
+use serde::{Deserialize, Serialize};
+
 /// A vocabulary index. The model decides how many there are.
 pub type Token = u32;
 
@@ -47,7 +49,7 @@ pub enum Prompt {
 }
 
 /// What a caller tells the model's template beside the conversation.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct TemplateOptions {
     /// Whether the model shall think first; without effect where its template has no such switch.
     pub thinking: Option<bool>,
@@ -74,7 +76,7 @@ pub enum Format {
     JsonSchema(serde_json::Value),
 }
 
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Message {
     /// `system`, `user`, `assistant`, `tool`, or whatever else the template knows.
     pub role: String,
@@ -86,7 +88,7 @@ pub struct Message {
     pub tool_call_id: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolCall {
     pub id: String,
     pub name: String,
@@ -232,7 +234,7 @@ pub enum Part {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FinishReason {
     /// An end-of-turn token or a stop string.
     Stop,
@@ -242,7 +244,7 @@ pub enum FinishReason {
 }
 
 /// Tokens counted over all choices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Usage {
     pub prompt_tokens: usize,
     /// Of the prompt, tokens that were not computed again.

@@ -1,8 +1,10 @@
 //! One answer, put together from the parts that came of it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::request::{Message, Part, ToolCall};
 
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     pub text: String,
     pub reasoning: String,

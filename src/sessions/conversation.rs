@@ -4,12 +4,14 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Answer;
-use crate::request::{FinishReason, Message, Token, Usage};
+use super::store::Id;
+use crate::request::{FinishReason, Message, TemplateOptions, Token, Usage};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ending {
     Whole(FinishReason),
     /// The caller left, or the daemon was stopped.
@@ -28,8 +30,11 @@ pub struct Turn {
     pub answer: Option<Answer>,
     pub ending: Ending,
     pub usage: Usage,
-    /// The conversation up to its end, as it was fed and drawn; empty where that is not known.
-    pub tokens: Vec<Token>,
+    /// What came before the conversation in its prompt, and is no part of it.
+    pub before: Vec<Message>,
+    /// The tools that it was told of, and what its template was told.
+    pub tools: Vec<Value>,
+    pub options: TemplateOptions,
     /// What the door that it came by wants back with it.
     pub face: Value,
 }
@@ -44,7 +49,9 @@ impl Turn {
             answer: None,
             ending: Ending::Whole(FinishReason::Stop),
             usage: Usage::default(),
-            tokens: Vec::new(),
+            before: Vec::new(),
+            tools: Vec::new(),
+            options: TemplateOptions::default(),
             face: Value::Null,
         }
     }
@@ -63,6 +70,8 @@ pub struct About {
     /// Made by name or by itself, and not along with an answer: listed, and never given up to make
     /// room.
     pub held: bool,
+    /// To be kept on disk, where there is one for it.
+    pub lasting: bool,
     /// Every question goes on from where it stands now and is not kept.
     pub fixed: bool,
     /// Options of every answer; the doors' business.
@@ -81,6 +90,19 @@ pub(super) struct Conversation {
     pub used: u64,
     /// Somebody answers in it.
     pub busy: bool,
+    /// Its last turn's tokens, as they were fed and drawn, from the beginning on; empty where that
+    /// is not known.
+    pub tokens: Vec<Token>,
+    /// How many tokens there were after each turn; only for those that were read from disk.
+    pub marks: Vec<usize>,
+    pub on_disk: Option<Id>,
+    /// So many tokens were there when its state was last saved, and whether it left memory then.
+    pub saved: usize,
+    pub away: bool,
+    /// When it was last gone on with, in seconds since 1970.
+    pub asked: u64,
+    /// Everything of it is on disk.
+    pub durable: bool,
 }
 
 /// A conversation as it stands.
@@ -92,6 +114,8 @@ pub struct Summary {
     /// When something was last said.
     pub used: u64,
     pub busy: bool,
+    /// Everything of it is on disk.
+    pub durable: bool,
     pub turns: usize,
     pub messages: usize,
     /// The last answer's id.
@@ -107,6 +131,13 @@ impl Conversation {
             forgotten: HashSet::new(),
             used: 0,
             busy: false,
+            tokens: Vec::new(),
+            marks: Vec::new(),
+            on_disk: None,
+            saved: 0,
+            away: false,
+            asked: 0,
+            durable: true,
         }
     }
 
@@ -125,6 +156,7 @@ impl Conversation {
             created: self.created,
             used: self.turns.last().map_or(self.created, |t| t.created),
             busy: self.busy,
+            durable: self.on_disk.is_some() && self.durable,
             turns: self.turns.len(),
             messages: self.turns.iter().map(messages).sum(),
             last: last.map(|t| t.id.clone()),

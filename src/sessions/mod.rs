@@ -8,30 +8,40 @@
 //! | `shelf` | one user's conversations, by id, by name and by answer |
 //! | `replay` | which tokens a conversation that comes back as text had been |
 //! | [`store`] | a user's conversations on disk |
+//! | `lasting` | turns as the store keeps them, and back |
+//! | `user` | a user's shelf and store, one in step with the other |
 
 mod answer;
 mod conversation;
+mod lasting;
 mod replay;
 mod shelf;
 pub mod store;
+mod user;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 pub use answer::Answer;
 pub use conversation::{About, Ending, Summary, Turn};
+pub use lasting::Lasting;
 pub use replay::{Key, Replays};
-pub use shelf::{Found, MAX_HELD};
+pub use shelf::{Found, MAX_HELD, Rest};
 
-use crate::request::{Message, Origin, Refusal};
-use shelf::Shelf;
+use crate::request::{Message, Origin, Refusal, Token};
+use conversation::Conversation;
+use shelf::Spot;
+use store::{Durable, Id};
+use user::User;
 
 /// All users' conversations.
 #[derive(Default)]
 pub struct Sessions {
-    shelves: Mutex<HashMap<u32, Shelf>>,
+    users: Mutex<HashMap<u32, Arc<OnceLock<User>>>>,
+    /// `None`: they live in memory.
+    lasting: Option<Lasting>,
     pub replays: Replays,
 }
 
@@ -54,39 +64,79 @@ struct Alone {
 
 impl Drop for Alone {
     fn drop(&mut self) {
-        self.sessions.with(self.uid, |shelf| shelf.let_go(&self.id));
+        self.sessions
+            .with(self.uid, |user| user.shelf().let_go(&self.id));
     }
 }
 
-/// Says that a turn which was to be kept is kept. Only [`Sessions::settle`] gives it out, so whoever
-/// must show one cannot say too early that an answer is over.
+/// A turn, and the conversation's tokens up to its end as they were fed and drawn; empty where that
+/// is not known.
+pub struct Ended {
+    pub claim: Claim,
+    pub turn: Turn,
+    pub tokens: Vec<Token>,
+}
+
+/// Says that a turn which was to be kept is kept: on disk, if it is to outlive the process. Only
+/// [`Sessions::settle`] gives it out, so whoever must show one cannot say too early that an answer
+/// is over.
 #[derive(Debug)]
-pub struct Receipt(());
+pub struct Receipt(Option<Durable>);
+
+impl Receipt {
+    /// Whether it is on disk.
+    pub fn is_durable(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// A conversation on disk that nobody answers in.
+pub struct Resting {
+    pub uid: u32,
+    pub id: Id,
+    pub tokens: Vec<Token>,
+    /// It goes from memory.
+    pub leaves: bool,
+}
 
 impl Sessions {
-    fn with<T>(&self, uid: u32, look: impl FnOnce(&mut Shelf) -> T) -> T {
-        look(self.lock().entry(uid).or_default())
+    /// Conversations that are to last are kept there.
+    pub fn new(lasting: Option<Lasting>) -> Sessions {
+        Sessions {
+            lasting,
+            ..Sessions::default()
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, Shelf>> {
-        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    fn with<T>(&self, uid: u32, look: impl FnOnce(&User) -> T) -> T {
+        let cell = {
+            let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+            users.entry(uid).or_default().clone()
+        };
+        look(cell.get_or_init(|| User::open(uid, self.lasting.as_ref(), &self.replays)))
+    }
+
+    /// Users who have conversations on disk.
+    pub fn users_on_disk(&self) -> Vec<u32> {
+        self.lasting.as_ref().map_or_else(Vec::new, Lasting::users)
     }
 
     /// Where a turn from `origin` goes on. In a session one follows the other; from an answer many
     /// may go on at once.
     pub fn claim(self: &Arc<Self>, uid: u32, origin: &Origin) -> Result<Claim, Refusal> {
-        let (conversation, history, alone) = match origin {
-            Origin::New => (None, Vec::new(), false),
+        let (conversation, history, alone) = self.with(uid, |user| match origin {
+            Origin::New => Ok((None, Vec::new(), false)),
             Origin::Answer(id) => {
-                let (of, history) = self.with(uid, |shelf| shelf.up_to(id))?;
-                (Some(of), history, false)
+                let (of, history) = user.shelf().up_to(id)?;
+                Ok((Some(of), history, false))
             }
-            Origin::Session { who, alone } => self.with(uid, |shelf| {
+            Origin::Session { who, alone } => {
+                let mut shelf = user.shelf();
                 let alone = *alone && shelf.take(who)?;
                 let (id, history) = shelf.look(who)?;
                 Ok((Some(id), history, alone))
-            })?,
-        };
+            }
+        })?;
         let alone = conversation.clone().filter(|_| alone).map(|id| Alone {
             sessions: self.clone(),
             uid,
@@ -102,31 +152,65 @@ impl Sessions {
     }
 
     /// Keeps the turn where its claim says: at the conversation's end, or in a conversation of its
-    /// own that shares what came before, where others went on meanwhile. Without a claim there is
-    /// nothing to keep.
-    pub fn settle(turn: Option<(Claim, Turn)>) -> Receipt {
-        if let Some((claim, turn)) = turn {
-            let Claim {
-                sessions,
-                uid,
-                conversation,
-                history,
-                alone,
-            } = claim;
+    /// own that shares what came before, where others went on meanwhile. What is to last is on disk
+    /// when this returns. Without a turn there is nothing to keep.
+    pub fn settle(ended: Option<Ended>) -> Receipt {
+        let Some(Ended {
+            claim,
+            turn,
+            tokens,
+        }) = ended
+        else {
+            return Receipt(None);
+        };
+        let Claim {
+            sessions,
+            uid,
+            conversation,
+            history,
+            alone,
+        } = claim;
+        let durable = sessions.with(uid, |user| {
             let is_alone = alone.is_some();
-            sessions.with(uid, |shelf| {
-                shelf.add(conversation, is_alone, history, turn)
-            });
-        }
-        Receipt(())
+            let spot = user
+                .shelf()
+                .spot(conversation.as_deref(), is_alone, history.len());
+            match (spot, conversation) {
+                (
+                    Spot::End {
+                        on_disk,
+                        tokens: before,
+                    },
+                    Some(id),
+                ) => {
+                    let durable = on_disk.and_then(|d| user.append(&d, &before, &turn, &tokens));
+                    user.shelf().push(&id, turn, tokens, durable.is_some());
+                    user.shelf().let_go(&id);
+                    durable
+                }
+                (Spot::Nowhere, _) => None,
+                (Spot::Beside { on_disk }, _) => {
+                    let about = About {
+                        lasting: true,
+                        ..About::default()
+                    };
+                    let n = history.len();
+                    let from = on_disk.map(|id| (id, n));
+                    let begun = Conversation::new(about, history);
+                    user.go_on(begun, from, turn, tokens)
+                }
+                (Spot::End { .. }, None) => None,
+            }
+        });
+        drop(alone);
+        Receipt(durable)
     }
 
     /// A new session that begins with these messages.
     pub fn create(&self, uid: u32, about: About, said: Vec<Message>) -> Result<Summary, Refusal> {
         let turns = (!said.is_empty()).then(|| Arc::new(Turn::said(said)));
-        self.with(uid, |shelf| {
-            shelf.create(about, turns.into_iter().collect())
-        })
+        let turns = turns.into_iter().collect();
+        self.with(uid, |user| user.create(about, turns, Vec::new(), None))
     }
 
     /// A new session that begins with what was said in another, up to an answer or to its end.
@@ -137,16 +221,22 @@ impl Sessions {
         at: Option<&str>,
         about: About,
     ) -> Result<Summary, Refusal> {
-        self.with(uid, |shelf| {
-            let (id, mut turns) = shelf.look(who)?;
+        self.with(uid, |user| {
+            let (id, mut turns) = user.shelf().look(who)?;
+            let mut tokens = user.shelf().tokens(&id)?;
             if let Some(at) = at {
-                let (of, up_to) = shelf.up_to(at)?;
+                let (of, up_to) = user.shelf().up_to(at)?;
                 if of != id {
                     return Err(Refusal::NoSuchAnswer { id: at.into() });
                 }
+                if up_to.len() < turns.len() {
+                    tokens = Vec::new();
+                }
                 turns = up_to;
             }
-            shelf.create(about, turns)
+            let from = user.shelf().on_disk(&id)?;
+            let from = from.map(|on_disk| (on_disk, turns.len()));
+            user.create(about, turns, tokens, from)
         })
     }
 
@@ -165,37 +255,119 @@ impl Sessions {
         }
         let (who, alone) = (who.to_owned(), true);
         let claim = self.claim(uid, &Origin::Session { who, alone })?;
-        Ok(Sessions::settle(Some((claim, Turn::said(said)))))
+        let (turn, tokens) = (Turn::said(said), Vec::new());
+        Ok(Sessions::settle(Some(Ended {
+            claim,
+            turn,
+            tokens,
+        })))
     }
 
     pub fn list(&self, uid: u32) -> Vec<Summary> {
-        self.with(uid, |shelf| shelf.list())
+        self.with(uid, |user| user.shelf().list())
     }
 
     /// The session of that id or name.
     pub fn summary(&self, uid: u32, who: &str) -> Result<Summary, Refusal> {
-        self.with(uid, |shelf| shelf.summary(who))
+        self.with(uid, |user| user.shelf().summary(who))
     }
 
     /// What was said in it.
     pub fn messages(&self, uid: u32, who: &str) -> Result<Vec<Message>, Refusal> {
-        let (_, turns) = self.with(uid, |shelf| shelf.look(who))?;
+        let (_, turns) = self.with(uid, |user| user.shelf().look(who))?;
         Ok(turns.iter().flat_map(|t| t.messages()).collect())
     }
 
     /// Ends a session; its id. Whoever answers in it answers on, and nothing of that is kept.
     pub fn delete(&self, uid: u32, who: &str) -> Result<String, Refusal> {
-        self.with(uid, |shelf| shelf.delete(who))
+        self.with(uid, |user| user.delete(who))
     }
 
     /// The answer of that id.
     pub fn answer(&self, uid: u32, id: &str) -> Result<Found, Refusal> {
-        self.with(uid, |shelf| shelf.answer(id))
+        self.with(uid, |user| user.shelf().answer(id))
     }
 
     /// The id names nothing any more; what went on from there keeps its own history.
     pub fn forget_answer(&self, uid: u32, id: &str) -> Result<(), Refusal> {
-        self.with(uid, |shelf| shelf.forget(id))
+        self.with(uid, |user| user.forget(id))
+    }
+
+    /// Conversations on disk that nobody answers in and that have something to save or to let go, of
+    /// users who were here. Each is told once.
+    pub fn resting(&self, rest: Rest) -> Vec<Resting> {
+        let users: Vec<_> = {
+            let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+            users
+                .iter()
+                .map(|(uid, user)| (*uid, user.clone()))
+                .collect()
+        };
+        let each = users
+            .iter()
+            .filter_map(|(uid, user)| Some((*uid, user.get()?)));
+        each.flat_map(|(uid, user)| user.resting(uid, rest))
+            .collect()
+    }
+
+    /// As [`Sessions::resting`], of the session of that id or name; `None` if it is in memory.
+    pub fn rests(&self, uid: u32, who: &str) -> Result<Option<Resting>, Refusal> {
+        self.with(uid, |user| {
+            let mut shelf = user.shelf();
+            let (id, tokens) = (shelf.on_disk(who)?, shelf.tokens(who)?);
+            Ok(id.map(|id| Resting {
+                uid,
+                id,
+                tokens,
+                leaves: false,
+            }))
+        })
+    }
+
+    /// Its last turn's tokens.
+    pub fn tokens(&self, uid: u32, who: &str) -> Result<Vec<Token>, Refusal> {
+        self.with(uid, |user| user.shelf().tokens(who))
+    }
+
+    /// Where a claim's conversation lies on disk, and its tokens.
+    pub fn place(&self, claim: &Claim) -> Option<(Id, Vec<Token>)> {
+        let who = claim.conversation.as_deref()?;
+        let rests = self.rests(claim.uid, who).ok().flatten()?;
+        Some((rests.id, rests.tokens))
+    }
+
+    /// How many tokens the newest state on disk has seen.
+    pub fn saved(&self, uid: u32, id: &Id) -> usize {
+        self.with(uid, |user| user.store().map_or(0, |store| store.saved(id)))
+    }
+
+    /// Writes a state that has seen `tokens`. Why not, if it could not be; then the next process
+    /// reads the conversation again.
+    pub fn save(
+        &self,
+        uid: u32,
+        id: &Id,
+        tokens: &[Token],
+        state: &dyn store::State,
+    ) -> Result<u64, String> {
+        self.with(uid, |user| match user.store() {
+            None => Err("there is no disk for conversations".to_owned()),
+            Some(store) => match store.checkpoint(id, tokens, state) {
+                Ok(written) => Ok(written.bytes),
+                Err(e) => Err(e.to_string()),
+            },
+        })
+    }
+
+    /// The newest state of the beginning of `tokens`.
+    pub fn load(&self, uid: u32, id: &Id, tokens: &[Token]) -> Option<store::Loaded> {
+        self.with(uid, |user| {
+            let (state, wrong) = user.store()?.state(id, tokens).ok()?;
+            for why in wrong {
+                log::warn!("session {id}: a state is read anew: {why}");
+            }
+            state
+        })
     }
 }
 
@@ -203,6 +375,24 @@ impl Claim {
     /// What was said before, oldest first.
     pub fn history(&self) -> Vec<Message> {
         self.history.iter().flat_map(|t| t.messages()).collect()
+    }
+
+    /// Its conversation was read to its end, and was these tokens.
+    pub fn was_read(self, tokens: Vec<Token>) {
+        let Some(who) = &self.conversation else {
+            return;
+        };
+        let n = self.history.len();
+        self.sessions
+            .with(self.uid, |user| user.was_read(who, n, tokens));
+    }
+
+    /// Writes a piece of the running answer, so that a process that is killed loses nothing that was
+    /// seen. Of conversations on disk that somebody goes on with alone.
+    pub fn partial(&self, piece: &Turn, is_first: bool) {
+        let Some(alone) = &self.alone else { return };
+        self.sessions
+            .with(self.uid, |user| user.partial(&alone.id, piece, is_first));
     }
 }
 

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::conversation::{About, Conversation, Summary, Turn};
-use super::fresh_id;
-use crate::request::Refusal;
+use super::store::Id;
+use super::{fresh_id, lasting};
+use crate::request::{Refusal, Token};
 
 /// Conversations that nobody holds. OpenAI's clients keep every answer unless told otherwise, so
 /// these grow by one with every question that begins anew.
@@ -25,6 +26,43 @@ pub(super) struct Shelf {
     /// The conversation that an answer was given in, and its number there.
     answers: HashMap<String, (String, usize)>,
     clock: u64,
+}
+
+/// Where a turn goes.
+pub(super) enum Spot {
+    /// To the conversation's end, which is taken until it is let go.
+    End {
+        on_disk: Option<Id>,
+        tokens: Vec<Token>,
+    },
+    /// Into a conversation of its own that shares what came before.
+    Beside {
+        on_disk: Option<Id>,
+    },
+    Nowhere,
+}
+
+/// What is to be said on disk of a forgotten answer.
+pub(super) struct Forgotten {
+    /// Of conversations that had it.
+    pub notes: Vec<(Id, String)>,
+    /// One that cannot be named any more.
+    pub gone: Option<Id>,
+}
+
+/// A conversation that nobody answers in.
+pub(super) struct Resting {
+    pub on_disk: Id,
+    pub tokens: Vec<Token>,
+    /// It goes from memory.
+    pub leaves: bool,
+}
+
+/// After how many seconds without a turn a state is saved, and leaves memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Rest {
+    pub save: u64,
+    pub leave: Option<u64>,
 }
 
 /// An answer that was looked up.
@@ -63,6 +101,7 @@ impl Shelf {
         self.clock += 1;
         if let Some(kept) = self.conversations.get_mut(id) {
             kept.used = self.clock;
+            kept.asked = super::now();
         }
     }
 
@@ -109,48 +148,70 @@ impl Shelf {
         }
     }
 
-    /// Puts a turn at its conversation's end or, where that is not `history`'s end any more, into a
-    /// conversation of its own. `alone`: then nowhere, since only an end of it can be the cause.
-    pub fn add(
-        &mut self,
-        conversation: Option<String>,
-        alone: bool,
-        history: Vec<Arc<Turn>>,
-        turn: Turn,
-    ) {
-        // Who went on meanwhile stays; so does this, beside it.
-        let ends_there = |id: &String| {
-            let kept = self.conversations.get(id);
-            let ends = |c: &Conversation| c.turns.len() == history.len();
-            kept.is_some_and(|c| ends(c) && !c.about.fixed && (alone || !c.busy))
-        };
-        let id = match conversation.filter(ends_there) {
-            Some(id) => id,
-            None if alone => return,
-            None => self.insert(Conversation::new(About::default(), history)),
-        };
-        self.touch(&id);
-        if let Some(kept) = self.conversations.get_mut(&id) {
-            if turn.answer.is_some() {
-                let place = (id, kept.turns.len());
-                self.answers.insert(turn.id.clone(), place);
+    /// Where a turn goes that was asked after `n` others; what is gone on with is taken until it is
+    /// let go. `alone`: its asker had taken it already.
+    pub fn spot(&mut self, conversation: Option<&str>, alone: bool, n: usize) -> Spot {
+        let kept = conversation.and_then(|id| self.conversations.get_mut(id));
+        match kept {
+            Some(kept) if kept.turns.len() == n && !kept.about.fixed && (alone || !kept.busy) => {
+                kept.busy = true;
+                Spot::End {
+                    on_disk: kept.on_disk,
+                    tokens: kept.tokens.clone(),
+                }
             }
-            kept.turns.push(Arc::new(turn));
+            // Only its end can be the cause.
+            _ if alone => Spot::Nowhere,
+            // Who went on meanwhile stays; so does this, beside it.
+            kept => Spot::Beside {
+                on_disk: kept.and_then(|c| c.on_disk),
+            },
         }
     }
 
-    fn insert(&mut self, conversation: Conversation) -> String {
-        if !conversation.about.held {
-            self.make_room();
+    pub fn push(&mut self, id: &str, turn: Turn, tokens: Vec<Token>, durable: bool) {
+        self.touch(id);
+        let Some(kept) = self.conversations.get_mut(id) else {
+            return;
+        };
+        if turn.answer.is_some() {
+            let place = (id.to_owned(), kept.turns.len());
+            self.answers.insert(turn.id.clone(), place);
         }
-        let id = fresh_id(ID);
+        kept.turns.push(Arc::new(turn));
+        if !tokens.is_empty() {
+            kept.tokens = tokens;
+            (kept.saved, kept.away) = (0, false);
+        }
+        kept.durable &= durable;
+    }
+
+    /// Takes a conversation in; what is gone on with to make room for it is returned.
+    pub fn insert(&mut self, conversation: Conversation) -> (String, Vec<Id>) {
+        let gone = if conversation.about.held {
+            Vec::new()
+        } else {
+            self.make_room()
+        };
+        let id = match conversation.on_disk {
+            Some(on_disk) => format!("{ID}{on_disk}"),
+            None => fresh_id(ID),
+        };
+        let name = conversation.about.name.clone();
+        self.names.extend(name.map(|name| (name, id.clone())));
+        for (at, turn) in conversation.turns.iter().enumerate() {
+            let named = turn.answer.is_some() && !conversation.forgotten.contains(&turn.id);
+            if named && !self.answers.contains_key(&turn.id) {
+                self.answers.insert(turn.id.clone(), (id.clone(), at));
+            }
+        }
         self.conversations.insert(id.clone(), conversation);
         self.touch(&id);
-        id
+        (id, gone)
     }
 
-    /// A conversation that is held, with these turns already in it.
-    pub fn create(&mut self, about: About, turns: Vec<Arc<Turn>>) -> Result<Summary, Refusal> {
+    /// Whether a session like that may be made.
+    pub fn check(&self, about: &About) -> Result<(), Refusal> {
         if let Some(name) = &about.name {
             check_name(name)?;
             if self.names.contains_key(name) {
@@ -161,14 +222,49 @@ impl Shelf {
         if held.count() >= MAX_HELD {
             return Err(Refusal::TooManySessions { limit: MAX_HELD });
         }
-        let name = about.name.clone();
-        let about = About {
-            held: true,
-            ..about
-        };
-        let id = self.insert(Conversation::new(about, turns));
-        self.names.extend(name.map(|name| (name, id.clone())));
-        self.summary(&id)
+        Ok(())
+    }
+
+    /// How many turns it has, where it lies on disk, and its tokens.
+    pub fn end(&mut self, id: &str) -> Option<(usize, Option<Id>, Vec<Token>)> {
+        let kept = self.conversations.get(id)?;
+        Some((kept.turns.len(), kept.on_disk, kept.tokens.clone()))
+    }
+
+    /// The conversation on disk of that id or name, if it is there.
+    pub fn on_disk(&mut self, who: &str) -> Result<Option<Id>, Refusal> {
+        Ok(self.get(who)?.1.on_disk)
+    }
+
+    /// Its last turn's tokens.
+    pub fn tokens(&mut self, who: &str) -> Result<Vec<Token>, Refusal> {
+        Ok(self.get(who)?.1.tokens.clone())
+    }
+
+    /// Those on disk that nobody answers in and that have something to save or to let go.
+    pub fn resting(&mut self, rest: Rest) -> Vec<Resting> {
+        let now = super::now();
+        let mut found = Vec::new();
+        for kept in self.conversations.values_mut() {
+            let (Some(on_disk), Some(last)) = (kept.on_disk, kept.turns.last()) else {
+                continue;
+            };
+            let idle = now.saturating_sub(last.created.max(kept.asked));
+            let saves = idle >= rest.save && kept.saved < kept.tokens.len();
+            let leaves = rest.leave.is_some_and(|after| idle >= after) && !kept.away;
+            if kept.busy || kept.tokens.is_empty() || !(saves || leaves) {
+                continue;
+            }
+            // Once is enough, whether it works or not.
+            kept.saved = kept.tokens.len();
+            kept.away |= leaves;
+            found.push(Resting {
+                on_disk,
+                tokens: kept.tokens.clone(),
+                leaves,
+            });
+        }
+        found
     }
 
     pub fn summary(&mut self, who: &str) -> Result<Summary, Refusal> {
@@ -184,43 +280,50 @@ impl Shelf {
         held.into_iter().map(|(id, c)| c.summary(id)).collect()
     }
 
-    pub fn delete(&mut self, who: &str) -> Result<String, Refusal> {
+    /// Its id here, and on disk.
+    pub fn delete(&mut self, who: &str) -> Result<(String, Option<Id>), Refusal> {
         let id = self.id(who)?;
-        self.remove(&id);
-        Ok(id)
+        let on_disk = self.remove(&id);
+        Ok((id, on_disk))
     }
 
-    pub fn forget(&mut self, answer: &str) -> Result<(), Refusal> {
+    /// What is to be said on disk.
+    pub fn forget(&mut self, answer: &str) -> Result<Forgotten, Refusal> {
         let (id, _) = self.answers.remove(answer).ok_or_else(|| unknown(answer))?;
+        let mut notes = Vec::new();
         for kept in self.conversations.values_mut() {
             if kept.turns.iter().any(|t| t.id == answer) {
                 kept.forgotten.insert(answer.to_owned());
+                notes.extend(kept.on_disk.map(|on_disk| (on_disk, lasting::note(kept))));
             }
         }
-        if self
-            .conversations
-            .get(&id)
-            .is_some_and(|c| !c.is_reachable())
-        {
-            self.conversations.remove(&id);
-        }
-        Ok(())
+        let unreachable = |c: &Conversation| !c.is_reachable();
+        let gone = if self.conversations.get(&id).is_some_and(unreachable) {
+            self.conversations.remove(&id).and_then(|c| c.on_disk)
+        } else {
+            None
+        };
+        notes.retain(|(on_disk, _)| Some(*on_disk) != gone);
+        Ok(Forgotten { notes, gone })
     }
 
-    fn make_room(&mut self) {
+    /// What is gone, of what was on disk.
+    fn make_room(&mut self) -> Vec<Id> {
+        let mut gone = Vec::new();
         let passing = |(_, c): &(&String, &Conversation)| !c.about.held;
         while self.conversations.iter().filter(passing).count() >= MAX_PASSING {
             let oldest = self.conversations.iter().filter(passing);
             let oldest = oldest.min_by_key(|(_, c)| c.used);
             let Some(id) = oldest.map(|(id, _)| id.clone()) else {
-                return;
+                break;
             };
-            self.remove(&id);
+            gone.extend(self.remove(&id));
         }
+        gone
     }
 
-    fn remove(&mut self, id: &str) {
-        self.conversations.remove(id);
+    fn remove(&mut self, id: &str) -> Option<Id> {
+        let removed = self.conversations.remove(id);
         self.names.retain(|_, named| named != id);
         self.answers.retain(|_, (at, _)| at != id);
         // What it shared with others can still be named.
@@ -232,6 +335,7 @@ impl Shelf {
                 }
             }
         }
+        removed.and_then(|c| c.on_disk)
     }
 }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::*;
-use crate::request::{FinishReason, Usage};
+use crate::request::{FinishReason, TemplateOptions, Usage};
 
 fn turn(id: &str, question: &str) -> Turn {
     Turn {
@@ -20,15 +20,26 @@ fn turn(id: &str, question: &str) -> Turn {
         }),
         ending: Ending::Whole(FinishReason::Stop),
         usage: Usage::default(),
-        tokens: vec![1],
+        before: Vec::new(),
+        tools: Vec::new(),
+        options: TemplateOptions::default(),
         face: Value::Null,
     }
+}
+
+fn ends(claim: Claim, turn: Turn) {
+    let tokens = vec![1];
+    Sessions::settle(Some(Ended {
+        claim,
+        turn,
+        tokens,
+    }));
 }
 
 fn say(sessions: &Arc<Sessions>, after: Option<&str>, id: &str) {
     let origin = after.map_or(Origin::New, |id| Origin::Answer(id.into()));
     let claim = sessions.claim(1, &origin).expect("it is known");
-    Sessions::settle(Some((claim, turn(id, id))));
+    ends(claim, turn(id, id));
 }
 
 fn words(sessions: &Arc<Sessions>, after: &str) -> Vec<String> {
@@ -65,8 +76,8 @@ fn two_who_go_on_at_once_from_one_answer_both_stay() {
             .expect("known")
     };
     let (first, second) = (claim(), claim());
-    Sessions::settle(Some((second, turn("second", "2"))));
-    Sessions::settle(Some((first, turn("first", "1"))));
+    ends(second, turn("second", "2"));
+    ends(first, turn("first", "1"));
     assert_eq!(words(&sessions, "first"), ["a", "to a", "1", "to 1"]);
     assert_eq!(words(&sessions, "second"), ["a", "to a", "2", "to 2"]);
 }
@@ -146,7 +157,7 @@ fn a_session_is_found_by_name_and_by_id_and_answers_one_at_a_time() {
             who: made.id.clone()
         })
     );
-    Sessions::settle(Some((claim, turn("a", "q"))));
+    ends(claim, turn("a", "q"));
     drop(sessions.claim(1, &in_session("talk")).expect("free again"));
     drop(sessions.claim(1, &in_session("talk")).expect("free again"));
     assert_eq!(contents(&sessions, &made.id), ["before", "q", "to q"]);
@@ -165,7 +176,7 @@ fn an_answer_in_a_session_that_ended_meanwhile_is_not_kept() {
         .expect("room");
     let claim = sessions.claim(1, &in_session("talk")).expect("it is free");
     sessions.delete(1, "talk").expect("it was there");
-    Sessions::settle(Some((claim, turn("a", "q"))));
+    ends(claim, turn("a", "q"));
     assert!(sessions.answer(1, "a").is_err());
 }
 
@@ -177,7 +188,7 @@ fn a_fork_goes_its_own_way_from_the_end_or_from_an_answer() {
         .expect("room");
     for id in ["a", "b"] {
         let claim = sessions.claim(1, &in_session("talk")).expect("it is free");
-        Sessions::settle(Some((claim, turn(id, id))));
+        ends(claim, turn(id, id));
     }
     sessions
         .fork(1, "talk", None, named("end"))
@@ -209,8 +220,8 @@ fn questions_to_what_is_fixed_leave_it_as_it_is_and_wait_for_nobody() {
         .expect("room");
     let first = sessions.claim(1, &in_session("manual")).expect("free");
     let second = sessions.claim(1, &in_session("manual")).expect("free");
-    Sessions::settle(Some((first, turn("a", "q"))));
-    Sessions::settle(Some((second, turn("b", "r"))));
+    ends(first, turn("a", "q"));
+    ends(second, turn("b", "r"));
     assert_eq!(contents(&sessions, "manual"), ["a long text"]);
     assert_eq!(words(&sessions, "b"), ["a long text", "r", "to r"]);
     assert!(sessions.append(1, "manual", user("more")).is_err());
@@ -234,4 +245,132 @@ fn a_user_holds_so_many_sessions_and_names_are_checked() {
     sessions
         .create(2, About::default(), Vec::new())
         .expect("room for others");
+}
+
+fn on_disk(dir: &std::path::Path) -> Arc<Sessions> {
+    let digest = store::Digest([7; 32]);
+    Arc::new(Sessions::new(Some(Lasting {
+        dir: dir.to_owned(),
+        limits: store::Limits {
+            disk: 1 << 20,
+            floor: 0,
+        },
+        identity: store::Identity {
+            model: digest,
+            tokenizer: digest,
+            template: digest,
+            cache: "f16".into(),
+        },
+    })))
+}
+
+fn lasting(name: &str) -> About {
+    About {
+        lasting: true,
+        ..named(name)
+    }
+}
+
+#[test]
+fn what_is_to_last_is_there_in_the_next_process_and_what_was_deleted_is_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let sessions = on_disk(dir.path());
+    sessions
+        .create(1, lasting("talk"), user("before"))
+        .expect("room");
+    sessions
+        .create(1, lasting("gone"), user("before"))
+        .expect("room");
+    sessions
+        .create(1, named("passing"), user("before"))
+        .expect("room");
+    let claim = sessions.claim(1, &in_session("talk")).expect("it is free");
+    let (turn, tokens) = (turn("a", "q"), vec![1, 2, 3]);
+    let receipt = Sessions::settle(Some(Ended {
+        claim,
+        turn,
+        tokens,
+    }));
+    assert!(receipt.is_durable());
+    say(&sessions, Some("a"), "b");
+    say(&sessions, Some("a"), "fork");
+    say(&sessions, None, "c");
+    sessions
+        .fork(1, "talk", Some("a"), lasting("early"))
+        .expect("a fork");
+    sessions.forget_answer(1, "b").expect("it was there");
+    sessions.forget_answer(1, "c").expect("it was there");
+    sessions.delete(1, "gone").expect("it was there");
+    drop(sessions);
+    let sessions = on_disk(dir.path());
+    assert_eq!(
+        contents(&sessions, "talk"),
+        ["before", "q", "to q", "b", "to b"]
+    );
+    assert_eq!(contents(&sessions, "early"), ["before", "q", "to q"]);
+    assert_eq!(
+        words(&sessions, "fork"),
+        ["before", "q", "to q", "fork", "to fork"]
+    );
+    for forgotten in ["b", "c"] {
+        assert!(sessions.answer(1, forgotten).is_err(), "{forgotten}");
+    }
+    let names: Vec<_> = sessions
+        .list(1)
+        .into_iter()
+        .filter_map(|s| s.about.name)
+        .collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    assert!(sessions.list(1).iter().all(|s| s.durable));
+    // Another user's are another directory's.
+    assert_eq!(sessions.list(2).len(), 0);
+    assert_eq!(sessions.users_on_disk().len(), 2);
+}
+
+#[test]
+fn pieces_of_an_answer_that_a_kill_cut_off_are_a_turn_afterwards() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let sessions = on_disk(dir.path());
+    sessions
+        .create(1, lasting("talk"), Vec::new())
+        .expect("room");
+    let claim = sessions.claim(1, &in_session("talk")).expect("it is free");
+    let piece = |input: Vec<Message>, text: &str| Turn {
+        input,
+        answer: Some(Answer {
+            text: text.into(),
+            ..Answer::default()
+        }),
+        ..turn("a", "")
+    };
+    claim.partial(&piece(user("q"), "one "), true);
+    claim.partial(&piece(Vec::new(), "two"), false);
+    // As a kill would have it: neither settled nor dropped.
+    std::mem::forget(claim);
+    drop(sessions);
+    let killed = tempfile::tempdir().expect("a directory");
+    copy(dir.path(), killed.path());
+    let sessions = on_disk(killed.path());
+    assert_eq!(contents(&sessions, "talk"), ["q", "one two"]);
+    let found = sessions.answer(1, "a").expect("it is kept");
+    assert_eq!(found.turn.ending, Ending::Cut);
+    drop(sessions);
+    assert_eq!(contents(&on_disk(killed.path()), "talk"), ["q", "one two"]);
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            use std::os::unix::fs::DirBuilderExt;
+            std::fs::DirBuilder::new()
+                .mode(0o700)
+                .create(&target)
+                .expect("a directory");
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), &target).expect("a file");
+        }
+    }
 }

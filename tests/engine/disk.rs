@@ -26,6 +26,7 @@ fn turns_over_many_processes_are_the_turns_of_one() {
         for (on_cpu, mut engine) in engines(&model, cache, 64) {
             let dir = tempfile::tempdir().unwrap();
             let about = About {
+                note: String::new(),
                 name: None,
                 identity: identity(&engine, cache),
             };

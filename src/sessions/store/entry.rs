@@ -30,6 +30,8 @@ pub struct Meta {
     pub name: Option<String>,
     #[serde(default)]
     pub pinned: bool,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
     /// Milliseconds since 1970.
     pub created: u64,
     pub identity: Identity,

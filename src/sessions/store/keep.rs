@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 
-use super::checkpoint::State;
+use super::checkpoint::{Loaded, State};
 use super::entry::{Fork, Meta, Turn};
 use super::error::{Refusal, StoreError, doing};
 use super::id::Id;
@@ -18,8 +18,17 @@ use super::{Opened, Written};
 use crate::request::Token;
 
 impl Store {
-    /// The session's turns, for a model of this identity.
+    /// The session's turns, for a model of this identity, and its newest state.
     pub fn load(&self, id: &Id, want: &Identity) -> Result<Opened, Refusal> {
+        let mut opened = self.read(id, want)?;
+        (opened.state, opened.wrong) = self.state(id, &opened.tokens)?;
+        let seen = opened.state.as_ref().map_or(0, |s| s.tokens);
+        opened.behind = opened.tokens.len() - seen;
+        Ok(opened)
+    }
+
+    /// As [`Store::load`], without any state.
+    pub fn read(&self, id: &Id, want: &Identity) -> Result<Opened, Refusal> {
         let held = self.held(id)?;
         let mut held = lock(&held);
         let session = self.taken(id, &mut held)?;
@@ -28,18 +37,42 @@ impl Store {
         }
         let turns = session.turns(&*self.disk)?;
         let tokens = known::tokens_of(&turns);
-        let mut wrong = Vec::new();
-        let state = session.state(&*self.disk, &tokens, &mut wrong);
         Ok(Opened {
             name: session.meta().name.clone(),
             parent: parent(&session.known),
             partial: session.partials(&*self.disk),
-            behind: tokens.len() - state.as_ref().map_or(0, |s| s.tokens),
-            state,
-            wrong,
+            behind: tokens.len(),
+            state: None,
+            wrong: Vec::new(),
             tokens,
             turns,
         })
+    }
+
+    /// The newest state that is whole and of the beginning of `tokens`, and why newer ones are not
+    /// taken.
+    pub fn state(
+        &self,
+        id: &Id,
+        tokens: &[Token],
+    ) -> Result<(Option<Loaded>, Vec<Refusal>), Refusal> {
+        let held = self.held(id)?;
+        let mut held = lock(&held);
+        let mut wrong = Vec::new();
+        let state = self
+            .taken(id, &mut held)?
+            .state(&*self.disk, tokens, &mut wrong);
+        Ok((state, wrong))
+    }
+
+    /// How many tokens the newest state has seen; 0 where there is none.
+    pub fn saved(&self, id: &Id) -> usize {
+        let Ok(held) = self.held(id) else { return 0 };
+        let mut held = lock(&held);
+        let points = self
+            .taken(id, &mut held)
+            .map(|s| s.known.points.last().map(|p| p.tokens));
+        points.ok().flatten().unwrap_or(0)
     }
 
     /// Writes a state that has seen `tokens`, with which the conversation begins. Rows that are on
@@ -98,8 +131,16 @@ impl Store {
         }
         let was = meta.as_ref().map(|m| &m.identity);
         let same = was.is_some_and(|was| was.differs(identity).is_none());
+        let meta = meta.unwrap_or_else(|| Meta {
+            name: None,
+            note: String::new(),
+            pinned: false,
+            created: 0,
+            identity: identity.clone(),
+        });
         let meta = Meta {
-            name: meta.and_then(|m| m.name),
+            name: meta.name,
+            note: meta.note,
             pinned: false,
             created: now(),
             identity: identity.clone(),
@@ -145,6 +186,7 @@ impl Store {
         }
         let meta = Meta {
             name: carried.name,
+            note: String::new(),
             pinned: false,
             created: now(),
             identity: carried.identity,

@@ -55,6 +55,8 @@ use crate::request::Token;
 #[derive(Debug, Clone)]
 pub struct About {
     pub name: Option<String>,
+    /// Whatever else is to be known of it; not read here.
+    pub note: String,
     pub identity: Identity,
 }
 
@@ -63,6 +65,7 @@ pub struct About {
 pub struct Listed {
     pub id: Id,
     pub name: Option<String>,
+    pub note: String,
     pub pinned: bool,
     pub turns: usize,
     pub tokens: usize,

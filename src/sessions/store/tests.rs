@@ -29,6 +29,7 @@ fn identity() -> Identity {
 
 fn about(name: &str) -> About {
     About {
+        note: String::new(),
         name: Some(name.into()),
         identity: identity(),
     }

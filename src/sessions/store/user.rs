@@ -121,6 +121,7 @@ impl Store {
                 Ok(session) => listed.push(Listed {
                     id,
                     name: session.meta().name.clone(),
+                    note: session.meta().note.clone(),
                     pinned: session.meta().pinned,
                     turns: session.known.turns.len(),
                     tokens: session.known.tokens(),
@@ -133,6 +134,7 @@ impl Store {
                 Err(why) => listed.push(Listed {
                     id,
                     name: None,
+                    note: String::new(),
                     pinned: false,
                     turns: 0,
                     tokens: 0,
@@ -151,6 +153,7 @@ impl Store {
     pub fn create(&self, about: &About) -> Result<Id, StoreError> {
         let meta = Meta {
             name: about.name.clone(),
+            note: about.note.clone(),
             pinned: false,
             created: now(),
             identity: about.identity.clone(),
@@ -251,6 +254,10 @@ impl Store {
 
     pub fn rename(&self, id: &Id, name: Option<String>) -> Result<(), StoreError> {
         self.change(id, |meta| meta.name = name)
+    }
+
+    pub fn note(&self, id: &Id, note: String) -> Result<(), StoreError> {
+        self.change(id, |meta| meta.note = note)
     }
 
     /// A pinned session is never given up for want of room.

@@ -1,0 +1,238 @@
+//! What outlives the process: turns as the store keeps them, and back. A disk that fails costs
+//! durability, said aloud and shown on the conversation, and never an answer.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::conversation::{About, Conversation};
+use super::store::{self, Durable, Id, Identity, Store};
+use super::{Answer, Ending, Replays, Turn};
+use crate::request::{Message, TemplateOptions, Token, Usage};
+
+/// Where conversations lie, and what they belong to.
+#[derive(Debug, Clone)]
+pub struct Lasting {
+    pub dir: PathBuf,
+    pub limits: store::Limits,
+    pub identity: Identity,
+}
+
+/// Turns whose tokens are remembered from before, of each conversation: its end and a few forks.
+const REMEMBERED: usize = 4;
+
+/// What a turn's record says of it, beside its tokens.
+#[derive(Serialize, Deserialize)]
+struct Said {
+    input: Vec<Message>,
+    answer: Option<Answer>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Around {
+    created: u64,
+    ending: Ending,
+    usage: Usage,
+    before: Vec<Message>,
+    tools: Vec<Value>,
+    options: TemplateOptions,
+    face: Value,
+}
+
+/// What a session's record says of it, beside its name.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    created: u64,
+    held: bool,
+    fixed: bool,
+    settings: Value,
+    forgotten: Vec<String>,
+}
+
+impl Lasting {
+    /// `None`, said aloud: this user's conversations live in memory.
+    pub(super) fn open(&self, uid: u32) -> Option<Store> {
+        let opened = Store::open(&self.dir, uid, self.limits);
+        let said = |e: &store::StoreError| {
+            log::error!("conversations of user {uid} are not kept on disk: {e}");
+        };
+        opened.inspect_err(said).ok()
+    }
+
+    /// Users who have conversations there.
+    pub(super) fn users(&self) -> Vec<u32> {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else {
+            return Vec::new();
+        };
+        let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
+        names.filter_map(|name| name.parse().ok()).collect()
+    }
+
+    /// Everything of one user. What cannot be taken up is said aloud and stays as it is.
+    pub(super) fn load(&self, uid: u32, store: &Store, replays: &Replays) -> Vec<Conversation> {
+        let mut found = Vec::new();
+        for listed in store.list() {
+            match store.read(&listed.id, &self.identity) {
+                Ok(opened) => {
+                    let conversation = conversation(&listed, opened, store);
+                    remember(uid, &conversation, replays);
+                    found.push(conversation);
+                }
+                Err(why) => {
+                    let name = listed.name.as_deref().unwrap_or("without a name");
+                    log::warn!("session {} ({name}) of user {uid}: {why}", listed.id);
+                }
+            }
+        }
+        found
+    }
+}
+
+fn conversation(listed: &store::Listed, opened: store::Opened, store: &Store) -> Conversation {
+    let note: Option<Note> = serde_json::from_str(&listed.note).ok();
+    let mut made = Conversation::new(About::default(), Vec::new());
+    made.about.name = listed.name.clone();
+    made.about.lasting = true;
+    if let Some(note) = note {
+        made.created = note.created;
+        made.about.held = note.held;
+        made.about.fixed = note.fixed;
+        made.about.settings = note.settings;
+        made.forgotten = note.forgotten.into_iter().collect();
+    }
+    for turn in &opened.turns {
+        if let Some(read) = read(turn) {
+            made.turns.push(std::sync::Arc::new(read));
+            made.marks.push(turn.kept + turn.tokens.len());
+        }
+    }
+    made.tokens = opened.tokens;
+    if let Some(cut) = put_together(&opened.partial) {
+        // What was said before the process was killed was said.
+        let known = made.tokens.len();
+        let kept = store.turn(&listed.id, &written(&cut, known, &[]));
+        made.durable = kept.is_ok();
+        made.marks.push(known);
+        made.turns.push(std::sync::Arc::new(cut));
+    }
+    made.on_disk = Some(listed.id);
+    made.saved = store.saved(&listed.id);
+    made.away = true;
+    made
+}
+
+/// For whoever sends such a conversation back as text.
+fn remember(uid: u32, conversation: &Conversation, replays: &Replays) {
+    let n = conversation.turns.len();
+    for at in n.saturating_sub(REMEMBERED)..n {
+        let turn = &conversation.turns[at];
+        let tokens = conversation.tokens.get(..conversation.marks[at]);
+        let (Some(answer), Some(tokens)) = (&turn.answer, tokens) else {
+            continue;
+        };
+        if tokens.is_empty() {
+            continue;
+        }
+        let history = conversation.turns[..at].iter().flat_map(|t| t.messages());
+        let mut messages = turn.before.clone();
+        messages.extend(history);
+        messages.extend(turn.input.iter().cloned());
+        messages.push(answer.message());
+        if let Some(key) = replays.keys(&turn.options, &turn.tools, &messages).last() {
+            replays.keep(uid, *key, tokens.to_vec());
+        }
+    }
+}
+
+pub(super) fn note(conversation: &Conversation) -> String {
+    let note = Note {
+        created: conversation.created,
+        held: conversation.about.held,
+        fixed: conversation.about.fixed,
+        settings: conversation.about.settings.clone(),
+        forgotten: conversation.forgotten.iter().cloned().collect(),
+    };
+    serde_json::to_string(&note).unwrap_or_default()
+}
+
+/// `kept`: so many tokens of the conversation before are its beginning, `new` come behind them.
+pub(super) fn written(turn: &Turn, kept: usize, new: &[Token]) -> store::Turn {
+    let said = Said {
+        input: turn.input.clone(),
+        answer: turn.answer.clone(),
+    };
+    let around = Around {
+        created: turn.created,
+        ending: turn.ending,
+        usage: turn.usage,
+        before: turn.before.clone(),
+        tools: turn.tools.clone(),
+        options: turn.options.clone(),
+        face: turn.face.clone(),
+    };
+    store::Turn {
+        response: turn.id.clone(),
+        messages: serde_json::to_string(&said).unwrap_or_default(),
+        kept,
+        tokens: new.to_vec(),
+        options: serde_json::to_string(&around).unwrap_or_default(),
+        at: 0,
+    }
+}
+
+/// `None` for what another version wrote otherwise.
+fn read(turn: &store::Turn) -> Option<Turn> {
+    let said: Said = serde_json::from_str(&turn.messages).ok()?;
+    let around: Around = serde_json::from_str(&turn.options).ok()?;
+    Some(Turn {
+        id: turn.response.clone(),
+        created: around.created,
+        input: said.input,
+        answer: said.answer,
+        ending: around.ending,
+        usage: around.usage,
+        before: around.before,
+        tools: around.tools,
+        options: around.options,
+        face: around.face,
+    })
+}
+
+/// A turn that was cut off, from its pieces; `None` if nothing was said.
+fn put_together(pieces: &[store::Turn]) -> Option<Turn> {
+    let mut pieces = pieces.iter().filter_map(read);
+    let mut turn = pieces.next()?;
+    let mut all = turn.answer.take().unwrap_or_default();
+    for more in pieces.filter_map(|p| p.answer) {
+        all.text += &more.text;
+        all.reasoning += &more.reasoning;
+        all.calls.extend(more.calls);
+    }
+    turn.ending = Ending::Cut;
+    (!all.is_empty()).then(|| Turn {
+        answer: Some(all),
+        ..turn
+    })
+}
+
+/// A turn at a conversation's end. `None`, said aloud, if it is only in memory.
+pub(super) fn append(
+    store: &Store,
+    id: &Id,
+    before: &[Token],
+    turn: &Turn,
+    tokens: &[Token],
+) -> Option<Durable> {
+    let pairs = before.iter().zip(tokens);
+    let kept = if tokens.is_empty() {
+        // Not known, and not other than before.
+        before.len()
+    } else {
+        pairs.take_while(|(a, b)| a == b).count()
+    };
+    let record = written(turn, kept, tokens.get(kept..).unwrap_or_default());
+    let done = store.turn(id, &record);
+    let said = |e: &store::StoreError| log::error!("session {id}: a turn is only in memory: {e}");
+    done.inspect_err(said).ok()
+}
