@@ -201,6 +201,7 @@ fn ask(scheduler: &Scheduler, uid: u32, n: usize, max_tokens: usize) -> mpsc::Re
         logprobs: Some(0),
         scores_prompt: false,
         reports: false,
+        resume: None,
         constraints: Vec::new(),
         events,
     };

@@ -152,7 +152,7 @@ pub const KEYS: &[Key] = &[
     ),
     key!(
         sessions.dir,
-        "Where suspended conversations lie. This version suspends none.",
+        "Where conversations outlive the daemon: what was said, and their states.",
         "the path of a directory",
         path,
         show_path
@@ -166,14 +166,14 @@ pub const KEYS: &[Key] = &[
     ),
     key!(
         sessions.disk,
-        "Disk for suspended conversations. This version suspends none.",
+        "Disk for conversations of each user; \"0B\" keeps them in memory alone.",
         "a size from \"0B\" to \"64TiB\"",
         |v| size(v, 0, 64 << 40),
         |n: &u64| quoted(show_size(*n))
     ),
     key!(
         sessions.idle_suspend,
-        "When an unused conversation goes to disk. This version suspends none.",
+        "When an unused conversation leaves memory for the disk.",
         "\"never\" or a time from \"1s\" to \"365d\"",
         or_never,
         show_or_never

@@ -2,6 +2,7 @@
 //! instead of failing; then the model is loaded; then readiness is told. What happens while it
 //! serves is `serving`'s business.
 
+mod resting;
 mod serving;
 mod watch;
 
@@ -17,6 +18,7 @@ use crate::config::{Bus, Config, Key};
 use crate::engine::{Engine, LoadError, Options};
 use crate::scheduler::{self, Ended, Scheduler};
 use crate::service::{self, Card, Service};
+use crate::sessions::Sessions;
 use crate::systemd;
 use crate::text::{ChatTemplate, Tokenizer};
 use crate::transport::door::Door;
@@ -42,6 +44,11 @@ pub struct Settings {
     pub drain: Duration,
     /// The daemon ends when nobody used it for this long; `None`: never.
     pub idle_exit: Option<Duration>,
+    /// Where conversations outlive the process, and how many bytes they may take there.
+    pub sessions_dir: PathBuf,
+    pub sessions_disk: u64,
+    /// A conversation unused for this long leaves memory; `None`: it stays.
+    pub idle_suspend: Option<Duration>,
 }
 
 impl Settings {
@@ -85,6 +92,9 @@ impl Settings {
             },
             drain: config.service.drain,
             idle_exit: config.service.idle_exit,
+            sessions_dir: config.sessions.dir.clone(),
+            sessions_disk: config.sessions.disk,
+            idle_suspend: config.sessions.idle_suspend,
         })
     }
 
@@ -210,6 +220,8 @@ async fn serve(
         },
     };
     loaded.cancel();
+    let resting = resting::watch(door.clone(), settings.idle_suspend, stop.clone());
+    let resting = tokio::spawn(resting);
     log::info!("ready at {}", settings.socket.display());
 
     let mut serving = Serving::new(&settings, service, &door.traffic, presence.as_ref());
@@ -233,6 +245,8 @@ async fn serve(
                     () = signals.stop() => {}
                 }
             }
+            // While the engine is there to give them.
+            resting::save_all(&door, drain).await;
             service.stop(Instant::now() + drain);
             tokio::select! {
                 end = &mut ended => failed(end),
@@ -244,6 +258,7 @@ async fn serve(
         }
     };
     stop.cancel();
+    resting.abort();
     if let Some(presence) = presence {
         presence.leave(Duration::from_secs(1)).await;
     }
@@ -319,12 +334,13 @@ fn load(settings: &Settings) -> Result<(Service, Ended), DaemonError> {
         n_vocab: model.n_vocab(),
         context: model.context(),
     };
+    let sessions = Sessions::new(resting::lasting(settings, model));
     let tokenizer = Arc::new(tokenizer);
     let (scheduler, ended) =
         Scheduler::start(engine, tokenizer.clone(), settings.scheduler.clone())
             .map_err(DaemonError::Runtime)?;
     Ok((
-        Service::new(card, limits, tokenizer, template, scheduler),
+        Service::new(card, limits, tokenizer, template, scheduler, sessions),
         ended,
     ))
 }

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::model::Outward;
 use super::{Admitted, Model, Style};
-use crate::engine::{Cause, Lane, LaneError, Logits, PassError, StateError, Want};
+use crate::engine::{Cause, HostState, Lane, LaneError, Logits, PassError, StateError, Want};
 use crate::request::{Caller, Event, Sampling, Stop, Token};
 
 pub const N_VOCAB: usize = 256;
@@ -122,6 +124,16 @@ impl Model for Fake {
         Ok(self.state(hash, len))
     }
 
+    fn outward(&(hash, _): &(u64, usize)) -> Outward {
+        Box::new(OnDisk(hash))
+    }
+
+    fn adopt(&self, state: &HostState) -> Result<(u64, usize), StateError> {
+        let hash = state.slot.as_ref().try_into();
+        let hash = hash.map_err(|_| StateError::Foreign)?;
+        Ok((u64::from_le_bytes(hash), state.len))
+    }
+
     fn bytes(_: &State) -> usize {
         16
     }
@@ -137,6 +149,35 @@ impl Model for Fake {
 
     fn is_batch_invariant(&self) -> bool {
         !self.fixed_cut
+    }
+}
+
+/// All of it is the slot.
+struct OnDisk(u64);
+
+impl crate::sessions::store::State for OnDisk {
+    fn blocks(&self) -> usize {
+        0
+    }
+
+    fn block_bytes(&self) -> usize {
+        8
+    }
+
+    fn block(&self, _: usize) -> Bytes {
+        Bytes::new()
+    }
+
+    fn slot(&self) -> Bytes {
+        self.0.to_le_bytes().to_vec().into()
+    }
+
+    fn tail(&self) -> Bytes {
+        Bytes::new()
+    }
+
+    fn next(&self) -> Bytes {
+        Bytes::new()
     }
 }
 
@@ -163,6 +204,7 @@ pub fn admitted(uid: u32, prompt: &[Token]) -> (Admitted, mpsc::Receiver<Event>)
         logprobs: Some(1),
         scores_prompt: false,
         reports: false,
+        resume: None,
         constraints: Vec::new(),
         events,
     };

@@ -32,14 +32,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-pub use model::{Fault, Model};
+pub use model::{Fault, Model, Outward};
 pub use stats::Stats;
 
+use crate::engine::HostState;
 use crate::request::{Caller, Event, Failure, Refusal, Sampling, Stop, Token};
 use crate::text::{Constraint, Expect, Tokenizer};
 use memory::Memory;
+use prefixes::Index;
 use queue::Queue;
-use runner::Runner;
+use runner::{Runner, Shared};
 
 /// A request that `service` has checked: the prompt is neither empty nor too long, every number is
 /// in range. Only this is queued.
@@ -61,9 +63,17 @@ pub struct Admitted {
     pub scores_prompt: bool,
     /// Say how far the prompt is read.
     pub reports: bool,
+    /// A state from the disk that the prompt goes on from.
+    pub resume: Option<Resume>,
     /// One for each choice, or none at all.
     pub constraints: Vec<Constraint>,
     pub events: mpsc::Sender<Event>,
+}
+
+/// A state that has seen these tokens.
+pub struct Resume {
+    pub tokens: Vec<Token>,
+    pub state: HostState,
 }
 
 /// How the answer's tokens become text.
@@ -96,6 +106,7 @@ pub struct Scheduler {
     stats: Arc<Stats>,
     wishes: Arc<Mutex<Wishes>>,
     memory: Memory,
+    index: Arc<Index>,
 }
 
 /// What other threads want of the engine's, which takes it up between two passes.
@@ -103,6 +114,16 @@ pub struct Scheduler {
 struct Wishes {
     limits: Option<Limits>,
     forget: bool,
+    saves: Vec<Save>,
+}
+
+/// Who wants the longest state kept of the beginning of these tokens.
+struct Save {
+    uid: u32,
+    tokens: Vec<Token>,
+    /// It goes from memory then.
+    leaves: bool,
+    tell: oneshot::Sender<Option<(Outward, usize)>>,
 }
 
 /// Resolves when the engine's thread has ended: `Err` with what it said if it panicked, or with the
@@ -119,8 +140,10 @@ impl Scheduler {
         let stats = Arc::new(Stats::new());
         let wishes = Arc::new(Mutex::new(Wishes::default()));
         let memory = Memory::new(&model, limits.max_concurrent, limits.request_memory);
+        let index = Arc::new(Index::default());
         let (say_ended, ended) = oneshot::channel();
         let (for_runner, counted, wished) = (queue.clone(), stats.clone(), wishes.clone());
+        let told = index.clone();
         let at_the_end = queue.clone();
         std::thread::Builder::new()
             .name("engine".into())
@@ -128,7 +151,13 @@ impl Scheduler {
                 // The runner lives and dies inside: sequences need not move between threads, and
                 // when it panics its callers' channels close, which they report.
                 let run = AssertUnwindSafe(move || {
-                    Runner::new(model, tokenizer, limits, for_runner, counted, wished).run()
+                    let shared = Shared {
+                        queue: for_runner,
+                        stats: counted,
+                        wishes: wished,
+                        index: told,
+                    };
+                    Runner::new(model, tokenizer, limits, shared).run()
                 });
                 let result = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
                     let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -144,6 +173,7 @@ impl Scheduler {
             stats,
             wishes,
             memory,
+            index,
         };
         Ok((scheduler, ended))
     }
@@ -181,6 +211,26 @@ impl Scheduler {
     pub fn renew(&self, limits: Limits) {
         self.queue.set_max(limits.max_queue);
         lock(&self.wishes).limits = Some(limits);
+    }
+
+    /// Whether a state of exactly these tokens is in memory.
+    pub fn holds(&self, uid: u32, tokens: &[Token]) -> bool {
+        self.index.holds(uid, tokens)
+    }
+
+    /// The longest state in memory of the beginning of these tokens, and how many it has seen.
+    /// `leaves`: it and shorter ones go from memory. Waits for the pass that runs.
+    pub fn saved(&self, uid: u32, tokens: Vec<Token>, leaves: bool) -> Option<(Outward, usize)> {
+        let (tell, told) = oneshot::channel();
+        lock(&self.wishes).saves.push(Save {
+            uid,
+            tokens,
+            leaves,
+            tell,
+        });
+        self.queue.nudge();
+        // An engine that has ended tells nothing.
+        told.blocking_recv().ok().flatten()
     }
 
     /// Gives back the states kept for next turns.

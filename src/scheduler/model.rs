@@ -1,6 +1,9 @@
 //! What the scheduler needs of an engine, so that its decisions can be tested without one.
 
-use crate::engine::{Engine, Lane, Logits, PassError, Sequence, Snapshot, StateError};
+use bytes::Bytes;
+
+use crate::engine::{Engine, HostState, Lane, Logits, PassError, Sequence, Snapshot, StateError};
+use crate::sessions::store::{State, Tip};
 use crate::text::ConstraintError;
 
 /// Runs passes over any number of lanes. One thread owns it.
@@ -14,6 +17,10 @@ pub trait Model {
     -> Result<Vec<Logits>, PassError>;
     fn snapshot(&mut self, sequence: &Self::Sequence) -> Self::Snapshot;
     fn restore(&mut self, snapshot: &Self::Snapshot) -> Result<Self::Sequence, StateError>;
+    /// The snapshot for the disk, by reference.
+    fn outward(snapshot: &Self::Snapshot) -> Outward;
+    /// The snapshot that a state from the disk was.
+    fn adopt(&self, state: &HostState) -> Result<Self::Snapshot, StateError>;
     /// Bytes of state that the sequence, or a snapshot of it, holds now.
     fn bytes(sequence: &Self::Sequence) -> usize;
     /// Why no pass can be believed any more, if that is so.
@@ -22,6 +29,47 @@ pub trait Model {
     fn state_bytes(&self, tokens: usize) -> usize;
     /// Logits are the same bits whoever else is in the pass and however the prompt was cut.
     fn is_batch_invariant(&self) -> bool;
+}
+
+/// A state on its way to the disk.
+pub type Outward = Box<dyn State + Send>;
+
+/// A snapshot that belongs to nobody else.
+struct Owned(Snapshot);
+
+impl Owned {
+    fn tip(&self) -> Tip<'_> {
+        Tip {
+            snapshot: &self.0,
+            next: &[],
+        }
+    }
+}
+
+impl State for Owned {
+    fn blocks(&self) -> usize {
+        self.tip().blocks()
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.tip().block_bytes()
+    }
+
+    fn block(&self, at: usize) -> Bytes {
+        self.tip().block(at)
+    }
+
+    fn slot(&self) -> Bytes {
+        self.tip().slot()
+    }
+
+    fn tail(&self) -> Bytes {
+        self.tip().tail()
+    }
+
+    fn next(&self) -> Bytes {
+        self.tip().next()
+    }
 }
 
 /// Why one request cannot go on.
@@ -57,6 +105,14 @@ impl Model for Engine {
 
     fn restore(&mut self, snapshot: &Snapshot) -> Result<Sequence, StateError> {
         Engine::restore(self, snapshot)
+    }
+
+    fn outward(snapshot: &Snapshot) -> Outward {
+        Box::new(Owned(snapshot.clone()))
+    }
+
+    fn adopt(&self, state: &HostState) -> Result<Snapshot, StateError> {
+        Engine::adopt(self, state)
     }
 
     fn lost(&self) -> Option<String> {

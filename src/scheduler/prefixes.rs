@@ -2,9 +2,35 @@
 //! again. Bounded in bytes, least recently used out first. Never shared between users: the time to
 //! the first token would tell one what another asked.
 
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use crate::request::Token;
 
+/// What is kept, for other threads to ask.
+#[derive(Default)]
+pub struct Index {
+    hash: RandomState,
+    known: Mutex<HashSet<(u32, u64)>>,
+}
+
+impl Index {
+    pub fn holds(&self, uid: u32, tokens: &[Token]) -> bool {
+        self.lock().contains(&self.key(uid, tokens))
+    }
+
+    fn key(&self, uid: u32, tokens: &[Token]) -> (u32, u64) {
+        (uid, self.hash.hash_one(tokens))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<(u32, u64)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 pub struct Prefixes<S> {
+    index: Arc<Index>,
     kept: Vec<Kept<S>>,
     budget: usize,
     clock: u64,
@@ -20,8 +46,9 @@ struct Kept<S> {
 }
 
 impl<S> Prefixes<S> {
-    pub fn new(budget: usize) -> Prefixes<S> {
+    pub fn new(budget: usize, index: Arc<Index>) -> Prefixes<S> {
         Prefixes {
+            index,
             kept: Vec::new(),
             budget,
             clock: 0,
@@ -53,6 +80,7 @@ impl<S> Prefixes<S> {
     pub fn keep(&mut self, uid: u32, tokens: Vec<Token>, snapshot: S, bytes: usize) {
         self.clock += 1;
         self.kept.retain(|k| k.uid != uid || k.tokens != tokens);
+        self.index.lock().insert(self.index.key(uid, &tokens));
         self.kept.push(Kept {
             uid,
             tokens,
@@ -72,13 +100,32 @@ impl<S> Prefixes<S> {
     /// Gives all of it back; the next turns read their conversations again.
     pub fn clear(&mut self) {
         self.kept = Vec::new();
+        self.index.lock().clear();
+    }
+
+    /// The longest kept state of these tokens' beginning, with its length.
+    pub fn longest(&self, uid: u32, tokens: &[Token]) -> Option<(&S, usize)> {
+        let own = self.kept.iter().filter(|k| k.uid == uid);
+        let found = own.filter(|k| tokens.starts_with(&k.tokens));
+        let kept = found.max_by_key(|k| k.tokens.len())?;
+        Some((&kept.snapshot, kept.tokens.len()))
+    }
+
+    /// Gives back every state of these tokens' beginning.
+    pub fn drop_all(&mut self, uid: u32, tokens: &[Token]) {
+        let goes = |k: &Kept<S>| k.uid == uid && tokens.starts_with(&k.tokens);
+        for kept in self.kept.extract_if(.., |k| goes(k)) {
+            self.index.lock().remove(&self.index.key(uid, &kept.tokens));
+        }
     }
 
     fn shrink(&mut self) {
         while self.bytes() > self.budget {
             let oldest = (0..self.kept.len()).min_by_key(|&i| self.kept[i].used);
             if let Some(i) = oldest {
-                self.kept.swap_remove(i);
+                let gone = self.kept.swap_remove(i);
+                let key = self.index.key(gone.uid, &gone.tokens);
+                self.index.lock().remove(&key);
             }
         }
     }
@@ -96,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_longest_kept_beginning_is_found_and_one_token_is_left() {
-        let mut prefixes = Prefixes::new(1 << 20);
+        let mut prefixes = Prefixes::new(1 << 20, Arc::default());
         prefixes.keep(1, vec![1, 2], "short", 10);
         prefixes.keep(1, vec![1, 2, 3], "long", 10);
         assert_eq!(prefixes.find(1, &[1, 2, 3, 4]), Some((&"long", 3)));
@@ -106,14 +153,14 @@ mod tests {
 
     #[test]
     fn one_user_never_finds_what_another_left() {
-        let mut prefixes = Prefixes::new(1 << 20);
+        let mut prefixes = Prefixes::new(1 << 20, Arc::default());
         prefixes.keep(1, vec![1], (), 10);
         assert_eq!(prefixes.find(2, &[1, 2]), None);
     }
 
     #[test]
     fn what_was_not_used_for_longest_goes_first() {
-        let mut prefixes = Prefixes::new(40);
+        let mut prefixes = Prefixes::new(40, Arc::default());
         prefixes.keep(1, vec![1], "a", 10);
         prefixes.keep(1, vec![2], "b", 10);
         prefixes.find(1, &[1, 9]);
@@ -126,5 +173,21 @@ mod tests {
         assert_eq!(prefixes.find(1, &[1, 9]), Some((&"a", 1)));
         prefixes.clear();
         assert_eq!(prefixes.bytes(), 0);
+    }
+
+    #[test]
+    fn other_threads_are_told_what_is_kept_and_what_went() {
+        let index = Arc::new(Index::default());
+        let mut prefixes = Prefixes::new(1 << 20, index.clone());
+        for end in 1..=4 {
+            prefixes.keep(1, (0..end).collect(), end, 10);
+        }
+        assert_eq!(prefixes.longest(1, &[0, 1, 2]), Some((&3, 3)));
+        prefixes.drop_all(1, &[0, 1, 2]);
+        let held = |end: Token| index.holds(1, &(0..end).collect::<Vec<_>>());
+        assert_eq!([held(1), held(3), held(4)], [false, false, true]);
+        assert!(!index.holds(2, &[0, 1, 2, 3]));
+        prefixes.set_budget(1);
+        assert!(!held(4));
     }
 }

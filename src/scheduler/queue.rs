@@ -118,6 +118,12 @@ impl Queue {
         self.close(Mode::Stopping { deadline }, Failure::Stopped);
     }
 
+    /// Ends a wait: there is something else to do.
+    pub fn nudge(&self) {
+        self.lock().woken = true;
+        self.changed.notify_all();
+    }
+
     pub fn break_off(&self) {
         self.close(Mode::Broken, Failure::Broken);
     }
@@ -143,8 +149,7 @@ impl Queue {
 
 impl Wake for Queue {
     fn wake(self: Arc<Self>) {
-        self.lock().woken = true;
-        self.changed.notify_all();
+        self.nudge();
     }
 }
 

@@ -10,7 +10,7 @@ use super::beside::Beside;
 use super::deliver::{Outbox, Reader};
 use super::model::Model;
 use super::plan::{Plan, Room, Standing, Wish};
-use super::prefixes::Prefixes;
+use super::prefixes::{Index, Prefixes};
 use super::queue::{Mode, Queue};
 use super::running::{House, Running};
 use super::step::step;
@@ -39,17 +39,24 @@ pub struct Runner<M: Model> {
     next_id: u64,
 }
 
+/// What other threads have a hold of, too.
+pub struct Shared {
+    pub queue: Arc<Queue>,
+    pub stats: Arc<Stats>,
+    pub wishes: Arc<Mutex<Wishes>>,
+    pub index: Arc<Index>,
+}
+
 impl<M: Model> Runner<M> {
-    pub fn new(
-        model: M,
-        tokenizer: Arc<Tokenizer>,
-        limits: Limits,
-        queue: Arc<Queue>,
-        stats: Arc<Stats>,
-        wishes: Arc<Mutex<Wishes>>,
-    ) -> Runner<M> {
+    pub fn new(model: M, tokenizer: Arc<Tokenizer>, limits: Limits, shared: Shared) -> Runner<M> {
+        let Shared {
+            queue,
+            stats,
+            wishes,
+            index,
+        } = shared;
         Runner {
-            prefixes: Prefixes::new(limits.prefix_bytes),
+            prefixes: Prefixes::new(limits.prefix_bytes, index),
             running: Vec::new(),
             plan: Plan::default(),
             beside: Beside::default(),
@@ -97,7 +104,20 @@ impl<M: Model> Runner<M> {
     }
 
     fn take_wishes(&mut self) {
-        let Wishes { limits, forget } = std::mem::take(&mut *lock(&self.wishes));
+        let Wishes {
+            limits,
+            forget,
+            saves,
+        } = std::mem::take(&mut *lock(&self.wishes));
+        for save in saves {
+            let found = self.prefixes.longest(save.uid, &save.tokens);
+            let found = found.map(|(snapshot, n)| (M::outward(snapshot), n));
+            if save.leaves {
+                self.prefixes.drop_all(save.uid, &save.tokens);
+            }
+            // Who does not wait any more needs nothing.
+            let _ = save.tell.send(found);
+        }
         if let Some(limits) = limits {
             self.prefixes.set_budget(limits.prefix_bytes);
             self.limits = Limits {

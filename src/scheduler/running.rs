@@ -85,6 +85,15 @@ impl<M: Model> Running<M> {
         house: &mut House<'_, M>,
     ) -> Result<Running<M>, Box<(Admitted, Fault)>> {
         let uid = request.caller.uid;
+        if let Some(resume) = request.resume.take() {
+            match house.model.adopt(&resume.state) {
+                Ok(snapshot) => {
+                    let bytes = house.model.state_bytes(resume.tokens.len());
+                    house.prefixes.keep(uid, resume.tokens, snapshot, bytes);
+                }
+                Err(e) => log::warn!("a state from the disk is read anew: {e}"),
+            }
+        }
         // Scores of the prompt need all of its logits.
         let found = if request.scores_prompt {
             None

@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
 
-use crate::request::{Event, Failure, FinishReason, Message, Token, Usage};
-use crate::sessions::{Answer, Claim, Ending, Key, Receipt, Sessions, Turn};
+use crate::request::{Event, Failure, FinishReason, Message, Part, TemplateOptions, Token, Usage};
+use crate::sessions::{Answer, Claim, Ended, Ending, Key, Receipt, Sessions, Turn};
 
 /// Dropping it cancels the answer.
 pub struct Events {
@@ -20,7 +21,19 @@ pub struct Events {
     end: Option<Result<Usage, Failure>>,
     memory: Option<Memory>,
     turn: Option<Open>,
+    pieces: Pieces,
 }
+
+/// What of a running answer is safe from a kill.
+struct Pieces {
+    last: Instant,
+    /// Pieces so far.
+    n: usize,
+    new: Answer,
+}
+
+/// A killed process loses at most so much of what was seen.
+const PIECE: Duration = Duration::from_secs(1);
 
 /// How a conversation is known again when it comes back as text.
 pub(super) struct Memory {
@@ -35,10 +48,38 @@ pub(super) struct Memory {
 pub(super) struct Open {
     pub claim: Claim,
     pub keep: bool,
+    /// Nothing was asked: only its tokens are new.
+    pub reads: bool,
     pub id: String,
     pub created: u64,
     pub input: Vec<Message>,
+    pub before: Vec<Message>,
+    pub tools: Vec<serde_json::Value>,
+    pub options: TemplateOptions,
     pub face: serde_json::Value,
+}
+
+impl Open {
+    fn turn(
+        &self,
+        input: Vec<Message>,
+        answer: Option<Answer>,
+        ending: Ending,
+        usage: Usage,
+    ) -> Turn {
+        Turn {
+            id: self.id.clone(),
+            created: self.created,
+            input,
+            answer,
+            ending,
+            usage,
+            before: self.before.clone(),
+            tools: self.tools.clone(),
+            options: self.options.clone(),
+            face: self.face.clone(),
+        }
+    }
 }
 
 impl Events {
@@ -56,6 +97,11 @@ impl Events {
             end: None,
             memory,
             turn,
+            pieces: Pieces {
+                last: Instant::now(),
+                n: 0,
+                new: Answer::default(),
+            },
         }
     }
 
@@ -101,6 +147,9 @@ impl Events {
                 if let Some(answer) = self.answers.get_mut(*choice) {
                     parts.iter().for_each(|part| answer.add(part));
                 }
+                if *choice == 0 {
+                    self.piece(parts);
+                }
             }
             Event::Finished {
                 choice,
@@ -112,6 +161,29 @@ impl Events {
             Event::Failed(failure) => self.end = Some(Err(failure.clone())),
         }
         event
+    }
+
+    fn piece(&mut self, parts: &[Part]) {
+        let Some(open) = self.turn.as_ref().filter(|open| open.keep) else {
+            return;
+        };
+        let pieces = &mut self.pieces;
+        parts.iter().for_each(|part| pieces.new.add(part));
+        // Arguments go with their call: a call on its way is in no piece.
+        if pieces.last.elapsed() < PIECE || !pieces.new.calls.is_empty() {
+            return;
+        }
+        let is_first = pieces.n == 0;
+        let input = if is_first {
+            open.input.clone()
+        } else {
+            Vec::new()
+        };
+        let answer = Some(std::mem::take(&mut pieces.new));
+        let piece = open.turn(input, answer, Ending::Cut, Usage::default());
+        open.claim.partial(&piece, is_first);
+        pieces.n += 1;
+        pieces.last = Instant::now();
     }
 
     fn finished(&mut self, choice: usize, reason: FinishReason, stopped: bool, said: &[Token]) {
@@ -146,30 +218,47 @@ impl Events {
             Some(Ok(usage)) => *usage,
             _ => Usage::default(),
         };
-        let turn = self.turn.take().filter(|open| open.keep).map(|open| {
-            let turn = Turn {
-                id: open.id,
-                created: open.created,
-                input: open.input,
-                answer: self.answers.first().cloned(),
-                ending: self.reason.map_or(Ending::Cut, Ending::Whole),
-                usage,
-                tokens: std::mem::take(&mut self.tokens),
-                face: open.face,
-            };
-            (open.claim, turn)
+        let Some(open) = self.turn.take() else {
+            return Sessions::settle(None);
+        };
+        if open.reads
+            && let Some(memory) = self.memory.take()
+        {
+            open.claim.was_read(memory.prompt);
+            return Sessions::settle(None);
+        }
+        let answer = self.answers.first().cloned();
+        let ending = self.reason.map_or(Ending::Cut, Ending::Whole);
+        let turn = open.keep.then(|| {
+            let turn = open.turn(open.input.clone(), answer, ending, usage);
+            let tokens = std::mem::take(&mut self.tokens);
+            let claim = open.claim;
+            Ended {
+                claim,
+                turn,
+                tokens,
+            }
         });
         Sessions::settle(turn)
     }
 }
 
 impl Drop for Events {
-    /// What was said to a caller who has left, or until the daemon was stopped, was said.
     fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl Events {
+    /// Nobody hears more of it. What was said to a caller who has left, or until the daemon was
+    /// stopped, was said.
+    pub fn leave(&mut self) {
         let failed = matches!(&self.end, Some(Err(Failure::Engine(_) | Failure::Broken)));
         let said = self.answers.first().is_some_and(|a| !a.is_empty());
-        if said && !failed && self.turn.is_some() {
+        if said && !failed {
             self.settle();
         }
+        // Others may go on there.
+        self.turn = None;
     }
 }

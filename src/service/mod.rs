@@ -16,15 +16,15 @@ use crate::request::{
     Caller, Format, Message, Prompt, Refusal, Request, Sampling, Stop, TemplateOptions, Thread,
     Token, ToolChoice,
 };
-use crate::scheduler::{self, Admitted, Scheduler, Stats, Style};
-use crate::sessions::Sessions;
+use crate::scheduler::{self, Admitted, Resume, Scheduler, Stats, Style};
+use crate::sessions::{Claim, Resting, Sessions};
 use crate::text::{
     ChatTemplate, Constraint, Expect, Grammars, Markup, Tokenizer, constraint, markup,
 };
 use events::{Events, Memory, Open};
 
 pub use crate::sessions::{
-    About, Answer, Ending, Found, MAX_HELD, Receipt, Summary, Turn, fresh_id, now,
+    About, Answer, Ending, Found, MAX_HELD, Receipt, Rest, Summary, Turn, fresh_id, now,
 };
 pub use crate::text::Specials;
 
@@ -92,6 +92,7 @@ impl Service {
         tokenizer: Arc<Tokenizer>,
         template: ChatTemplate,
         scheduler: Scheduler,
+        sessions: Sessions,
     ) -> Service {
         let markup = markup::of(&tokenizer, template.source());
         let grammars = Grammars::new(&tokenizer, markup.clone())
@@ -107,7 +108,7 @@ impl Service {
             markup,
             grammars,
             scheduler,
-            sessions: Arc::default(),
+            sessions: Arc::new(sessions),
         }
     }
 
@@ -266,6 +267,9 @@ impl Service {
         });
         let n = raw.n;
         let (events, receiver) = mpsc::channel(UNREAD_EVENTS);
+        let resume = turn
+            .as_ref()
+            .and_then(|t| self.resume(caller.uid, &t.claim, &prompt));
         self.scheduler.push(Admitted {
             caller,
             arrived,
@@ -279,6 +283,7 @@ impl Service {
             logprobs: raw.logprobs,
             scores_prompt: raw.echo && raw.logprobs.is_some(),
             reports: only_read,
+            resume,
             constraints,
             events,
         })?;
@@ -288,10 +293,89 @@ impl Service {
         })
     }
 
+    /// The state on disk that a prompt goes on from, where there is none in memory.
+    fn resume(&self, uid: u32, claim: &Claim, prompt: &[Token]) -> Option<Resume> {
+        let (id, tokens) = self.sessions.place(claim)?;
+        let saved = self.sessions.saved(uid, &id);
+        let seen = tokens.get(..saved).filter(|seen| !seen.is_empty())?;
+        if prompt.len() <= saved || !prompt.starts_with(seen) {
+            return None;
+        }
+        let n = tokens.len();
+        let in_memory = |n: usize| n >= saved && self.scheduler.holds(uid, &tokens[..n]);
+        if [n, n.saturating_sub(1), saved].into_iter().any(in_memory) {
+            return None;
+        }
+        let loaded = self.sessions.load(uid, &id, &tokens)?;
+        Some(Resume {
+            tokens: tokens[..loaded.tokens].to_vec(),
+            state: loaded.host(),
+        })
+    }
+
+    /// Writes the states of conversations that rest to the disk, and lets go of those that rest for
+    /// long. Waits for passes and for the disk.
+    pub fn save(&self, rest: Rest) {
+        for resting in self.sessions.resting(rest) {
+            if let Err(why) = self.save_one(resting) {
+                log::warn!("a conversation's state is not saved: {why}");
+            }
+        }
+    }
+
+    fn save_one(&self, resting: Resting) -> Result<u64, String> {
+        let Resting {
+            uid,
+            id,
+            tokens,
+            leaves,
+        } = resting;
+        let found = self.scheduler.saved(uid, tokens.clone(), leaves);
+        let Some((state, n)) = found.filter(|(_, n)| *n > self.sessions.saved(uid, &id)) else {
+            return Ok(0);
+        };
+        self.sessions.save(uid, &id, &tokens[..n], &*state)
+    }
+
+    /// A session's state goes to the disk, and from memory; how many bytes were written.
+    pub fn suspend(&self, uid: u32, who: &str) -> Result<u64, Refusal> {
+        let resting = self.sessions.rests(uid, who)?;
+        let Some(resting) = resting else {
+            return invalid(
+                "id",
+                "the session is in memory only, by its own wish or sessions.disk",
+            );
+        };
+        let leaving = Resting {
+            leaves: true,
+            ..resting
+        };
+        self.save_one(leaving).or_else(|why| invalid("id", why))
+    }
+
+    /// 1 live: its state is in memory; 2 suspended: it is on disk; 3: its text is read again.
+    pub fn state(&self, uid: u32, who: &str) -> Result<u32, Refusal> {
+        let tokens = self.sessions.tokens(uid, who)?;
+        let n = tokens.len();
+        let held = |n: usize| n > 0 && self.scheduler.holds(uid, &tokens[..n]);
+        if held(n) || held(n.saturating_sub(1)) {
+            return Ok(1);
+        }
+        let on_disk = self.sessions.rests(uid, who)?;
+        let saved = on_disk.is_some_and(|r| self.sessions.saved(uid, &r.id) > 0);
+        Ok(if saved { 2 } else { 3 })
+    }
+
     /// Puts what was said before into a chat's prompt.
     fn take_up(&self, caller: &Caller, raw: &mut Request, thread: Thread) -> Result<Open, Refusal> {
         let claim = self.sessions.claim(caller.uid, &thread.origin)?;
-        let Prompt::Chat { messages, .. } = &mut raw.prompt else {
+        let Prompt::Chat {
+            messages,
+            tools,
+            options,
+            ..
+        } = &mut raw.prompt
+        else {
             return invalid("input", "only a chat goes on from what was said before");
         };
         let apart = thread.apart.min(messages.len());
@@ -301,6 +385,10 @@ impl Service {
         Ok(Open {
             claim,
             keep: thread.keep,
+            reads: !thread.answer,
+            before: messages[..apart].to_vec(),
+            tools: tools.clone(),
+            options: options.clone(),
             id: thread.id,
             created: thread.created,
             input,

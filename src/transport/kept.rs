@@ -9,21 +9,28 @@ use serde_json::json;
 
 use super::fields::refuse;
 use super::responses;
-use super::routes::{Answer, Shared, service};
+use super::routes::{Answer, Shared, off_thread, service};
 use super::sessions::{Id, named};
 use crate::request::Caller;
 
 pub async fn show(State(door): Shared, Extension(caller): Extension<Caller>, id: Id) -> Answer {
-    let service = service(&door, &caller)?;
-    let found = service.sessions().answer(caller.uid, &named(id)?)?;
-    Ok(Json(responses::stored(service, &found.turn)).into_response())
+    let id = named(id)?;
+    off_thread(move || {
+        let service = service(&door, &caller)?;
+        let found = service.sessions().answer(caller.uid, &id)?;
+        Ok(Json(responses::stored(service, &found.turn)).into_response())
+    })
+    .await
 }
 
 pub async fn delete(State(door): Shared, Extension(caller): Extension<Caller>, id: Id) -> Answer {
-    let service = service(&door, &caller)?;
     let id = named(id)?;
-    service.sessions().forget_answer(caller.uid, &id)?;
-    Ok(Json(json!({"id": id, "object": "response", "deleted": true})).into_response())
+    off_thread(move || {
+        let service = service(&door, &caller)?;
+        service.sessions().forget_answer(caller.uid, &id)?;
+        Ok(Json(json!({"id": id, "object": "response", "deleted": true})).into_response())
+    })
+    .await
 }
 
 /// What part of a list is wanted.
@@ -43,8 +50,12 @@ pub async fn input_items(
     id: Id,
     page: Result<Query<Page>, QueryRejection>,
 ) -> Answer {
-    let service = service(&door, &caller)?;
-    let found = service.sessions().answer(caller.uid, &named(id)?)?;
+    let id = named(id)?;
+    let found = off_thread(move || {
+        let service = service(&door, &caller)?;
+        Ok(service.sessions().answer(caller.uid, &id)?)
+    });
+    let found = found.await?;
     let Ok(Query(page)) = page else {
         let why = "want after, a string, limit, a whole number, and order, \"asc\" or \"desc\"";
         return Err(refuse::<()>("query", why).unwrap_err().into());

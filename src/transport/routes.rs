@@ -47,6 +47,8 @@ pub fn router(door: Arc<Door>) -> Router {
         .route("/v1/sessions/{id}/append", post(sessions::append))
         .route("/v1/sessions/{id}/fork", post(sessions::fork))
         .route("/v1/sessions/{id}/measure", post(sessions::measure))
+        .route("/v1/sessions/{id}/suspend", post(sessions::suspend))
+        .route("/v1/sessions/{id}/resume", post(sessions::resume))
         .route("/tokenize", post(tokenize))
         .route("/detokenize", post(detokenize))
         .route("/health", get(health))
@@ -331,7 +333,7 @@ pub(super) async fn answer(
     while let Some((prompt, event)) = answers.next().await {
         render.take(service, prompt, event)?;
     }
-    Ok(Json(render.whole(service, &answers.settle())).into_response())
+    Ok(Json(render.whole(service, &answers.settle().await)).into_response())
 }
 
 fn service_of(door: &Door) -> Result<&Service, Refusal> {
@@ -377,8 +379,17 @@ impl Answers {
         .await
     }
 
-    fn settle(&mut self) -> Vec<Receipt> {
-        self.each.iter_mut().map(Events::settle).collect()
+    /// Keeps what is to be kept, which may wait for the disk.
+    async fn settle(&mut self) -> Vec<Receipt> {
+        let each = std::mem::take(&mut self.each);
+        let keep = || each.into_iter().map(|mut e| e.settle()).collect();
+        match tokio::task::spawn_blocking(keep).await {
+            Ok(receipts) => receipts,
+            Err(e) => {
+                log::error!("an answer was not kept: {e}");
+                Vec::new()
+            }
+        }
     }
 }
 
@@ -397,7 +408,7 @@ fn stream_out(door: Arc<Door>, render: Box<dyn Render>, answers: Answers) -> Res
                         Some((vec![render.failed(error)], None))
                     }
                 },
-                None => Some((render.last(service, &answers.settle()), None)),
+                None => Some((render.last(service, &answers.settle().await), None)),
             }
         }
     });

@@ -32,6 +32,7 @@ fn session(summary: &Summary) -> Value {
         "used_at": summary.used,
         "fixed": summary.about.fixed,
         "busy": summary.busy,
+        "durable": summary.durable,
         "turns": summary.turns,
         "message_count": summary.messages,
         "last_response_id": summary.last,
@@ -39,9 +40,12 @@ fn session(summary: &Summary) -> Value {
 }
 
 pub async fn list(State(door): Shared, Extension(caller): Extension<Caller>) -> Answer {
-    let all = service(&door, &caller)?.sessions().list(caller.uid);
-    let all: Vec<Value> = all.iter().map(session).collect();
-    Ok(Json(json!({"object": "list", "data": all})).into_response())
+    off_thread(move || {
+        let all = service(&door, &caller)?.sessions().list(caller.uid);
+        let all: Vec<Value> = all.iter().map(session).collect();
+        Ok(Json(json!({"object": "list", "data": all})).into_response())
+    })
+    .await
 }
 
 pub async fn show(State(door): Shared, Extension(caller): Extension<Caller>, id: Id) -> Answer {
@@ -60,9 +64,13 @@ pub async fn show(State(door): Shared, Extension(caller): Extension<Caller>, id:
 }
 
 pub async fn delete(State(door): Shared, Extension(caller): Extension<Caller>, id: Id) -> Answer {
-    let service = service(&door, &caller)?;
-    let id = service.sessions().delete(caller.uid, &named(id)?)?;
-    Ok(Json(json!({"id": id, "object": "session", "deleted": true})).into_response())
+    let id = named(id)?;
+    off_thread(move || {
+        let service = service(&door, &caller)?;
+        let id = service.sessions().delete(caller.uid, &id)?;
+        Ok(Json(json!({"id": id, "object": "session", "deleted": true})).into_response())
+    })
+    .await
 }
 
 /// So many tokens, and what their state takes: `a + b x tokens` bytes.
@@ -163,6 +171,7 @@ pub async fn create(
         let about = About {
             name: f.string("name")?.map(str::to_owned),
             held: true,
+            lasting: f.boolean("lasting")?.unwrap_or(true),
             fixed: f.boolean("fixed")?.unwrap_or(false),
             settings,
         };
@@ -238,12 +247,47 @@ pub async fn fork(
         let about = About {
             name: f.string("name")?.map(str::to_owned),
             held: true,
+            lasting: before.about.lasting,
             fixed: f.boolean("fixed")?.unwrap_or(false),
             settings: before.about.settings,
         };
         let at = f.string("response_id")?;
         let made = service.sessions().fork(caller.uid, &before.id, at, about)?;
         Ok(Prepared::Done(session(&made)))
+    };
+    answer(door, caller, raw, prepare).await
+}
+
+/// Its state goes to the disk, and from memory.
+pub async fn suspend(State(door): Shared, Extension(caller): Extension<Caller>, id: Id) -> Answer {
+    let id = named(id)?;
+    off_thread(move || {
+        let service = service(&door, &caller)?;
+        let written = service.suspend(caller.uid, &id)?;
+        let summary = service.sessions().summary(caller.uid, &id)?;
+        let mut told = session(&summary);
+        told["written"] = json!(written);
+        Ok(Json(told).into_response())
+    })
+    .await
+}
+
+/// Its state comes back from the disk, and what that has not seen is read.
+pub async fn resume(
+    State(door): Shared,
+    Extension(caller): Extension<Caller>,
+    id: Id,
+    raw: Body,
+) -> Answer {
+    let id = named(id)?;
+    let prepare = move |service: &Service, caller: &Caller, value: &Value| {
+        let stream = Fields::of(value, "")?.boolean("stream")?;
+        let summary = service.sessions().summary(caller.uid, &id)?;
+        if summary.messages == 0 {
+            Ok(Prepared::Done(session(&summary)))
+        } else {
+            reading(&summary, stream == Some(true))
+        }
     };
     answer(door, caller, raw, prepare).await
 }

@@ -16,6 +16,7 @@ use super::{http, socket};
 use crate::scheduler::fake::{BOMB, Fake, POISON};
 use crate::scheduler::{self, Ended, Scheduler};
 use crate::service::{self, Card, Service};
+use crate::sessions::Sessions;
 use crate::text::{ChatTemplate, Tokenizer, fixture};
 
 mod choices;
@@ -55,6 +56,7 @@ struct Setup {
     /// Of a model that thinks aloud, instead of the model's own.
     thinks: Option<&'static str>,
     http: HttpLimits,
+    sessions: Sessions,
 }
 
 fn setup() -> Setup {
@@ -67,6 +69,7 @@ fn setup() -> Setup {
         vocabulary: fixture::metadata("tiny"),
         thinks: None,
         http: HttpLimits::default(),
+        sessions: Sessions::default(),
     }
 }
 
@@ -108,7 +111,8 @@ fn serve(setup: Setup) -> Server {
             allowed_uids: setup.allowed_uids,
             allowed_groups: setup.allowed_groups,
         };
-        let service = Service::new(card, limits, tokenizer, template, scheduler);
+        let sessions = setup.sessions;
+        let service = Service::new(card, limits, tokenizer, template, scheduler, sessions);
         assert!(door.service.set(service).is_ok());
     }
     let stop = CancellationToken::new();

@@ -11,6 +11,7 @@ use deltad::engine::Engine;
 use deltad::request::{Caller, Event, FinishReason, Format, Part, Refusal, Request};
 use deltad::scheduler::{self, Scheduler};
 use deltad::service::{self, Card, Service};
+use deltad::sessions::Sessions;
 use deltad::text::{ChatTemplate, Tokenizer};
 use deltad::transport::door::Door;
 use deltad::transport::limits::HttpLimits;
@@ -48,7 +49,8 @@ fn daemon(dir: &Path) -> Service {
         max_tokens: Some(12),
         ..service::Admission::default()
     };
-    Service::new(card, limits, tokenizer, template, scheduler)
+    let sessions = Sessions::default();
+    Service::new(card, limits, tokenizer, template, scheduler, sessions)
 }
 
 fn bodies() -> Vec<Value> {
