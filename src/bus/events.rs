@@ -101,56 +101,6 @@ pub fn used(usage: Usage) -> Value {
     })
 }
 
-/// An answer's first choice, put together again.
-#[derive(Debug, Default, PartialEq)]
-pub struct Transcript {
-    pub text: String,
-    pub reasoning: String,
-    /// Id, name and arguments.
-    calls: Vec<(String, String, String)>,
-}
-
-impl Transcript {
-    pub fn add(&mut self, part: &Part) {
-        match part {
-            Part::Text(text) => self.text += text,
-            Part::Reasoning(text) => self.reasoning += text,
-            Part::Call { id, name, .. } => {
-                self.calls.push((id.clone(), name.clone(), String::new()));
-            }
-            Part::Arguments { text, .. } => {
-                if let Some((_, _, arguments)) = self.calls.last_mut() {
-                    *arguments += text;
-                }
-            }
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.text.is_empty() && self.calls.is_empty()
-    }
-
-    /// The answer as a message of the conversation. Whether its reasoning is told to the model again
-    /// is its template's affair.
-    pub fn message(&self) -> Value {
-        let mut message = json!({"role": "assistant", "content": self.text});
-        if !self.reasoning.is_empty() {
-            message["reasoning_content"] = self.reasoning.as_str().into();
-        }
-        if !self.calls.is_empty() {
-            let calls = self.calls.iter().map(|(id, name, arguments)| {
-                json!({
-                    "id": id,
-                    "type": "function",
-                    "function": {"name": name, "arguments": arguments},
-                })
-            });
-            message["tool_calls"] = calls.collect();
-        }
-        message
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,12 +130,6 @@ mod tests {
                 "id": "c1", "name": "find"})
         );
         assert_eq!(events[3]["text"], "1}");
-        let mut transcript = Transcript::default();
-        parts.iter().for_each(|p| transcript.add(p));
-        let message = transcript.message();
-        assert_eq!(message["content"], "Let me look.");
-        let function = &message["tool_calls"][0]["function"];
-        assert_eq!(*function, json!({"name": "find", "arguments": "{\"a\":1}"}));
     }
 
     #[test]
@@ -194,13 +138,5 @@ mod tests {
         assert_eq!(event["reason"], "failed");
         assert_eq!(event["error"], "org.deltad.Inference1.Error.Stopping");
         assert_eq!(event["message"], "soon");
-    }
-
-    #[test]
-    fn an_answer_of_special_tokens_alone_is_empty_and_still_a_message() {
-        let transcript = Transcript::default();
-        assert!(transcript.is_empty());
-        let message = json!({"role": "assistant", "content": ""});
-        assert_eq!(transcript.message(), message);
     }
 }

@@ -11,16 +11,11 @@ use zbus::{OwnedFd, OwnedObjectPath, interface};
 use super::clients::Client;
 use super::error::Error;
 use super::run::{self, Submitted};
-use super::session::{self, Session};
 use super::value::{self, Dictionary};
 use super::{Bus, events, options};
-use crate::request::Token;
-use crate::service::Specials;
+use crate::request::{Prompt, Token};
+use crate::service::{About, Specials};
 use crate::transport::fields::Fields;
-
-/// Sessions that one user may have at once: an assistant that forgets to close them fills no
-/// memory for ever.
-const MAX_SESSIONS: usize = 256;
 
 /// The object.
 pub struct Manager {
@@ -36,7 +31,7 @@ impl Manager {
     ) -> Result<Submitted, Error> {
         let messages = options::messages(&messages)?;
         let options = options::named(&options)?;
-        run::submit(&self.bus, client.caller.clone(), messages, options).await
+        run::submit(&self.bus, client.caller.clone(), messages, options, None).await
     }
 }
 
@@ -67,40 +62,49 @@ impl Manager {
         let client = self.bus.client(&header).await?;
         self.bus.service(&client.caller)?;
         let mut given = value::object(&options, "")?;
-        let persist = match given.remove("persist") {
-            None => false,
-            Some(Value::Bool(persist)) => persist,
-            Some(_) => return options::invalid("persist", "want true or false"),
-        };
+        let persist = options::persist(&mut given)?.unwrap_or(false);
+        let name = options::name(&mut given)?;
         let messages = match given.remove("messages") {
             None => Vec::new(),
             Some(Value::Array(messages)) => messages,
             Some(_) => return options::invalid("messages", "want aa{sv}"),
         };
         // Read as a question would be, so that a wrong one is known now and not at the first Send.
-        let mut trial = messages.clone();
-        trial.push(json!({"role": "user", "content": ""}));
-        options::chat(trial, given.clone(), self.bus.door.limits.request_bytes)?;
-        let sessions = self.bus.objects.sessions();
-        let uid = client.caller.uid;
-        if sessions.iter().filter(|s| s.uid == uid).count() >= MAX_SESSIONS {
-            let why = format!("user {uid} has {MAX_SESSIONS} sessions already; close one");
-            return Err(Error::TooManySessions(why));
-        }
-        let path = Bus::fresh_path("session")?;
-        let session = Arc::new(Session::new(path, &client, persist, messages, given));
-        let served = session::Served {
-            bus: self.bus.clone(),
-            session: session.clone(),
+        let max = self.bus.door.limits.request_bytes;
+        let said = options::chat(messages, given.clone(), max)?;
+        let said = said.requests.into_iter().next().map(|r| r.prompt);
+        let said = match said {
+            Some(Prompt::Chat { messages, .. }) => messages,
+            _ => Vec::new(),
         };
-        let server = self.bus.connection.object_server();
-        server.at(&session.path, served).await?;
-        self.bus.objects.add_session(session.clone()).await;
-        // Who left meanwhile is not there to end it.
-        if client.gone.is_cancelled() && !persist {
-            self.bus.end_session(&session).await;
-        }
-        Ok(session.path.clone())
+        let about = About {
+            name,
+            held: true,
+            lasting: persist,
+            fixed: false,
+            settings: Value::Object(given),
+        };
+        let (bus, caller) = (self.bus.clone(), client.caller.clone());
+        let make = move || {
+            let service = bus.service(&caller)?;
+            Ok::<_, Error>(service.sessions().create(caller.uid, about, said)?)
+        };
+        let made = tokio::task::spawn_blocking(make).await;
+        let made = made.map_err(|e| Error::EngineFailed(e.to_string()))??;
+        self.bus.add_session(&client, &made).await
+    }
+
+    /// The object of a session that was made elsewhere, by its name or id.
+    #[zbus(out_args("session"))]
+    async fn open_session(
+        &self,
+        who: String,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<OwnedObjectPath, Error> {
+        let client = self.bus.client(&header).await?;
+        let service = self.bus.service(&client.caller)?;
+        let found = service.sessions().summary(client.caller.uid, &who)?;
+        self.bus.add_session(&client, &found).await
     }
 
     #[zbus(out_args("text", "usage"))]
@@ -115,7 +119,7 @@ impl Manager {
         options::one_text(&options)?;
         let question = vec![json!({"role": "user", "content": prompt})];
         let caller = client.caller.clone();
-        let submitted = run::submit(&self.bus, caller, question, options).await?;
+        let submitted = run::submit(&self.bus, caller, question, options, None).await?;
         let (said, reason, usage) = run::whole(&client, submitted).await?;
         let mut about = events::used(usage);
         about["finish_reason"] = events::spelled(reason).into();

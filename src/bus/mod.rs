@@ -36,7 +36,7 @@ use sink::Sink;
 use value::Dictionary;
 
 use crate::request::{Caller, Refusal};
-use crate::service::Service;
+use crate::service::{Service, Summary};
 use crate::transport::door::Door;
 
 pub const NAME: &str = "org.deltad.Inference1";
@@ -102,6 +102,7 @@ pub async fn serve(which: Which, door: Arc<Door>) -> Result<Presence, BusError> 
     server.at(PATH, manager).await?;
     let objects = objects::ObjectManager { bus: bus.clone() };
     server.at(PATH, objects).await?;
+    bus.put_what_lasts().await;
     tokio::spawn(watch(bus.clone(), leaving));
     // Nobody may replace us, and we wait in no queue: two daemons would share one model's callers.
     let flags = RequestNameFlags::DO_NOT_QUEUE;
@@ -128,7 +129,7 @@ async fn watch(bus: Arc<Bus>, mut leaving: NameOwnerChangedStream) {
             let name = OwnedUniqueName::from(name.to_owned());
             bus.clients.forget(&name);
             for session in bus.objects.sessions() {
-                if session.maker == name && !session.persist {
+                if session.maker.as_ref() == Some(&name) && !session.persist {
                     bus.end_session(&session).await;
                 }
             }
@@ -158,9 +159,15 @@ impl Presence {
         }
     }
 
-    /// Sessions, and answers on their way.
+    /// Sessions that an end would end, and answers on their way.
     pub fn in_use(&self) -> usize {
-        self.bus.objects.sessions().len() + self.bus.running.len()
+        let service = self.bus.door.service.get();
+        let lost = |session: &Arc<Session>| {
+            let summary = service.and_then(|s| session.summary(s).ok());
+            summary.is_some_and(|s| !s.durable)
+        };
+        let sessions = self.bus.objects.sessions();
+        sessions.iter().filter(|s| lost(s)).count() + self.bus.running.len()
     }
 
     /// Gives the name back. Calls that were sent to it before are here already, since the bus keeps
@@ -287,8 +294,79 @@ impl Bus {
         run::begin(self, generation, submitted, sink, turn).await
     }
 
+    /// Puts a conversation on the bus, where it is not there yet; its path.
+    async fn add_session(
+        self: &Arc<Bus>,
+        client: &Client,
+        summary: &Summary,
+    ) -> Result<OwnedObjectPath, Error> {
+        let maker = Some(client.name.clone());
+        let session = Arc::new(Session::of(client.caller.uid, maker, summary)?);
+        self.put(&session).await?;
+        // Who left meanwhile is not there to end it.
+        if client.gone.is_cancelled() && !session.persist {
+            self.end_session(&session).await;
+        }
+        Ok(session.path.clone())
+    }
+
+    async fn put(self: &Arc<Bus>, session: &Arc<Session>) -> Result<(), Error> {
+        let served = session::Served {
+            bus: self.clone(),
+            session: session.clone(),
+        };
+        let server = self.connection.object_server();
+        if server.at(&session.path, served).await?.is_none() {
+            let service = self.door.service.get();
+            let properties = service.map(|s| session.properties(s)).unwrap_or_default();
+            self.objects.add_session(session.clone(), properties).await;
+        }
+        Ok(())
+    }
+
+    /// Conversations of users that were there before the daemon.
+    async fn put_what_lasts(self: &Arc<Bus>) {
+        let bus = self.clone();
+        let find = move || {
+            let sessions = bus.door.service.get().map(|s| s.sessions().clone());
+            let sessions = sessions.into_iter();
+            let each = sessions.flat_map(|s| {
+                let users = s.users_on_disk().into_iter();
+                let each = users.flat_map(|uid| s.list(uid).into_iter().map(move |l| (uid, l)));
+                each.collect::<Vec<_>>()
+            });
+            each.filter(|(_, s)| s.durable).collect::<Vec<_>>()
+        };
+        let found = tokio::task::spawn_blocking(find).await.unwrap_or_default();
+        for (uid, summary) in found {
+            let put = match Session::of(uid, None, &summary) {
+                Ok(session) => self.put(&Arc::new(session)).await,
+                Err(e) => Err(e),
+            };
+            if let Err(e) = put {
+                log::warn!("session {} is not on the bus: {e}", summary.id);
+            }
+        }
+    }
+
+    /// Tells who made a session what has changed of it.
+    async fn session_changed(&self, session: &Session) {
+        let (Some(service), Some(maker)) = (self.door.service.get(), &session.maker) else {
+            return;
+        };
+        let interface = "org.deltad.Inference1.Session";
+        let changed = session.changing(service);
+        self.changed(maker, &session.path, interface, changed).await;
+    }
+
     async fn end_session(&self, session: &Arc<Session>) {
         session.close();
+        if let Some(service) = self.door.service.get() {
+            let (sessions, session) = (service.sessions().clone(), session.clone());
+            let end = move || sessions.delete(session.uid, &session.id).map(drop);
+            // It may have been ended by another door.
+            let _ = tokio::task::spawn_blocking(end).await;
+        }
         let server = self.connection.object_server();
         if self.objects.remove_session(session).await {
             // The connection may be gone, and the object with it.

@@ -14,6 +14,7 @@ use super::generation::Generation;
 use super::session::Session;
 use super::value::Dictionary;
 use super::{Bus, PATH, emitter};
+use crate::service::Service;
 
 /// An object's interfaces, each with its properties.
 type Interfaces = HashMap<String, Dictionary>;
@@ -39,18 +40,22 @@ impl Object {
         }
     }
 
-    fn interfaces(&self) -> Interfaces {
-        let properties = match self {
-            Object::Session(s) => s.properties(),
-            Object::Generation(g) => g.properties(),
-        };
+    fn interfaces(&self, properties: Dictionary) -> Interfaces {
         Interfaces::from([(self.interface().to_owned(), properties)])
     }
 
-    fn place(&self) -> (&OwnedObjectPath, &OwnedUniqueName) {
+    fn properties(&self, service: Option<&Service>) -> Dictionary {
         match self {
-            Object::Session(s) => (&s.path, &s.maker),
-            Object::Generation(g) => (&g.path, &g.asker),
+            Object::Session(s) => service.map(|at| s.properties(at)).unwrap_or_default(),
+            Object::Generation(g) => g.properties(),
+        }
+    }
+
+    /// Where it is, and who is told of it.
+    fn place(&self) -> (&OwnedObjectPath, Option<&OwnedUniqueName>) {
+        match self {
+            Object::Session(s) => (&s.path, s.maker.as_ref()),
+            Object::Generation(g) => (&g.path, Some(&g.asker)),
         }
     }
 }
@@ -72,12 +77,13 @@ impl Objects {
         look(&mut self.all.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub async fn add_session(&self, session: Arc<Session>) {
-        self.add(Object::Session(session)).await;
+    pub async fn add_session(&self, session: Arc<Session>, properties: Dictionary) {
+        self.add(Object::Session(session), properties).await;
     }
 
     pub async fn add_generation(&self, generation: Arc<Generation>) {
-        self.add(Object::Generation(generation)).await;
+        let properties = generation.properties();
+        self.add(Object::Generation(generation), properties).await;
     }
 
     /// Whether it was still there.
@@ -89,10 +95,10 @@ impl Objects {
         self.remove(&Object::Generation(generation.clone())).await;
     }
 
-    async fn add(&self, object: Object) {
+    async fn add(&self, object: Object, properties: Dictionary) {
         let (path, to) = object.place();
         self.with(|all| all.insert(path.clone(), object.clone()));
-        let body = (path, object.interfaces());
+        let body = (path, object.interfaces(properties));
         self.tell(to, "InterfacesAdded", &body).await;
     }
 
@@ -106,10 +112,11 @@ impl Objects {
         was_there
     }
 
-    async fn tell<B>(&self, to: &OwnedUniqueName, signal: &'static str, body: &B)
+    async fn tell<B>(&self, to: Option<&OwnedUniqueName>, signal: &'static str, body: &B)
     where
         B: serde::Serialize + zbus::DynamicType,
     {
+        let Some(to) = to else { return };
         let Ok(emitter) = emitter(&self.connection, PATH, to) else {
             return;
         };
@@ -130,12 +137,16 @@ impl Objects {
         })
     }
 
-    fn of(&self, uid: u32) -> HashMap<OwnedObjectPath, Interfaces> {
-        self.with(|all| {
+    fn of(&self, uid: u32, service: Option<&Service>) -> HashMap<OwnedObjectPath, Interfaces> {
+        let own: Vec<_> = self.with(|all| {
             let own = all.iter().filter(|(_, o)| o.uid() == uid);
-            own.map(|(path, o)| (path.clone(), o.interfaces()))
-                .collect()
-        })
+            own.map(|(path, o)| (path.clone(), o.clone())).collect()
+        });
+        let told = own.into_iter().map(|(path, object)| {
+            let properties = object.properties(service);
+            (path, object.interfaces(properties))
+        });
+        told.collect()
     }
 }
 
@@ -155,7 +166,8 @@ impl ObjectManager {
         #[zbus(header)] header: Header<'_>,
     ) -> Result<HashMap<OwnedObjectPath, Interfaces>, Error> {
         let client = self.bus.client(&header).await?;
-        Ok(self.bus.objects.of(client.caller.uid))
+        let service = self.bus.door.service.get();
+        Ok(self.bus.objects.of(client.caller.uid, service))
     }
 
     #[zbus(signal)]

@@ -84,6 +84,24 @@ pub fn refuse_unread(fields: &Fields) -> Result<(), Error> {
     )))
 }
 
+/// Takes `persist` out of the options of a session.
+pub fn persist(options: &mut Map<String, Value>) -> Result<Option<bool>, Error> {
+    match options.remove("persist") {
+        None => Ok(None),
+        Some(Value::Bool(persist)) => Ok(Some(persist)),
+        Some(_) => invalid("persist", "want true or false"),
+    }
+}
+
+/// Takes `name` out of the options of a session.
+pub fn name(options: &mut Map<String, Value>) -> Result<Option<String>, Error> {
+    match options.remove("name") {
+        None => Ok(None),
+        Some(Value::String(name)) => Ok(Some(name)),
+        Some(_) => invalid("name", "want a text"),
+    }
+}
+
 /// What [`Refusal::Invalid`] says, for arguments that only the bus has.
 pub fn invalid<T>(param: &str, message: &str) -> Result<T, Error> {
     let (param, message) = (param.to_owned(), message.to_owned());

@@ -7,15 +7,15 @@ use serde_json::{Map, Value};
 
 use super::clients::Client;
 use super::error::Error;
-use super::events::{self, Transcript};
+use super::events;
 use super::generation::{Generation, Phase, Served};
 use super::session::Turn;
 use super::sink::{Left, Sink};
 use super::value::Dictionary;
 use super::{Bus, options};
-use crate::request::{Caller, Event, Failure, FinishReason, Usage};
-use crate::service;
+use crate::request::{Caller, Event, Failure, FinishReason, Thread, Usage};
 use crate::service::events::Events;
+use crate::service::{self, Answer};
 
 /// How long an ended generation can still be asked how it ended.
 const LINGER: Duration = Duration::from_secs(10);
@@ -33,6 +33,7 @@ pub async fn submit(
     caller: Caller,
     messages: Vec<Value>,
     options: Map<String, Value>,
+    thread: Option<Thread>,
 ) -> Result<Submitted, Error> {
     let at = bus.clone();
     let work = move || {
@@ -41,7 +42,7 @@ pub async fn submit(
         // A chat is one request.
         let request = asked.requests.into_iter().next().ok_or_else(broken)?;
         let n = request.n;
-        let generation = service.submit(caller, request)?;
+        let generation = service.submit_in(caller, request, thread)?;
         Ok(Submitted { generation, n })
     };
     tokio::task::spawn_blocking(work).await.map_err(|e| {
@@ -58,9 +59,8 @@ fn broken() -> Error {
 pub async fn whole(
     client: &Client,
     submitted: Submitted,
-) -> Result<(Transcript, FinishReason, Usage), Error> {
+) -> Result<(Answer, FinishReason, Usage), Error> {
     let mut events = submitted.generation.events;
-    let mut transcript = Transcript::default();
     let mut reason = FinishReason::Stop;
     loop {
         let event = tokio::select! {
@@ -71,9 +71,13 @@ pub async fn whole(
         };
         match event {
             Event::Prompt(_) | Event::Read(_) => {}
-            Event::Delta { parts, .. } => parts.iter().for_each(|p| transcript.add(p)),
+            Event::Delta { .. } => {}
             Event::Finished { reason: why, .. } => reason = why,
-            Event::Done(usage) => return Ok((transcript, reason, usage)),
+            Event::Done(usage) => {
+                let answer = events.answer(0).cloned().unwrap_or_default();
+                events.settle();
+                return Ok((answer, reason, usage));
+            }
             Event::Failed(failure) => return Err(failure.into()),
         }
     }
@@ -107,7 +111,6 @@ pub async fn begin(
             prompt_tokens: submitted.generation.prompt.len(),
             ..Usage::default()
         },
-        transcript: Transcript::default(),
         sink,
     };
     bus.running.spawn(run.finish(turn));
@@ -121,7 +124,6 @@ struct Run {
     /// Of each choice.
     reasons: Vec<Option<FinishReason>>,
     usage: Usage,
-    transcript: Transcript,
     sink: Sink,
 }
 
@@ -135,10 +137,7 @@ impl Run {
         drop(self.events);
         self.generation.count(self.usage.completion_tokens);
         if let Some(turn) = turn {
-            // What ended whole was answered, though every token of it may have been unwritten.
-            let answered = phase == Phase::Finished || !self.transcript.is_empty();
-            turn.settle(answered.then(|| self.transcript.message()))
-                .await;
+            turn.ended().await;
         }
         self.generation.enter(phase);
         // The descriptor's end is the reader's sign: it comes after everything it could ask about.
@@ -178,9 +177,6 @@ impl Run {
                     parts,
                     logprob,
                 } => {
-                    if choice == 0 {
-                        parts.iter().for_each(|p| self.transcript.add(p));
-                    }
                     self.usage.completion_tokens += 1;
                     self.generation.count(self.usage.completion_tokens);
                     if self.generation.enter(Phase::Running) {
@@ -198,11 +194,14 @@ impl Run {
                 }
                 Event::Done(usage) => {
                     self.usage = usage;
+                    // What is to be kept is kept before the end is told.
+                    self.events.settle();
                     let first = self.reasons[0].map_or("stop", events::spelled);
                     self.end(events::end(first, usage)).await?;
                     return Ok(Phase::Finished);
                 }
                 Event::Failed(failure) => {
+                    self.events.leave();
                     let failed = events::failed(&failure.into(), self.usage);
                     self.end(failed).await?;
                     return Ok(Phase::Failed);
@@ -213,6 +212,7 @@ impl Run {
 
     async fn cancelled(&mut self) -> Result<Phase, Left> {
         self.events.close();
+        self.events.leave();
         self.end(events::end("cancelled", self.usage)).await?;
         Ok(Phase::Cancelled)
     }
