@@ -66,6 +66,9 @@ pub fn command(home: &Path, socket: &Path) -> Command {
         .arg(home.join("model.gguf"))
         .arg("--socket")
         .arg(socket)
+        // What outlives it lies beside its model.
+        .env("XDG_STATE_HOME", home)
+        .env_remove("STATE_DIRECTORY")
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     command
@@ -118,6 +121,15 @@ impl Daemon {
             let (status, _) = exchange(stream, "GET", "/health", "");
             (status == 200).then_some(())
         });
+    }
+
+    /// Another one in its place, once it has ended.
+    pub fn again(&mut self) {
+        self.wait();
+        self.child = command(self.home.path(), &self.socket)
+            .spawn()
+            .expect("the daemon");
+        self.wait_ready();
     }
 
     pub fn connect(&self) -> UnixStream {

@@ -11,6 +11,7 @@ mod daemon;
 mod golden;
 mod hostile;
 mod http;
+mod lasting;
 mod lifecycle;
 mod ling;
 mod manager;

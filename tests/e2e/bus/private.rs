@@ -97,6 +97,11 @@ impl PrivateBus {
             socket,
             home,
         };
+        self.wait_ready(&mut daemon);
+        daemon
+    }
+
+    fn wait_ready(&self, daemon: &mut Daemon) {
         daemon.wait_ready();
         until("the name", || {
             let owned = self.tool(
@@ -105,7 +110,14 @@ impl PrivateBus {
             );
             owned.0.then_some(())
         });
-        daemon
+    }
+
+    /// Another daemon in the place of one that has ended.
+    pub fn again(&self, daemon: &mut Daemon) {
+        daemon.wait();
+        let mut command = self.command(daemon.home.path(), &daemon.socket);
+        daemon.child = command.spawn().expect("the daemon");
+        self.wait_ready(daemon);
     }
 
     /// Runs a desktop's tool on this bus: whether it succeeded, and all that it said.

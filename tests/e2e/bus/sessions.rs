@@ -161,3 +161,64 @@ async fn one_user_has_so_many_sessions_and_no_more_until_one_is_closed() {
     closed.expect("it closes");
     client.create(Options::new()).await;
 }
+
+#[tokio::test]
+async fn a_session_that_persists_outlives_a_killed_daemon_and_is_the_same_by_every_door() {
+    let bus = PrivateBus::start();
+    let mut daemon = bus.serve_demo();
+    let client = Client(bus.connect().await);
+    let named = Options::from([
+        ("persist", true.into()),
+        ("name", "talk".into()),
+        ("temperature", 0.0.into()),
+        ("max_tokens", 48u32.into()),
+    ]);
+    let session = client.create(named).await;
+    let code = "My locker code is 4827.";
+    let (_, reader) = client
+        .send(&session, code, Options::new())
+        .await
+        .expect("it runs");
+    reader.all();
+    let measured = client
+        .call(&session, "Session", "Measure", &("What is it?",))
+        .await;
+    let measured: u64 = measured.expect("a count").body().deserialize().expect("t");
+    let usage = client.count(&session, "Session", "ContextUsage").await;
+    assert!(measured > u64::from(usage), "{measured} {usage}");
+    assert_eq!(client.count(&session, "Session", "State").await, 1);
+    let suspended = client.call(&session, "Session", "Suspend", &()).await;
+    suspended.expect("it is on disk");
+    assert_eq!(client.count(&session, "Session", "State").await, 2);
+    daemon.signal(rustix::process::Signal::KILL);
+    bus.again(&mut daemon);
+    assert!(client.objects().await.contains(&session.to_string()));
+    let opened = client
+        .call(PATH, "Manager", "OpenSession", &("talk",))
+        .await;
+    let opened: zbus::OwnedObjectPath = opened.expect("a path").body().deserialize().expect("o");
+    assert_eq!(opened.to_string(), session.to_string());
+    let cloned = client
+        .call(&session, "Session", "Clone", &(Options::new(),))
+        .await;
+    let cloned: zbus::OwnedObjectPath = cloned.expect("a path").body().deserialize().expect("o");
+    for place in [&session, &cloned] {
+        let question = "What is my locker code?";
+        let (_, reader) = client
+            .send(place, question, Options::new())
+            .await
+            .expect("it runs");
+        let events = reader.all();
+        assert!(text(&events).contains("4827"), "{events:?}");
+        let cached = events.last().expect("an end")["usage"]["cached_tokens"].as_u64();
+        assert!(
+            cached >= Some(u64::from(usage) - 1),
+            "{cached:?} of {usage}"
+        );
+    }
+    let (status, shown) = daemon.get("/v1/sessions/talk");
+    assert_eq!(
+        (status, &shown["message_count"]),
+        (200, &serde_json::json!(4))
+    );
+}

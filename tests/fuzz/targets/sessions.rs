@@ -65,7 +65,12 @@ fn turns() -> Vec<Turn> {
 fn made(store: &Store) -> Id {
     let name = Some("one".to_owned());
     let identity = identity();
-    let id = store.create(&About { name, identity }).expect("room");
+    let about = About {
+        name,
+        note: String::new(),
+        identity,
+    };
+    let id = store.create(&about).expect("room");
     for (n, turn) in turns().iter().enumerate() {
         store.turn(&id, turn).expect("room");
         if n > 2 {

@@ -1,0 +1,158 @@
+//! Conversations and the end of a process: killed, told to stop, started again.
+
+use std::io::{BufRead, BufReader};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::daemon::{Daemon, demo, send, start, start_with, until};
+
+fn post(daemon: &Daemon, path: &str, body: Value) -> Value {
+    let (status, answer) = daemon.post(path, &body);
+    assert_eq!(status, 200, "{answer}");
+    answer
+}
+
+fn say(daemon: &Daemon, content: &str) -> Value {
+    let body = json!({"content": content, "temperature": 0, "max_tokens": 48});
+    post(daemon, "/v1/sessions/talk/send", body)
+}
+
+fn respond(daemon: &Daemon, input: &str, after: Option<&Value>) -> Value {
+    let body = json!({"input": input, "temperature": 0, "max_output_tokens": 48,
+        "previous_response_id": after});
+    post(daemon, "/v1/responses", body)
+}
+
+fn kill(daemon: &mut Daemon) {
+    daemon.signal(Signal::KILL);
+    daemon.again();
+}
+
+#[test]
+fn a_killed_daemon_has_lost_no_turn_and_reads_nothing_again_that_was_saved() {
+    let mut daemon = start_with(&demo("model"), "f16", "");
+    post(&daemon, "/v1/sessions", json!({"name": "talk"}));
+    let said = say(&daemon, "My locker code is 4827.");
+    let first = respond(&daemon, "My name is Tessa.", None);
+    let suspended = post(&daemon, "/v1/sessions/talk/suspend", json!({}));
+    assert!(suspended["written"].as_u64() > Some(0), "{suspended}");
+    kill(&mut daemon);
+    let usage = |name: &str| said["usage"][name].as_u64().expect("a count");
+    let before = usage("prompt_tokens") + usage("completion_tokens");
+    let answer = say(&daemon, "What is my locker code?");
+    let text = answer["choices"][0]["message"]["content"].as_str();
+    assert!(text.is_some_and(|t| t.contains("4827")), "{answer}");
+    let cached = answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64();
+    assert!(cached >= Some(before - 1), "{cached:?} of {before}");
+    // Its state was not saved: it is read again, and nothing of it is missing.
+    let second = respond(&daemon, "What is my name?", Some(&first["id"]));
+    let text = &second["output"][0]["content"][0]["text"];
+    assert!(
+        text.as_str().is_some_and(|t| t.contains("Tessa")),
+        "{second}"
+    );
+    kill(&mut daemon);
+    let fork = respond(&daemon, "What is my name?", Some(&first["id"]));
+    assert_eq!(&fork["output"][0]["content"][0]["text"], text);
+    let id = second["id"].as_str().expect("an id");
+    assert_eq!(daemon.get(&format!("/v1/responses/{id}")).0, 200);
+    // By the other door, and in two ways at once.
+    let by_id = json!({"input": "What is my locker code?", "conversation": "talk",
+        "temperature": 0, "max_output_tokens": 48});
+    let answer = post(&daemon, "/v1/responses", by_id);
+    assert!(answer.to_string().contains("4827"), "{answer}");
+}
+
+/// Seen so far of an answer without an end, after so many words.
+fn begin(daemon: &Daemon, words: usize) -> String {
+    post(daemon, "/v1/sessions", json!({"name": "talk"}));
+    let mut client = daemon.connect();
+    let body = json!({"content": "go", "stream": true, "ignore_eos": true, "seed": 1,
+        "logit_bias": {"510": -100}, "max_tokens": 1_000_000});
+    send(
+        &mut client,
+        "POST",
+        "/v1/sessions/talk/send",
+        &body.to_string(),
+    );
+    let mut seen = String::new();
+    let lines = BufReader::new(client).lines().map_while(Result::ok);
+    let mut n = 0;
+    for line in lines {
+        let Some(data) = line.strip_prefix("data: ") else {
+            continue;
+        };
+        let chunk: Value = serde_json::from_str(data).expect("JSON");
+        seen += chunk["choices"][0]["delta"]["content"]
+            .as_str()
+            .unwrap_or_default();
+        n += 1;
+        if n >= words {
+            break;
+        }
+    }
+    seen
+}
+
+fn kept(daemon: &Daemon) -> Vec<Value> {
+    let (status, shown) = daemon.get("/v1/sessions/talk");
+    assert_eq!(status, 200, "{shown}");
+    shown["messages"].as_array().cloned().expect("messages")
+}
+
+#[test]
+fn what_was_said_until_the_daemon_was_told_to_stop_stays() {
+    let mut daemon = start("[service]\ndrain = \"1s\"\n[limits]\nmax_concurrent = 1\n");
+    post(&daemon, "/v1/sessions", json!({"name": "other"}));
+    let mut client = daemon.connect();
+    let body =
+        json!({"content": "go", "stream": true, "ignore_eos": true, "max_tokens": 1_000_000});
+    let path = "/v1/sessions/other/send";
+    send(&mut client, "POST", path, &body.to_string());
+    let mut lines = BufReader::new(client).lines().map_while(Result::ok);
+    let words = |line: &String| {
+        let chunk = line.strip_prefix("data: ");
+        let chunk = chunk.and_then(|data| serde_json::from_str::<Value>(data).ok());
+        let text = chunk.map(|c| c["choices"][0]["delta"]["content"].clone());
+        text.is_some_and(|t| t.as_str().is_some_and(|t| !t.is_empty()))
+    };
+    assert!(lines.by_ref().any(|line| words(&line)), "no words came");
+    daemon.signal(Signal::TERM);
+    // Read on, so that nobody waits for a full pipe.
+    lines.for_each(drop);
+    assert!(daemon.wait().success());
+    daemon.again();
+    let (status, shown) = daemon.get("/v1/sessions/other");
+    assert_eq!(
+        (status, &shown["message_count"]),
+        (200, &json!(2)),
+        "{shown}"
+    );
+    assert_ne!(shown["messages"][1]["content"], "");
+}
+
+#[test]
+fn a_caller_that_leaves_and_a_kill_right_after_lose_no_word_that_was_seen() {
+    let mut daemon = start("");
+    let seen = begin(&daemon, 20);
+    until("the answer's end", || {
+        (daemon.get("/v1/sessions/talk").1["busy"] == false).then_some(())
+    });
+    kill(&mut daemon);
+    let messages = kept(&daemon);
+    let text = messages[1]["content"].as_str().expect("words");
+    assert!(text.starts_with(&seen), "{seen:?} of {text:?}");
+}
+
+#[test]
+fn without_disk_for_conversations_no_byte_of_them_is_on_one() {
+    let mut daemon = start("[sessions]\ndisk = \"0B\"\n");
+    post(&daemon, "/v1/sessions", json!({"name": "talk"}));
+    let body = json!({"content": "secret", "max_tokens": 4});
+    post(&daemon, "/v1/sessions/talk/send", body);
+    respond(&daemon, "secret", None);
+    assert!(!daemon.home.path().join("deltad").exists());
+    kill(&mut daemon);
+    assert_eq!(daemon.get("/v1/sessions/talk").0, 404);
+}
