@@ -259,7 +259,13 @@ pub async fn fork(
 }
 
 /// Its state goes to the disk, and from memory.
-pub async fn suspend(State(door): Shared, Extension(caller): Extension<Caller>, id: Id) -> Answer {
+pub async fn suspend(
+    State(door): Shared,
+    Extension(caller): Extension<Caller>,
+    id: Id,
+    raw: Body,
+) -> Answer {
+    super::body::discard(&door.limits, raw).await;
     let id = named(id)?;
     off_thread(move || {
         let service = service(&door, &caller)?;
