@@ -5,45 +5,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
 use super::daemon::{demo, start, start_with};
+use super::venv::{self, runs};
 
-fn runs(command: &mut Command) -> Result<(), String> {
-    match command.output() {
-        Err(e) => Err(e.to_string()),
-        Ok(out) if !out.status.success() => Err(String::from_utf8_lossy(&out.stderr).into_owned()),
-        Ok(_) => Ok(()),
-    }
-}
-
-/// Kept between runs beside the built binaries; made by whichever test comes first.
 fn python() -> Result<PathBuf, String> {
-    static MADE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    MADE.get_or_init(make).clone()
-}
-
-fn make() -> Result<PathBuf, String> {
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients-venv");
-    let python = venv.join("bin/python");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    if runs(Command::new(&python).args([
-        "-c",
-        "import openai, anthropic, huggingface_hub, schemathesis",
-    ]))
-    .is_ok()
-    {
-        return Ok(python);
-    }
-    runs(
-        Command::new("python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(&venv),
-    )?;
-    let pip = ["-m", "pip", "install", "--quiet", "-r"];
-    let wanted = root.join("tests/python/requirements.txt");
-    runs(Command::new(&python).args(pip).arg(wanted))?;
-    Ok(python)
+    let wanted = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/requirements.txt");
+    let imports = "openai, anthropic, huggingface_hub, schemathesis";
+    venv::python("clients-venv", imports, &["-r", wanted])
 }
 
 /// A script against the daemon at `socket`; fails with what it printed.

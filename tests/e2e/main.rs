@@ -19,3 +19,4 @@ mod neighbour;
 mod sessions;
 mod synthetic;
 mod tools;
+mod venv;

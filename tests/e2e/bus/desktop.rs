@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use super::super::venv;
 use super::private::{Client, NAME, Options, PATH, PrivateBus, endless, eventually};
 
 fn root(name: &str) -> PathBuf {
@@ -117,20 +118,7 @@ async fn the_installed_description_is_the_served_one() {
 
 /// A Python with dbus-fast, kept between runs; or why there is none.
 fn python() -> Result<PathBuf, String> {
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dbus-venv");
-    let python = venv.join("bin/python");
-    let runs = |command: &mut Command| match command.output() {
-        Err(e) => Err(e.to_string()),
-        Ok(out) if !out.status.success() => Err(String::from_utf8_lossy(&out.stderr).into_owned()),
-        Ok(_) => Ok(()),
-    };
-    if runs(Command::new(&python).args(["-c", "import dbus_fast"])).is_err() {
-        let made = ["-m", "venv", "--clear"];
-        runs(Command::new("python3").args(made).arg(&venv))?;
-        let pip = ["-m", "pip", "install", "--quiet", "dbus-fast==5.2.0"];
-        runs(Command::new(&python).args(pip))?;
-    }
-    Ok(python)
+    venv::python("dbus-venv", "dbus_fast", &["dbus-fast==5.2.0"])
 }
 
 /// An example at its prompt, and what it has printed so far.
