@@ -116,6 +116,15 @@ fn the_samplers_steps_are_told_in_the_order_that_the_code_takes_them() {
 }
 
 #[test]
+fn which_model_for_which_memory_is_told_as_doctor_tells_it() {
+    let page = deltad::doctor::catalog::page();
+    assert!(
+        text("README.md").contains(&page),
+        "README.md does not have:\n{page}"
+    );
+}
+
+#[test]
 fn the_changes_of_this_version_are_told_first() {
     let changes = text("CHANGELOG.md");
     let mut heads = changes.lines().filter_map(|l| l.strip_prefix("## "));

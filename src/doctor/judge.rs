@@ -3,7 +3,8 @@
 
 use serde::Serialize;
 
-use super::machine::{Door, Machine, Needs};
+use super::catalog;
+use super::machine::{Door, Machine, Needs, size};
 use crate::config::{Bus, Config};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -66,15 +67,10 @@ pub fn judge(machine: &Machine, model: Option<Result<&Needs, &str>>, config: &Co
         gpu(machine, needs),
     ];
     let rate = machine.memory.speed.zip(needs);
-    let rate = rate.map(|(speed, needs)| speed / needs.read_per_token.max(1) as f64);
+    let rate = rate.map(|(speed, needs)| needs.rate(speed));
     let fits = needs.map(|n| room(machine, n) >= 0);
     match model {
-        None => findings.push(but(
-            "model",
-            Verdict::Note,
-            "none was named".into(),
-            "name one to see whether it fits: deltad doctor FILE.gguf",
-        )),
+        None => findings.push(none(machine)),
         Some(Err(why)) => findings.push(but(
             "model",
             Verdict::Bad,
@@ -101,8 +97,7 @@ pub fn judge(machine: &Machine, model: Option<Result<&Needs, &str>>, config: &Co
 
 /// What is left when the file and one whole conversation are in memory.
 fn room(machine: &Machine, needs: &Needs) -> i128 {
-    let wanted = needs.file.saturating_add(needs.conversation());
-    i128::from(machine.memory.for_us()) - i128::from(wanted)
+    i128::from(machine.memory.for_us()) - i128::from(needs.whole())
 }
 
 fn processor(machine: &Machine, config: &Config) -> Finding {
@@ -175,7 +170,7 @@ fn gpu(machine: &Machine, needs: Option<&Needs>) -> Finding {
         let advice = format!("this build does not use it: build with --features {wanted}");
         return but("gpu", Verdict::Note, found, advice);
     }
-    let wanted = needs.map_or(0, |n| n.file.saturating_add(n.conversation()));
+    let wanted = needs.map_or(0, Needs::whole);
     if gpu.memory.is_some_and(|m| m < wanted) {
         let advice = format!(
             "the model with one conversation needs {} there: set model.device = \"cpu\"",
@@ -184,6 +179,17 @@ fn gpu(machine: &Machine, needs: Option<&Needs>) -> Finding {
         return but("gpu", Verdict::Note, found, advice);
     }
     good("gpu", found)
+}
+
+fn none(machine: &Machine) -> Finding {
+    let m = &machine.memory;
+    let advice = match catalog::offer(m.total.min(m.limit.unwrap_or(u64::MAX))) {
+        Some(offer) => offer.advice(m.speed),
+        None => {
+            "no published model that this program reads fits; the demo's does: make demo".into()
+        }
+    };
+    but("model", Verdict::Note, "none was named".into(), advice)
 }
 
 fn fit(machine: &Machine, needs: &Needs) -> Finding {
@@ -330,13 +336,4 @@ fn disk(machine: &Machine, config: &Config) -> Finding {
         return but("disk", Verdict::Note, found, advice);
     }
     good("disk", found)
-}
-
-fn size(bytes: u64) -> String {
-    let gib = bytes as f64 / f64::from(1 << 30);
-    if gib >= 1.0 {
-        format!("{gib:.1} GiB")
-    } else {
-        format!("{:.1} MiB", gib * 1024.0)
-    }
 }

@@ -119,4 +119,24 @@ impl Needs {
         let rows = self.per_token.saturating_mul(self.context);
         self.state.saturating_add(rows)
     }
+
+    /// The weights and one conversation.
+    pub fn whole(&self) -> u64 {
+        self.file.saturating_add(self.conversation())
+    }
+
+    /// Tokens a second at most, where memory reads `speed` bytes in one.
+    pub fn rate(&self, speed: f64) -> f64 {
+        speed / self.read_per_token.max(1) as f64
+    }
+}
+
+/// For people.
+pub fn size(bytes: u64) -> String {
+    let gib = bytes as f64 / f64::from(1 << 30);
+    if gib >= 1.0 {
+        format!("{gib:.1} GiB")
+    } else {
+        format!("{:.1} MiB", gib * 1024.0)
+    }
 }

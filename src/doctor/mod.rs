@@ -1,6 +1,7 @@
 //! `deltad doctor`: what this machine has, what a model needs, whether it fits and what would make it
 //! faster. `probe` looks, `judge` judges, neither knows the other; here they meet and are printed.
 
+pub mod catalog;
 pub mod judge;
 pub mod machine;
 mod needs;

@@ -1,30 +1,24 @@
-//! What a model asks of a machine, from its file's header alone.
+//! What a model asks of a machine, from its file's header alone, or from its shape.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ggml_kernels::gguf::GgufFile;
-use quantize::schema::{self, Hparams, Mixer, Role};
+use quantize::recipe::{self, FileType};
+use quantize::schema::{self, Hparams, Mixer, Role, TensorSpec};
 
 use super::machine::Needs;
 use crate::config::Config;
-use crate::engine::CacheType;
+use crate::engine::{CacheType, Options};
 
 /// `Err` says why the daemon would not run it; the path is the caller's to say.
 pub fn of(path: &Path, config: &Config) -> Result<Needs, String> {
     let file = GgufFile::open(path).map_err(|e| e.to_string())?;
     let (h, specs) = schema::check(&file).map_err(|e| e.to_string())?;
-    let has_output = specs.iter().any(|s| s.role == Role::Output);
-    let mut read_per_token = 0;
-    for spec in &specs {
+    let bytes = |spec: &TensorSpec| {
         let tensor = file.tensors().iter().find(|t| t.name == spec.name);
-        let bytes = tensor.map_or(0, |t| t.size as u64);
-        read_per_token += match spec.role {
-            // One row of it, unless it is the output's matrix as well.
-            Role::TokenEmbd if has_output => bytes / h.vocab as u64,
-            role if role.is_stacked_experts() => bytes / h.moe.experts as u64 * h.moe.used as u64,
-            _ => bytes,
-        };
-    }
+        tensor.map_or(0, |t| t.size as u64)
+    };
+    let read_per_token = read_per_token(&h, &specs, bytes);
     let limit = h.context_length;
     Ok(Needs {
         path: path.to_owned(),
@@ -34,6 +28,37 @@ pub fn of(path: &Path, config: &Config) -> Result<Needs, String> {
         per_token: per_token(&h, config.model.cache_type),
         context: config.model.context.unwrap_or(limit).min(limit) as u64,
     })
+}
+
+/// What a file of this type would ask for, its metadata (some MB of vocabulary) left out, with the
+/// default cache.
+pub fn of_shape(h: &Hparams, to: FileType, context: usize) -> Needs {
+    let specs = schema::tensors(h);
+    let bytes = |spec: &TensorSpec| {
+        let ty = recipe::choose(h, spec, to, &[]).ty;
+        let values: u64 = spec.shape.iter().product();
+        values / ty.block_size() as u64 * ty.type_size() as u64
+    };
+    Needs {
+        path: PathBuf::new(),
+        file: specs.iter().map(bytes).sum(),
+        read_per_token: read_per_token(h, &specs, bytes),
+        state: state(h),
+        per_token: per_token(h, Options::default().cache_type),
+        context: context as u64,
+    }
+}
+
+/// Of each layer's experts those that are used, and one row of the embedding, unless it is the
+/// output's matrix as well.
+fn read_per_token(h: &Hparams, specs: &[TensorSpec], bytes: impl Fn(&TensorSpec) -> u64) -> u64 {
+    let has_output = specs.iter().any(|s| s.role == Role::Output);
+    let read = specs.iter().map(|spec| match spec.role {
+        Role::TokenEmbd if has_output => bytes(spec) / h.vocab as u64,
+        role if role.is_stacked_experts() => bytes(spec) / h.moe.experts as u64 * h.moe.used as u64,
+        _ => bytes(spec),
+    });
+    read.sum()
 }
 
 /// KDA's: a square for each head, and the tails of three convolutions, in f32.

@@ -1,5 +1,6 @@
 //! Made-up machines and what is to be said of them.
 
+use super::catalog::offer;
 use super::judge::{Finding, Report, Verdict, judge};
 use super::machine::{Bus, Disk, Door, Gpu, Machine, Memory, Needs, Processor, Socket, Units};
 use crate::config::{self, Config};
@@ -293,4 +294,68 @@ fn a_model_that_is_none_and_no_model_at_all_are_told_apart() {
     let report = judge(&machine, None, &config());
     assert_eq!(finding(&report, "model").verdict, Verdict::Note);
     assert!(report.is_good());
+}
+
+#[test]
+fn the_best_file_for_a_memory_leaves_a_quarter_of_it_to_others() {
+    let cases = [
+        (4, None),
+        (6, Some("ling-q3_k_m.gguf")),
+        (8, Some("ling-q4_k_m.gguf")),
+        (16, Some("ling-q8_0.gguf")),
+        (24, Some("ling-q8_0.gguf")),
+        (32, Some("kimi-q3_k_m.gguf")),
+        (48, Some("kimi-q4_k_m.gguf")),
+        (64, Some("kimi-q6_k.gguf")),
+        (128, Some("kimi-q8_0.gguf")),
+    ];
+    for (memory, wanted) in cases {
+        let offer = offer(memory * GIB);
+        let needs = offer.as_ref().map(|o| &o.needs);
+        let file = needs.and_then(|n| n.path.to_str());
+        assert_eq!(file, wanted, "{memory} GiB");
+        assert!(needs.is_none_or(|n| n.whole() * 4 <= memory * GIB * 3));
+    }
+}
+
+#[test]
+fn what_is_offered_asks_for_what_the_real_files_were_seen_to() {
+    let needs = offer(8 * GIB).expect("an offer").needs;
+    // Others' files of that type have 4.82 and 4.92 GB and 0.845 GB a token.
+    assert!((4.6e9..5.0e9).contains(&(needs.file as f64)), "{needs:?}");
+    assert!((0.75e9..0.9e9).contains(&(needs.read_per_token as f64)));
+    assert_eq!(
+        (needs.state, needs.per_token),
+        (18_874_368 + 1_327_104, 6912)
+    );
+    let kimi = offer(64 * GIB).expect("an offer").needs;
+    assert_eq!(kimi.per_token, 7 * 576 * 2);
+}
+
+#[test]
+fn who_names_no_model_is_told_which_to_get_and_how() {
+    let mut machine = desktop();
+    let advice = |machine: &Machine| {
+        let report = judge(machine, None, &config());
+        finding(&report, "model").advice.clone().expect("advice")
+    };
+    (machine.memory.total, machine.memory.speed) = (8 * GIB, None);
+    assert_eq!(
+        advice(&machine),
+        "for this memory: Ling-3.0-tiny as q4_k_m (4.4 GiB): hf download inclusionAI/Ling-3.0-tiny \
+         --local-dir Ling-3.0-tiny && deltad-quantize convert Ling-3.0-tiny \
+         ling-q4_k_m.gguf --type q4_k_m"
+    );
+    (machine.memory.total, machine.memory.speed) = (64 * GIB, Some(60e9));
+    let said = advice(&machine);
+    assert!(
+        said.contains("moonshotai/Kimi-Linear-48B-A3B-Instruct"),
+        "{said}"
+    );
+    assert!(said.contains("tokens a second"), "{said}");
+    // What the control group allows counts, and there may be too little for any.
+    machine.memory.limit = Some(16 * GIB);
+    assert!(advice(&machine).contains("Ling-3.0-tiny as q8_0"));
+    machine.memory.limit = Some(2 * GIB);
+    assert!(advice(&machine).contains("make demo"));
 }
