@@ -234,6 +234,13 @@ pub const KEYS: &[Key] = &[
         |v| span(v).filter(|d| *d <= Duration::from_secs(3600)),
         |d: &Duration| quoted(show_span(*d))
     ),
+    key!(
+        desktop.word,
+        "What a query in a desktop's search field begins with that is a question to the model.",
+        "one word",
+        |v| text(v).filter(|w| !w.contains(char::is_whitespace)),
+        quoted
+    ),
 ];
 
 const DEVICES: &[(&str, Device)] = &[
@@ -328,7 +335,7 @@ fn unknown_section(name: &str) -> String {
         );
     }
     let hint = nearest(name, KEYS.iter().map(|k| k.section))
-        .unwrap_or_else(|| "there are model, limits, sessions and service".into());
+        .unwrap_or_else(|| "there are model, limits, sessions, service and desktop".into());
     format!("no section [{name}]: {hint}")
 }
 

@@ -37,6 +37,8 @@ fn the_printed_configuration_reads_back_to_itself() {
         allowed_uids = [0, 1000]
         allowed_groups = ["wheel", 27]
         drain = "250ms"
+        [desktop]
+        word = "frag"
     "#;
     let config = parse(text, Config::default()).unwrap();
     assert_ne!(config, Config::default());

@@ -21,6 +21,7 @@ pub struct Config {
     pub limits: LimitKeys,
     pub sessions: SessionKeys,
     pub service: ServiceKeys,
+    pub desktop: DesktopKeys,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -98,6 +99,12 @@ pub struct ServiceKeys {
     pub allowed_groups: Vec<String>,
     /// How long running answers may take to finish once the daemon was told to stop.
     pub drain: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct DesktopKeys {
+    /// What a query begins with that `deltad desktop` takes for a question.
+    pub word: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,6 +251,7 @@ impl Places {
                 allowed_groups: Vec::new(),
                 drain: Duration::from_secs(20),
             },
+            desktop: DesktopKeys { word: "ask".into() },
         }
     }
 }
