@@ -21,6 +21,7 @@
 //! | [`service`] | the single door: validate, render, tokenize, admit, hear out | `scheduler sessions text request` |
 //! | [`transport`] | wire formats, nothing else | `service request` |
 //! | [`bus`] | the same on D-Bus: objects, sessions, descriptors | `transport service request` |
+//! | [`desktop`] | the search fields of desktops, a client on the bus | nothing |
 //! | [`config`], [`daemon`], [`client`], [`doctor`], [`bench`], [`cli`], [`manual`], [`stdio`] | wiring and commands | everything above |
 //!
 //! Tokens return only through the channel that the queued request carries, so no lower room
@@ -34,6 +35,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod daemon;
+pub mod desktop;
 pub mod doctor;
 pub mod engine;
 pub mod interrupt;

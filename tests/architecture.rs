@@ -17,6 +17,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("service", &["scheduler", "sessions", "text", "request"]),
     ("transport", &["service", "request"]),
     ("bus", &["transport", "service", "request"]),
+    // A stranger on the bus, as any other program there.
+    ("desktop", &[]),
 ];
 
 /// Crates below, and the rooms that may name them: whoever computes, reads a file's metadata or
