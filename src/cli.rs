@@ -79,6 +79,12 @@ pub enum Command {
                             deltad doctor --json | jq '.findings[] | select(.verdict != \"good\")'"
     )]
     Doctor(Doctor),
+    /// Answer in the search of GNOME Shell and KRunner; the bus starts it when they are told to.
+    #[command(
+        after_help = "Only queries that begin with desktop.word (\"ask\") are questions. It ends\n\
+                            when nobody searches; docs/desktop.md has the rest."
+    )]
+    Desktop(Desktop),
     /// Measure how fast a model is here: prefill and decode, over depths and lanes.
     #[command(after_help = bench::EXAMPLES)]
     Bench(Box<Bench>),
@@ -95,6 +101,13 @@ pub enum Command {
         /// Where; pages go to man1 and man5 below it, which are made.
         dir: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct Desktop {
+    /// Read this file and no other [default: the user's deltad.toml, then /etc/deltad/].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use deltad::bench::{self, BenchError};
-use deltad::cli::{Cli, Command, Doctor, Serve, exit};
+use deltad::cli::{Cli, Command, Desktop, Doctor, Serve, exit};
 use deltad::client::{self, ClientError, Ended};
 use deltad::config::Config;
 use deltad::daemon::{self, Reloaded, Settings};
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Command::Session(command) => finish(on_one_thread(client::session(socket, &command))),
         Command::Status(flags) => finish(on_one_thread(client::status(socket, &flags))),
         Command::Doctor(flags) => doctor(&flags, socket),
+        Command::Desktop(flags) => desktop(&flags),
         Command::Bench(flags) => measured(bench::run(&flags)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -102,6 +103,29 @@ fn doctor(flags: &Doctor, socket: Option<std::path::PathBuf>) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(exit::FAILED),
         Err(e) => finish(Err(ClientError::Output(e))),
+    }
+}
+
+fn desktop(flags: &Desktop) -> ExitCode {
+    let config = match Config::load(flags.config.as_deref()) {
+        Ok((config, _)) => config,
+        Err(e) => {
+            stdio::remark(format_args!("deltad: {e}"));
+            return ExitCode::from(exit::USAGE);
+        }
+    };
+    let word = config.desktop.word;
+    let served = on_one_thread(async { Ok(deltad::desktop::run(word).await) });
+    let served = match served {
+        Ok(served) => served,
+        Err(e) => return finish(Err(e)),
+    };
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            stdio::remark(format_args!("deltad: {e}"));
+            ExitCode::from(exit::FAILED)
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `deltad desktop`: KRunner asks the model, for queries that begin with a chosen
+//! `deltad desktop`: GNOME Shell's search and KRunner ask the model, for queries that begin with a chosen
 //! word. A program of its own on the user's bus: it knows the daemon by its name there and nothing
 //! of this crate, keeps no query, and ends when nobody searches.
 //!
@@ -6,7 +6,9 @@
 //! is asked if the daemon is there and ready; otherwise it is offered, and asked when it is chosen.
 
 mod daemon;
+mod gnome;
 mod krunner;
+mod notice;
 mod question;
 mod questions;
 
@@ -35,12 +37,13 @@ pub enum DesktopError {
     Bus(#[from] zbus::Error),
 }
 
-/// Serves shells until nobody searches. `word` is what a query begins with.
+/// Serves both shells until nobody searches. `word` is what a query begins with.
 pub async fn run(word: String) -> Result<(), DesktopError> {
     let built = zbus::connection::Builder::session().build().await;
     let connection = built.map_err(DesktopError::Unreachable)?;
     let questions = Arc::new(Questions::new(&connection, word).await?);
     let server = connection.object_server();
+    server.at(PATH, gnome::Provider(questions.clone())).await?;
     server.at(PATH, krunner::Runner(questions.clone())).await?;
     take_name(&connection).await?;
     loop {

@@ -88,3 +88,41 @@ pub fn asked<'q>(query: &'q str, word: &str) -> Option<&'q str> {
     let rest = rest.trim();
     (first.to_lowercase() == word.to_lowercase() && !rest.is_empty()).then_some(rest)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_follows_the_word_is_asked() {
+        for (query, wanted) in [
+            ("ask what is a heron?", Some("what is a heron?")),
+            ("  Ask\twhat  is it ", Some("what  is it")),
+            ("ask", None),
+            ("ask  ", None),
+            ("asking for a friend", None),
+            ("please ask him", None),
+            ("", None),
+        ] {
+            assert_eq!(asked(query, "ask"), wanted, "{query:?}");
+        }
+        assert_eq!(asked("ÄSK x", "äsk"), Some("x"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_waited_for_until_it_settles_or_another_takes_its_place() {
+        let long = Duration::from_secs(60);
+        let question = Question::new("q");
+        question.push("half");
+        assert_eq!(question.settled(Duration::ZERO).await.text, "half");
+        question.given_up.cancel();
+        assert_eq!(question.settled(long).await.stage, Stage::Typed);
+        let question = Question::new("q");
+        let (answer, ()) = tokio::join!(question.settled(long), async {
+            question.enter(Stage::Running);
+            question.push("whole");
+            question.enter(Stage::Ended);
+        });
+        assert_eq!((answer.is_over(), answer.text.as_str()), (true, "whole"));
+    }
+}

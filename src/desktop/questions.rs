@@ -8,16 +8,18 @@ use tokio_util::task::TaskTracker;
 use zbus::Connection;
 
 use super::daemon::Daemon;
+use super::notice;
 use super::question::{Question, Stage, asked};
 
 /// Who has not typed for so long has finished the question.
 const PAUSE: Duration = Duration::from_millis(700);
 
 pub struct Questions {
+    connection: Connection,
     daemon: Daemon,
     word: String,
     standing: Mutex<Standing>,
-    /// Questions that are asked.
+    /// Questions that are asked, and notifications that tell of answers.
     running: TaskTracker,
 }
 
@@ -30,6 +32,7 @@ struct Standing {
 impl Questions {
     pub async fn new(connection: &Connection, word: String) -> zbus::Result<Questions> {
         Ok(Questions {
+            connection: connection.clone(),
             daemon: Daemon::new(connection).await?,
             word,
             standing: Mutex::new(Standing {
@@ -63,11 +66,13 @@ impl Questions {
         question
     }
 
-    /// Asks now, and starts the daemon for it if need be.
+    /// Asks now, starts the daemon for it if need be, and tells the answer in a notification.
     pub fn choose(&self, text: &str) {
         let question = self.stands(text);
         if !question.chosen.is_cancelled() {
             question.chosen.cancel();
+            let connection = self.connection.clone();
+            self.running.spawn(notice::tell(connection, question));
         }
     }
 
