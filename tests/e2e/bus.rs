@@ -5,4 +5,5 @@ mod answers;
 mod desktop;
 mod owners;
 mod private;
+mod search;
 mod sessions;

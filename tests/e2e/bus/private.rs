@@ -34,16 +34,30 @@ impl Drop for PrivateBus {
 
 impl PrivateBus {
     pub fn start() -> PrivateBus {
+        PrivateBus::start_with("", "")
+    }
+
+    /// A bus that runs `exec` for whoever calls `service` first.
+    pub fn start_with(service: &str, exec: &str) -> PrivateBus {
         let dir = tempfile::tempdir().expect("a directory");
         // Other users may connect: a session bus keeps them out, the system bus does not.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.path(), open).expect("ours");
         let socket = dir.path().join("bus");
+        let services = dir.path().join("services");
+        std::fs::create_dir(&services).expect("a directory");
+        if !service.is_empty() {
+            let text = format!("[D-BUS Service]\nName={service}\nExec={exec}\n");
+            let file = services.join(format!("{service}.service"));
+            std::fs::write(file, text).expect("a file");
+        }
         let config = format!(
             "<busconfig><type>session</type><listen>unix:path={}</listen><auth>EXTERNAL</auth>\
+             <servicedir>{}</servicedir>\
              <policy context='default'><allow user='*'/><allow send_destination='*' eavesdrop='true'/>\
              <allow eavesdrop='true'/><allow own='*'/></policy></busconfig>",
-            socket.display()
+            socket.display(),
+            services.display()
         );
         let file = dir.path().join("bus.conf");
         std::fs::write(&file, config).expect("a file");
