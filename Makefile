@@ -65,7 +65,8 @@ install: ## install what `make build` built under DESTDIR and PREFIX
 	  $(LIBDIR)/systemd/system $(LIBDIR)/systemd/user $(LIBDIR)/sysusers.d $(LIBDIR)/tmpfiles.d \
 	  $(SHAREDIR)/dbus-1/interfaces $(SHAREDIR)/dbus-1/services \
 	  $(SHAREDIR)/dbus-1/system-services $(DBUSPOLICYDIR) \
-	  $(SHAREDIR)/deltad/drop-ins $(DESTDIR)$(SYSCONFDIR)/deltad
+	  $(SHAREDIR)/deltad/drop-ins $(DESTDIR)$(SYSCONFDIR)/deltad $(SHAREDIR)/applications \
+	  $(SHAREDIR)/gnome-shell/search-providers $(SHAREDIR)/krunner/dbusplugins
 	install -m 0755 $(BUILD)/deltad $(BUILD)/deltad-quantize $(BINDIR)/
 	for program in deltad deltad-quantize; do \
 	  $(BUILD)/$$program completions bash \
@@ -84,6 +85,15 @@ install: ## install what `make build` built under DESTDIR and PREFIX
 	  chmod 0644 $(LIBDIR)/systemd/$$kind/deltad.service && \
 	  install -m 0644 systemd/$$kind/deltad.socket $(LIBDIR)/systemd/$$kind/ || exit 1; \
 	done
+	# Search fields of desktops: off until a user turns them on.
+	for file in systemd/user/deltad-desktop.service:$(LIBDIR)/systemd/user/deltad-desktop.service \
+	  systemd/dbus/desktop.service:$(SHAREDIR)/dbus-1/services/org.deltad.Desktop1.service; do \
+	  sed 's|@BINDIR@|$(PREFIX)/bin|' $${file%%:*}.in > $${file#*:} && chmod 0644 $${file#*:} || exit 1; \
+	done
+	install -m 0644 desktop/org.deltad.Desktop1.desktop $(SHAREDIR)/applications/
+	install -m 0644 desktop/search-provider.ini \
+	  $(SHAREDIR)/gnome-shell/search-providers/org.deltad.Desktop1.search-provider.ini
+	install -m 0644 desktop/krunner.desktop $(SHAREDIR)/krunner/dbusplugins/org.deltad.Desktop1.desktop
 	install -m 0644 systemd/sysusers.conf $(LIBDIR)/sysusers.d/deltad.conf
 	install -m 0644 systemd/tmpfiles.conf $(LIBDIR)/tmpfiles.d/deltad.conf
 	install -m 0644 systemd/drop-ins/*.conf $(SHAREDIR)/deltad/drop-ins/
