@@ -7,3 +7,4 @@ mod owners;
 mod private;
 mod search;
 mod sessions;
+mod window;
