@@ -218,16 +218,27 @@ fn the_example_assistant_with_glib_does_the_same() {
     stops_at_ctrl_c(python, "assistant_gio.py");
 }
 
-#[test]
-fn a_python_program_reads_cancels_and_is_signalled() {
-    let python = match python() {
-        Ok(python) => python,
-        Err(why) => return eprintln!("SKIPPED: no dbus-fast for Python here: {why}"),
-    };
+fn runs_through(python: &Path, script: &str) {
     let bus = PrivateBus::start();
     let _daemon = bus.serve("");
-    let script = root("tests/python/dbus_client.py");
+    let script = root("tests/python").join(script);
     let script = script.to_str().expect("UTF-8");
     let (succeeded, said) = bus.tool(python.to_str().expect("UTF-8"), &[script]);
     assert!(succeeded, "{said}");
+}
+
+#[test]
+fn a_python_program_reads_cancels_and_is_signalled() {
+    match python() {
+        Ok(python) => runs_through(&python, "dbus_client.py"),
+        Err(why) => eprintln!("SKIPPED: no dbus-fast for Python here: {why}"),
+    }
+}
+
+#[test]
+fn a_program_that_writes_the_bus_by_hand_is_answered_too() {
+    match venv::python("jeepney-venv", "jeepney", &["jeepney==0.9.0"]) {
+        Ok(python) => runs_through(&python, "jeepney_client.py"),
+        Err(why) => eprintln!("SKIPPED: no jeepney for Python here: {why}"),
+    }
 }
