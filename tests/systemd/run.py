@@ -12,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 
+import user
 from container import ROOT, SOCKET, TARGET, booted, check_host, fresh, run, seen
 
 CONFIG = """\
@@ -49,6 +50,7 @@ def install(root):
     dropin.write_text(f"[Service]\nWatchdogSec={WATCHDOG}\n")
     for name in ("member", "stranger"):
         run("chroot", root, "useradd", "--create-home", name)
+    user.prepare(root)
     (root / "etc/hostname").write_text("deltad-test\n")
 
 
@@ -83,7 +85,7 @@ def static(root):
                  "/usr/lib/systemd/system/deltad.socket")
     assert verify == "", verify
     run("chroot", root, "systemd-analyze", "verify", "--man=no", "--user", "/usr/lib/systemd/user/deltad.service",
-        "/usr/lib/systemd/user/deltad.socket", env={**os.environ, "XDG_RUNTIME_DIR": "/run"})
+        "/usr/lib/systemd/user/deltad.socket", "/usr/lib/systemd/user/deltad-desktop.service", env={**os.environ, "XDG_RUNTIME_DIR": "/run"})
     seen("systemd-analyze verify has nothing to say of the units")
     figure = run("chroot", root, "systemd-analyze", "security", "--offline=true",
                  f"--threshold={int(EXPOSURE * 10)}", "/usr/lib/systemd/system/deltad.service").splitlines()[-1]
@@ -242,6 +244,7 @@ def main():
         static(root)
         with booted(root) as machine:
             drive(machine)
+            user.drive(machine)
     print(f"test-systemd: passed in {time.monotonic() - began:.0f} s")
 
 
