@@ -160,6 +160,12 @@ thread_local! {
     static RANKS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Rows of an expert that are worth going to where they lie: fewer, and memory is at work between
+/// the experts only.
+const RUN: usize = 3 * products::STEP;
+/// Results that a worker holds before they are summed, where there is a choice.
+const RANKS_AT_MOST: usize = 64 << 10;
+
 /// A piece is some rows of `down` of every expert, so that the worker that has the results of all
 /// ranks sums them at once.
 fn sum_down(
@@ -173,7 +179,8 @@ fn sum_down(
     let (hidden, pairs) = (down.rows(), routes.ids.len());
     let busy = groups.each().count();
     let rows = piece_rows(crew, &down.get(0), pairs, hidden * busy);
-    let rows = (rows / busy / products::STEP * products::STEP).max(products::STEP);
+    let long = (RANKS_AT_MOST / pairs / products::STEP * products::STEP).clamp(products::STEP, RUN);
+    let rows = (rows / busy / products::STEP * products::STEP).max(long);
     let out = Shared::new(out);
     crew.pool.run(hidden.div_ceil(rows), &|piece, _| {
         let rows = piece * rows..hidden.min((piece + 1) * rows);
@@ -182,7 +189,11 @@ fn sum_down(
             ranks.resize(ranks.len().max(pairs * width), 0.0);
             // SAFETY: this thread's own.
             let target = unsafe { Target::new(Shared::new(&mut ranks[..]), width, rows.start) };
-            for (id, pairs, _) in groups.each() {
+            let next = groups.each().skip(1).map(|(id, ..)| Some(id));
+            for ((id, pairs, _), next) in groups.each().zip(next.chain([None])) {
+                if let Some(next) = next {
+                    products::ask_for_head(&down.get(next), rows.start);
+                }
                 let task = Task {
                     matrix: down.get(id),
                     rows: rows.clone(),

@@ -78,6 +78,11 @@ impl<'w> Matrix<'w> {
         &self.data[at * bytes..(at + 1) * bytes]
     }
 
+    /// The bytes of row `at` and of all behind it.
+    pub(crate) fn from_row(&self, at: usize) -> &'w [u8] {
+        &self.data[at * self.row_bytes()..]
+    }
+
     /// `N` rows from `first` on; past `end` the last one again.
     pub(crate) fn rows_from<const N: usize>(&self, first: usize, end: usize) -> [&'w [u8]; N] {
         std::array::from_fn(|at| self.row((first + at).min(end - 1)))

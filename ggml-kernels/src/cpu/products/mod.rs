@@ -11,6 +11,7 @@ use super::crew::Crew;
 use super::math;
 use super::matrix::{Matrix, Stack};
 use super::share::Shared;
+use super::simd::ask_for;
 use super::tier::{Kind, Tier};
 use super::{floats, foreign, quantized};
 use std::cell::RefCell;
@@ -121,6 +122,7 @@ thread_local! {
 
 /// `task` is `up`'s. `gate` has its shape; types may differ.
 pub(crate) fn gate_up_task(tier: Tier, gate: Matrix<'_>, limit: f32, task: &Task<'_>) {
+    ask_for_head(&gate, task.rows.start);
     run(tier, task);
     let (width, count) = (task.rows.len(), task.input.len());
     GATES.with_borrow_mut(|(gates, places)| {
@@ -186,6 +188,16 @@ fn cut(crew: Crew<'_>, matrices: &[Matrix<'_>], tokens: usize) -> Vec<(usize, Ra
         pieces.extend(starts.map(|start| (at, start..matrix.rows().min(start + step))));
     }
     pieces
+}
+
+/// Bytes of a task's weights that its kernel reads before it has asked for any.
+const HEAD: usize = 4096;
+
+/// Asks for what the task after this one reads first. Kernels ask for a page ahead of where they
+/// are, so without it the beginning of every matrix would be waited for.
+pub(crate) fn ask_for_head(matrix: &Matrix<'_>, row: usize) {
+    let weights = matrix.from_row(row);
+    ask_for(&weights[..weights.len().min(HEAD)]);
 }
 
 /// Runs a task with the instructions of `tier`.

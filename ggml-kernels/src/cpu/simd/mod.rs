@@ -100,3 +100,18 @@ pub(crate) fn dispatch<B: Body>(tier: Tier, body: B) -> B::Out {
         _ => body.run(Sixteen),
     }
 }
+
+/// Asks for the memory of some bytes, where that can be asked.
+pub(crate) fn ask_for(bytes: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytes.chunks(64) {
+        // SAFETY: a hint, whatever the address.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
+                line.as_ptr().cast(),
+            )
+        };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = bytes;
+}
