@@ -79,7 +79,7 @@ impl<'w> Matrix<'w> {
     }
 
     /// The bytes of row `at` and of all behind it.
-    pub(crate) fn from_row(&self, at: usize) -> &'w [u8] {
+    pub(crate) fn rows_behind(&self, at: usize) -> &'w [u8] {
         &self.data[at * self.row_bytes()..]
     }
 

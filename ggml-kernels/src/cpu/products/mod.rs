@@ -196,7 +196,7 @@ const HEAD: usize = 4096;
 /// Asks for what the task after this one reads first. Kernels ask for a page ahead of where they
 /// are, so without it the beginning of every matrix would be waited for.
 pub(crate) fn ask_for_head(matrix: &Matrix<'_>, row: usize) {
-    let weights = matrix.from_row(row);
+    let weights = matrix.rows_behind(row);
     ask_for(&weights[..weights.len().min(HEAD)]);
 }
 

@@ -102,16 +102,14 @@ pub(crate) fn dispatch<B: Body>(tier: Tier, body: B) -> B::Out {
 }
 
 /// Asks for the memory of some bytes, where that can be asked.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn ask_for(bytes: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     for line in bytes.chunks(64) {
         // SAFETY: a hint, whatever the address.
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(
-                line.as_ptr().cast(),
-            )
-        };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes;
 }
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) fn ask_for(_: &[u8]) {}
