@@ -103,15 +103,28 @@ pub fn ask_for(bytes: &[u8]) {
     }
 }
 
-/// Pages of files that this process has waited for since it began, because they were not in memory.
-pub fn pages_waited_for() -> u64 {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: room for one `rusage`, of plain numbers for which zeros are values too.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
-        usage.assume_init()
-    };
-    usage.ru_majflt.try_into().unwrap_or(0)
+/// What this process has had from files since it began.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct FromDisk {
+    /// Pages that somebody waited for, because they were not in memory.
+    pub waited_for: u64,
+    /// Sectors of 512 bytes that were read, asked for or touched; 0 where the kernel does not count.
+    pub sectors: u64,
+}
+
+impl FromDisk {
+    pub fn so_far() -> FromDisk {
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: room for one `rusage`, of plain numbers for which zeros are values too.
+        let usage = unsafe {
+            libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+            usage.assume_init()
+        };
+        FromDisk {
+            waited_for: usage.ru_majflt.try_into().unwrap_or(0),
+            sectors: usage.ru_inblock.try_into().unwrap_or(0),
+        }
+    }
 }
 
 impl Deref for GuardedMap {

@@ -1,38 +1,42 @@
 //! Whether weights are missing from memory, as they are where a model is larger than it. While they
 //! are, the kernel is asked for the chosen experts as soon as the router has named them: it reads
 //! exactly those, many at once, where each touch alone would wait for its own and for whatever the
-//! kernel guesses lies around it. In memory the asking would cost some hundredths of a pass for
-//! nothing.
+//! kernel guesses lies around it. In memory the asking would cost a tenth of a pass for nothing, so
+//! it ends soon after it brought nothing from the disk.
 
 use std::collections::BTreeSet;
 
-use ggml_kernels::map::{ask_for, pages_waited_for};
+use ggml_kernels::map::{FromDisk, ask_for};
 
 use super::weights::Held;
 use crate::engine::layers::Mlp;
 
-/// Passes that ask after one that had to wait: asking itself leaves nothing to wait for.
-const PASSES: u32 = 256;
-/// Pages of a pass that are no sign of a lack: a program's own code comes from a file too.
+/// Passes that ask after the last one that had to wait, or whose asking read something.
+const PASSES: u32 = 8;
+/// Pages, or the sectors of as many, that are no sign of a lack: a program's own code comes from a
+/// file too.
 const FEW: u64 = 16;
+/// Sectors of the smallest page.
+const SECTORS: u64 = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Hunger {
-    waited_for: u64,
+    so_far: FromDisk,
     passes_left: u32,
 }
 
 impl Hunger {
     /// After each pass.
     pub fn look(&mut self) {
-        self.note(pages_waited_for());
+        self.note(FromDisk::so_far());
     }
 
-    /// `waited_for`: pages, since the process began.
-    fn note(&mut self, waited_for: u64) {
-        let more = waited_for.saturating_sub(self.waited_for);
-        self.waited_for = waited_for;
-        self.passes_left = if more > FEW {
+    fn note(&mut self, now: FromDisk) {
+        let waited_for = now.waited_for.saturating_sub(self.so_far.waited_for);
+        let sectors = now.sectors.saturating_sub(self.so_far.sectors);
+        self.so_far = now;
+        let lacking = waited_for > FEW || self.is_felt() && sectors > FEW * SECTORS;
+        self.passes_left = if lacking {
             PASSES
         } else {
             self.passes_left.saturating_sub(1)
@@ -58,17 +62,38 @@ pub(super) fn experts(parts: &Mlp<Held>, map: &[u8], ids: &[u32]) {
 mod tests {
     use super::*;
 
+    fn from_disk(waited_for: u64, sectors: u64) -> FromDisk {
+        FromDisk {
+            waited_for,
+            sectors,
+        }
+    }
+
     #[test]
     fn hunger_begins_with_a_pass_that_waited_and_lasts_some_passes_without() {
         let mut hunger = Hunger::default();
         assert!(!hunger.is_felt());
-        hunger.note(FEW);
+        hunger.note(from_disk(FEW, 0));
         assert!(!hunger.is_felt());
-        hunger.note(2 * FEW + 1);
+        hunger.note(from_disk(2 * FEW + 1, 0));
         for pass in 0..PASSES {
             assert!(hunger.is_felt(), "{pass}");
-            hunger.note(2 * FEW + 1);
+            hunger.note(from_disk(2 * FEW + 1, 0));
         }
         assert!(!hunger.is_felt());
+    }
+
+    #[test]
+    fn hunger_lasts_while_asking_brings_something_and_reading_alone_does_not_begin_it() {
+        let mut hunger = Hunger::default();
+        // A file that another part of the program reads.
+        hunger.note(from_disk(0, 1 << 20));
+        assert!(!hunger.is_felt());
+        hunger.note(from_disk(FEW + 1, 1 << 20));
+        for pass in 1..10 * u64::from(PASSES) {
+            // Nobody waits: it was asked for in time.
+            hunger.note(from_disk(FEW + 1, (1 << 20) + pass * (FEW * SECTORS + 1)));
+            assert!(hunger.is_felt(), "{pass}");
+        }
     }
 }
