@@ -46,6 +46,9 @@ pub trait Disk: std::fmt::Debug + Send + Sync {
     /// Bytes that are free.
     fn free(&self) -> io::Result<u64>;
 
+    /// A file of no name, for what is not yet looked at; it is gone once it is closed.
+    fn scratch(&self) -> io::Result<std::fs::File>;
+
     /// A number that nobody had before.
     fn number(&self) -> io::Result<[u8; 16]>;
 }

@@ -155,6 +155,21 @@ impl Disk for Files {
         Ok(about.f_bavail.saturating_mul(about.f_frsize))
     }
 
+    fn scratch(&self) -> io::Result<Std> {
+        let (flags, mode) = (OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+        match rustix::fs::openat(&self.root, ".", flags | OFlags::TMPFILE, mode) {
+            // Where every file has a name, it has one for a moment.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::ISDIR) => {
+                let name = format!(".scratch-{:x}", u128::from_le_bytes(self.number()?));
+                let flags = flags | OFlags::CREATE | OFlags::EXCL;
+                let file = rustix::fs::openat(&self.root, &name, flags, mode)?;
+                rustix::fs::unlinkat(&self.root, &name, AtFlags::empty())?;
+                Ok(file.into())
+            }
+            opened => Ok(opened?.into()),
+        }
+    }
+
     fn number(&self) -> io::Result<[u8; 16]> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;

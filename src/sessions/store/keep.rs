@@ -1,8 +1,6 @@
 //! Taking sessions up and keeping their states: load, checkpoint, fork, rebuild, and what is given up
 //! for want of room.
 
-use std::io::{Read, Write};
-
 use super::checkpoint::{Loaded, State};
 use super::entry::{Fork, Meta, Turn};
 use super::error::{Refusal, StoreError, doing};
@@ -10,9 +8,10 @@ use super::id::Id;
 use super::identity::Identity;
 use super::known::{self, Point};
 use super::quota::{self, Give, Share};
+use super::received::Received;
 use super::record::{self, Head, Kind};
 use super::session::{self, Session};
-use super::transfer::{self, Carried};
+use super::transfer::Carried;
 use super::user::{Held, Store, lock, now, parent};
 use super::{Opened, Written};
 use crate::request::Token;
@@ -159,51 +158,59 @@ impl Store {
         self.make(&records, |_| Ok(()))
     }
 
-    /// Writes a session as one safetensors file and returns its bytes. Damaged states stay behind.
-    pub fn export(&self, id: &Id, out: &mut dyn Write) -> Result<u64, StoreError> {
+    /// A session to be written for others. Damaged states stay behind.
+    pub fn carry(&self, id: &Id) -> Result<Carried, Refusal> {
         let held = self.held(id)?;
-        let carried = {
-            let mut held = lock(&held);
-            let session = self.taken(id, &mut held)?;
-            let turns = session.turns(&*self.disk)?;
-            let tokens = known::tokens_of(&turns);
-            Carried {
-                name: session.meta().name.clone(),
-                identity: session.meta().identity.clone(),
-                state: session.state(&*self.disk, &tokens, &mut Vec::new()),
-                turns,
-            }
-        };
-        transfer::write(&carried, out)
+        let mut held = lock(&held);
+        let session = self.taken(id, &mut held)?;
+        let turns = session.turns(&*self.disk)?;
+        let tokens = known::tokens_of(&turns);
+        Ok(Carried {
+            name: session.meta().name.clone(),
+            note: session.meta().note.clone(),
+            identity: session.meta().identity.clone(),
+            state: session.state(&*self.disk, &tokens, &mut Vec::new()),
+            turns,
+        })
     }
 
-    /// Makes a session of an exported one, if it was made with the model of `want`.
-    pub fn import(&self, from: &mut dyn Read, want: &Identity) -> Result<Id, StoreError> {
-        // A head may spell its bytes out as numbers: it is longer than what it becomes.
-        let carried = transfer::read(from, self.limits.disk.saturating_mul(4))?;
-        if let Some(differs) = carried.identity.differs(want) {
-            return Err(Refusal::Other(differs).into());
-        }
+    /// Bytes that may be taken in of an exported session. A head may spell its bytes out as numbers:
+    /// it is longer than what it becomes.
+    pub fn room(&self) -> Result<u64, StoreError> {
+        let free = self.disk.free().map_err(doing("asking for free space"))?;
+        let most = self.limits.disk.saturating_mul(4);
+        Ok(most.min(free.saturating_sub(self.limits.floor)))
+    }
+
+    /// Makes a session of an exported one.
+    pub fn import(
+        &self,
+        received: &Received<'_>,
+        name: Option<String>,
+        note: String,
+    ) -> Result<Id, StoreError> {
         let meta = Meta {
-            name: carried.name,
-            note: String::new(),
+            name,
+            note,
             pinned: false,
             created: now(),
-            identity: carried.identity,
+            identity: received.identity.clone(),
         };
         let mut records = vec![(Kind::Meta, meta.to_bytes())];
-        let turns = carried.turns.iter();
+        let turns = received.turns.iter();
         records.extend(turns.map(|t| (Kind::Turn, t.to_bytes())));
         let need: usize = records.iter().map(|(_, bytes)| bytes.len()).sum();
         self.fit(need as u64, None)?;
         let id = self.make(&records, |_| Ok(()))?;
-        if let Some(state) = carried.state {
-            let mut tokens = known::tokens_of(&carried.turns);
-            tokens.truncate(state.tokens);
-            if let Err(failed) = self.checkpoint(&id, &tokens, &state) {
-                self.delete(&id)?;
-                return Err(failed);
-            }
+        let Some(state) = &received.state else {
+            return Ok(id);
+        };
+        let mut tokens = known::tokens_of(&received.turns);
+        tokens.truncate(state.tokens);
+        let written = self.checkpoint(&id, &tokens, state);
+        if let Some(failed) = written.err().or_else(|| state.failed()) {
+            self.delete(&id)?;
+            return Err(failed);
         }
         Ok(id)
     }

@@ -17,7 +17,7 @@
 //! | `session` | one directory's log | yes |
 //! | `checkpoint` | its rows and states | yes |
 //! | `tip` | the engine's states | no |
-//! | `transfer` | a session as one file for others | what it is given |
+//! | `transfer`, `received` | a session as one file for others, and as strangers send it | what it is given |
 //! | `user`, `keep` | the sessions of a user | through those |
 
 mod checkpoint;
@@ -30,6 +30,7 @@ mod identity;
 mod keep;
 mod known;
 mod quota;
+mod received;
 mod record;
 mod session;
 #[cfg(test)]
@@ -46,7 +47,9 @@ pub use files::Files;
 pub use id::{Id, NoId};
 pub use identity::{Differs, Digest, Identity};
 pub use quota::Limits;
+pub use received::{Received, Source, examine};
 pub use tip::Tip;
+pub use transfer::Carried;
 pub use user::Store;
 
 use crate::request::Token;

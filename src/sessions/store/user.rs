@@ -114,39 +114,52 @@ impl Store {
             .iter()
             .map(|(id, held)| (*id, held.clone()))
             .collect();
-        let mut listed: Vec<Listed> = Vec::new();
-        for (id, held) in all {
-            let mut held = lock(&held);
-            match self.taken(&id, &mut held) {
-                Ok(session) => listed.push(Listed {
-                    id,
-                    name: session.meta().name.clone(),
-                    note: session.meta().note.clone(),
-                    pinned: session.meta().pinned,
-                    turns: session.known.turns.len(),
-                    tokens: session.known.tokens(),
-                    bytes: session.bytes,
-                    used: session.known.used,
-                    parent: parent(&session.known),
-                    unusable: None,
-                }),
-                Err(Refusal::Absent(_)) => {}
-                Err(why) => listed.push(Listed {
-                    id,
-                    name: None,
-                    note: String::new(),
-                    pinned: false,
-                    turns: 0,
-                    tokens: 0,
-                    bytes: 0,
-                    used: 0,
-                    parent: None,
-                    unusable: Some(why.to_string()),
-                }),
-            }
-        }
+        let each = all.iter().filter_map(|(id, held)| self.told(id, held));
+        let mut listed: Vec<Listed> = each.collect();
         listed.sort_by_key(|l| (std::cmp::Reverse(l.used), l.id));
         listed
+    }
+
+    /// As in a list; `None` if there is none.
+    pub fn listed(&self, id: &Id) -> Option<Listed> {
+        self.told(id, &self.held(id).ok()?)
+    }
+
+    fn told(&self, id: &Id, held: &Held) -> Option<Listed> {
+        let mut held = lock(held);
+        match self.taken(id, &mut held) {
+            Ok(session) => Some(Listed {
+                id: *id,
+                name: session.meta().name.clone(),
+                note: session.meta().note.clone(),
+                pinned: session.meta().pinned,
+                turns: session.known.turns.len(),
+                tokens: session.known.tokens(),
+                bytes: session.bytes,
+                used: session.known.used,
+                parent: parent(&session.known),
+                unusable: None,
+            }),
+            Err(Refusal::Absent(_)) => None,
+            Err(why) => Some(Listed {
+                id: *id,
+                name: None,
+                note: String::new(),
+                pinned: false,
+                turns: 0,
+                tokens: 0,
+                bytes: 0,
+                used: 0,
+                parent: None,
+                unusable: Some(why.to_string()),
+            }),
+        }
+    }
+
+    /// A file for what is not yet looked at; it has no name and is gone once it is closed.
+    pub fn scratch(&self) -> Result<std::fs::File, StoreError> {
+        let made = self.disk.scratch();
+        made.map_err(doing("making a file for what comes in"))
     }
 
     /// A new session without turns.

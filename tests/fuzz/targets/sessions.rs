@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use deltad::sessions::store::{About, Digest, Id, Identity, Limits, Opened, State, Store, Turn};
+use deltad::sessions::store::{
+    About, Digest, Id, Identity, Limits, Opened, State, Store, Turn, examine,
+};
 use serde_json::Value;
 
 use super::Run;
@@ -176,7 +178,8 @@ pub fn import(dir: &Path) -> Run {
     let store = Store::open(&dir.join("sessions"), UID, LIMITS).expect("a directory");
     let id = made(&store);
     let mut file = Vec::new();
-    store.export(&id, &mut file).expect("room");
+    let carried = store.carry(&id).expect("it was made now");
+    carried.write(&mut file).expect("room");
     store.delete(&id).expect("it was made now");
     Box::new(move |dice| {
         let bytes = match forged(dice, &file) {
@@ -184,7 +187,11 @@ pub fn import(dir: &Path) -> Run {
             _ => changed(dice, &file),
         };
         dice.made(&bytes);
-        if let Ok(id) = store.import(&mut &bytes[..], &identity()) {
+        let taken = examine(&&bytes[..], &identity()).and_then(|received| {
+            let (name, note) = (received.name.clone(), received.note.clone());
+            store.import(&received, name, note)
+        });
+        if let Ok(id) = taken {
             let opened = store.load(&id, &identity()).expect("it was made now");
             let turn = Turn {
                 kept: opened.tokens.len(),

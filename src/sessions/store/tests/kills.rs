@@ -77,6 +77,9 @@ impl Disk for Deadly {
     fn free(&self) -> std::io::Result<u64> {
         self.files.free()
     }
+    fn scratch(&self) -> std::io::Result<std::fs::File> {
+        self.files.scratch()
+    }
     fn number(&self) -> std::io::Result<[u8; 16]> {
         self.files.number()
     }

@@ -350,6 +350,9 @@ impl Disk for Sim {
     fn free(&self) -> io::Result<u64> {
         Ok(u64::MAX)
     }
+    fn scratch(&self) -> io::Result<std::fs::File> {
+        tempfile::tempfile()
+    }
     fn number(&self) -> io::Result<[u8; 16]> {
         let mut world = self.look()?;
         world.numbers += 1;
