@@ -1,8 +1,9 @@
 //! What tells one model from another, as far as tokens and states are concerned.
 //!
-//! Hashing every weight of a large file takes minutes, so the model's digest is of everything before
-//! the weights (metadata and the table of tensors), of the file's size, and of the first and last
-//! page of every tensor. Two files that agree in all of that and differ elsewhere are taken for one.
+//! Hashing every weight of a large file takes minutes, so the model's digest is of the metadata apart
+//! from what it is called, of every tensor's name, type and shape, and of its first and last page. Two files that agree in all of
+//! that and differ elsewhere are taken for one. What is the tokenizer's or the template's is digested
+//! apart, so that it can be said which of the three is another.
 
 use blake3::Hasher;
 use ggml_kernels::gguf::{Array, GgufFile, Value};
@@ -19,33 +20,34 @@ pub struct Digests {
     pub template: [u8; 32],
 }
 
+const TOKENIZER: &str = "tokenizer.";
 const TEMPLATE: &str = "tokenizer.chat_template";
 
 impl Model {
     /// Touches a page or two of every tensor.
     pub fn digests(&self) -> Digests {
         let file: &GgufFile = &self.file;
-        let bytes: &[u8] = file.map();
-        let mut model = Hasher::new();
-        model.update(&(bytes.len() as u64).to_le_bytes());
-        model.update(&bytes[..file.data_start().min(bytes.len())]);
-        for tensor in file.tensors() {
-            let data = file.data(tensor);
-            model.update(&data[..data.len().min(PAGE)]);
-            model.update(&data[data.len().saturating_sub(PAGE)..]);
-        }
         let of = |wanted: fn(&str) -> bool| {
             let mut hasher = Hasher::new();
             for (key, value) in file.metadata().map.iter().filter(|(key, _)| wanted(key)) {
                 text(&mut hasher, key);
                 add(&mut hasher, value);
             }
-            *hasher.finalize().as_bytes()
+            hasher
         };
+        let mut model = of(|key| !key.starts_with(TOKENIZER) && !key.starts_with("general."));
+        for tensor in file.tensors() {
+            let data = file.data(tensor);
+            text(&mut model, &tensor.name);
+            text(&mut model, &format!("{:?} {:?}", tensor.ty, tensor.ne));
+            model.update(&data[..data.len().min(PAGE)]);
+            model.update(&data[data.len().saturating_sub(PAGE)..]);
+        }
+        let tokenizer = of(|key| key.starts_with(TOKENIZER) && key != TEMPLATE);
         Digests {
             model: *model.finalize().as_bytes(),
-            tokenizer: of(|key| key.starts_with("tokenizer.") && key != TEMPLATE),
-            template: of(|key| key == TEMPLATE),
+            tokenizer: *tokenizer.finalize().as_bytes(),
+            template: *of(|key| key == TEMPLATE).finalize().as_bytes(),
         }
     }
 }
