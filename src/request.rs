@@ -303,6 +303,12 @@ pub enum Refusal {
     NameTaken { name: String },
     #[error("the user has {limit} sessions already; end one")]
     TooManySessions { limit: usize },
+    #[error("{why}")]
+    SessionRefused { why: String },
+    #[error("{why}")]
+    Storage { why: String },
+    #[error("an export or import of the user is on its way already; wait for its end")]
+    Carrying,
     #[error("user {uid} may not use this daemon")]
     NotPermitted { uid: u32 },
     #[error("too many requests wait already; ask again in a moment")]

@@ -32,6 +32,10 @@ pub enum Error {
     NameTaken(String),
     /// The user has as many sessions as one user may have.
     TooManySessions(String),
+    /// A file is no session's, or a session another model's, damaged, or of a newer version.
+    SessionRefused(String),
+    /// The disk that the sessions lie on is full or fails.
+    StorageFailed(String),
     /// The model is still being loaded.
     Loading(String),
     /// The daemon is stopping.
@@ -54,6 +58,9 @@ impl From<Refusal> for Error {
             Refusal::SessionBusy { .. } => Error::Busy(text),
             Refusal::NameTaken { .. } => Error::NameTaken(text),
             Refusal::TooManySessions { .. } => Error::TooManySessions(text),
+            Refusal::SessionRefused { .. } => Error::SessionRefused(text),
+            Refusal::Storage { .. } => Error::StorageFailed(text),
+            Refusal::Carrying => Error::Busy(text),
             Refusal::NotPermitted { .. } => Error::NotPermitted(text),
             Refusal::QueueFull => Error::QueueFull(text),
             Refusal::Loading => Error::Loading(text),

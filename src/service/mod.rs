@@ -24,7 +24,8 @@ use crate::text::{
 use events::{Events, Memory, Open};
 
 pub use crate::sessions::{
-    About, Answer, Ending, Found, MAX_HELD, Receipt, Rest, Summary, Turn, fresh_id, now,
+    About, Answer, Ending, Found, Incoming, MAX_HELD, Outgoing, Receipt, Rest, Summary, Turn,
+    Untaken, fresh_id, now,
 };
 pub use crate::text::Specials;
 
@@ -351,6 +352,34 @@ impl Service {
             ..resting
         };
         self.save_one(leaving).or_else(|why| invalid("id", why))
+    }
+
+    /// A session to be written to a file, its newest state along with it.
+    pub fn export(&self, uid: u32, who: &str) -> Result<Outgoing, Refusal> {
+        if let Ok(Some(resting)) = self.sessions.rests(uid, who)
+            && let Err(why) = self.save_one(resting)
+        {
+            log::warn!("a session leaves without its newest state: {why}");
+        }
+        self.sessions.export(uid, who)
+    }
+
+    /// Makes a session of a file that came in.
+    pub fn import(&self, file: Incoming, name: Option<String>) -> Result<Summary, Refusal> {
+        self.sessions.import(file, name, self.card.n_vocab)
+    }
+
+    /// The words stay and the state goes, to be read anew. Of a session that could not be taken up, a
+    /// new one is made of what can be read.
+    pub fn rebuild(&self, uid: u32, who: &str) -> Result<Summary, Refusal> {
+        match self.sessions.shed(uid, who) {
+            Ok(tokens) => {
+                self.scheduler.saved(uid, tokens, true);
+                self.sessions.summary(uid, who)
+            }
+            Err(Refusal::NoSuchSession { .. }) => self.sessions.rebuild(uid, who),
+            Err(refused) => Err(refused),
+        }
     }
 
     /// 1 live: its state is in memory; 2 suspended: it is on disk; 3: its text is read again.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::conversation::{About, Conversation};
 use super::store::{self, Durable, Id, Identity, Store};
-use super::{Answer, Ending, Replays, Turn};
+use super::{Answer, Ending, Replays, Turn, Untaken};
 use crate::request::{Message, TemplateOptions, Token, Usage};
 
 /// Where conversations lie, and what they belong to.
@@ -69,24 +69,46 @@ impl Lasting {
         names.filter_map(|name| name.parse().ok()).collect()
     }
 
-    /// Everything of one user. What cannot be taken up is said aloud and stays as it is.
-    pub(super) fn load(&self, uid: u32, store: &Store, replays: &Replays) -> Vec<Conversation> {
-        let mut found = Vec::new();
+    /// Everything of one user; what cannot be taken up is said aloud and stays as it is.
+    pub(super) fn load(
+        &self,
+        uid: u32,
+        store: &Store,
+        replays: &Replays,
+    ) -> (Vec<Conversation>, Vec<Untaken>) {
+        let (mut found, mut untaken) = (Vec::new(), Vec::new());
         for listed in store.list() {
-            match store.read(&listed.id, &self.identity) {
-                Ok(opened) => {
-                    let conversation = conversation(&listed, opened, store);
-                    remember(uid, &conversation, replays);
-                    found.push(conversation);
-                }
+            match take_up(uid, store, &self.identity, &listed, replays) {
+                Ok(conversation) => found.push(conversation),
                 Err(why) => {
                     let name = listed.name.as_deref().unwrap_or("without a name");
                     log::warn!("session {} ({name}) of user {uid}: {why}", listed.id);
+                    untaken.push(Untaken {
+                        id: super::shelf::id_of(&listed.id),
+                        name: listed.name,
+                        turns: listed.turns,
+                        why: why.to_string(),
+                        on_disk: listed.id,
+                    });
                 }
             }
         }
-        found
+        (found, untaken)
     }
+}
+
+/// A conversation from disk, for the model of that identity.
+pub(super) fn take_up(
+    uid: u32,
+    store: &Store,
+    identity: &Identity,
+    listed: &store::Listed,
+    replays: &Replays,
+) -> Result<Conversation, store::Refusal> {
+    let opened = store.read(&listed.id, identity)?;
+    let taken = conversation(listed, opened, store);
+    remember(uid, &taken, replays);
+    Ok(taken)
 }
 
 fn conversation(listed: &store::Listed, opened: store::Opened, store: &Store) -> Conversation {
@@ -156,6 +178,24 @@ pub(super) fn note(conversation: &Conversation) -> String {
     serde_json::to_string(&note).unwrap_or_default()
 }
 
+/// What a session's record says of it, for one that begins here and now: held, and with no answer
+/// forgotten.
+pub(super) fn fresh_note(about: &About) -> String {
+    note(&Conversation::new(about.clone(), Vec::new()))
+}
+
+/// What a note says, of a session that comes from elsewhere; a note that says nothing is no harm.
+pub(super) fn about(note: &str) -> About {
+    let note: Option<Note> = serde_json::from_str(note).ok();
+    About {
+        name: None,
+        held: true,
+        lasting: true,
+        fixed: note.as_ref().is_some_and(|n| n.fixed),
+        settings: note.map_or(Value::Null, |n| n.settings),
+    }
+}
+
 /// `kept`: so many tokens of the conversation before are its beginning, `new` come behind them.
 pub(super) fn written(turn: &Turn, kept: usize, new: &[Token]) -> store::Turn {
     let said = Said {
@@ -179,6 +219,10 @@ pub(super) fn written(turn: &Turn, kept: usize, new: &[Token]) -> store::Turn {
         options: serde_json::to_string(&around).unwrap_or_default(),
         at: 0,
     }
+}
+
+pub(super) fn is_readable(turn: &store::Turn) -> bool {
+    read(turn).is_some()
 }
 
 /// `None` for what another version wrote otherwise.

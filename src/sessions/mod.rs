@@ -4,6 +4,7 @@
 //! | file | job |
 //! |---|---|
 //! | `answer` | an answer put together from its parts |
+//! | `carry` | conversations as files, out and in, and what could not be taken up |
 //! | `conversation` | turns, and where a new one is put |
 //! | `shelf` | one user's conversations, by id, by name and by answer |
 //! | `replay` | which tokens a conversation that comes back as text had been |
@@ -12,6 +13,7 @@
 //! | `user` | a user's shelf and store, one in step with the other |
 
 mod answer;
+mod carry;
 mod conversation;
 mod lasting;
 mod replay;
@@ -19,12 +21,13 @@ mod shelf;
 pub mod store;
 mod user;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 pub use answer::Answer;
+pub use carry::{Incoming, Outgoing, Untaken};
 pub use conversation::{About, Ending, Summary, Turn};
 pub use lasting::Lasting;
 pub use replay::{Key, Replays};
@@ -43,6 +46,8 @@ pub struct Sessions {
     /// `None`: they live in memory.
     lasting: Option<Lasting>,
     pub replays: Replays,
+    /// Users who have a file on its way.
+    carrying: Mutex<HashSet<u32>>,
 }
 
 /// The right to add one turn. Dropped, nothing was added.

@@ -194,7 +194,7 @@ impl Shelf {
             self.make_room()
         };
         let id = match conversation.on_disk {
-            Some(on_disk) => format!("{ID}{on_disk}"),
+            Some(on_disk) => id_of(&on_disk),
             None => fresh_id(ID),
         };
         let name = conversation.about.name.clone();
@@ -239,6 +239,13 @@ impl Shelf {
     /// Its last turn's tokens.
     pub fn tokens(&mut self, who: &str) -> Result<Vec<Token>, Refusal> {
         Ok(self.get(who)?.1.tokens.clone())
+    }
+
+    /// Nothing of its state is on disk or in memory any more; its last turn's tokens.
+    pub fn unsaved(&mut self, who: &str) -> Result<Vec<Token>, Refusal> {
+        let (_, kept) = self.get(who)?;
+        (kept.saved, kept.away) = (0, false);
+        Ok(kept.tokens.clone())
     }
 
     /// Those on disk that nobody answers in and that have something to save or to let go.
@@ -337,6 +344,11 @@ impl Shelf {
         }
         removed.and_then(|c| c.on_disk)
     }
+}
+
+/// What a conversation on disk is called here.
+pub(super) fn id_of(on_disk: &Id) -> String {
+    format!("{ID}{on_disk}")
 }
 
 /// Names stand in paths and on command lines.

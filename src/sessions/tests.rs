@@ -5,6 +5,8 @@ use serde_json::Value;
 use super::*;
 use crate::request::{FinishReason, TemplateOptions, Usage};
 
+mod carry;
+
 fn turn(id: &str, question: &str) -> Turn {
     Turn {
         id: id.into(),
@@ -248,6 +250,10 @@ fn a_user_holds_so_many_sessions_and_names_are_checked() {
 }
 
 fn on_disk(dir: &std::path::Path) -> Arc<Sessions> {
+    of_model(dir, 7)
+}
+
+fn of_model(dir: &std::path::Path, model: u8) -> Arc<Sessions> {
     let digest = store::Digest([7; 32]);
     Arc::new(Sessions::new(Some(Lasting {
         dir: dir.to_owned(),
@@ -256,7 +262,7 @@ fn on_disk(dir: &std::path::Path) -> Arc<Sessions> {
             floor: 0,
         },
         identity: store::Identity {
-            model: digest,
+            model: store::Digest([model; 32]),
             tokenizer: digest,
             template: digest,
             cache: "f16".into(),

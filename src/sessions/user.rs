@@ -7,12 +7,14 @@ use super::conversation::{About, Conversation, Summary, Turn};
 use super::lasting::{self, Lasting};
 use super::shelf::{Forgotten, Rest, Shelf};
 use super::store::{self, Durable, Id, Identity, Store};
-use super::{Replays, Resting};
+use super::{Replays, Resting, Untaken};
 use crate::request::{Refusal, Token};
 
 pub(super) struct User {
     shelf: Mutex<Shelf>,
     disk: Option<(Store, Identity)>,
+    /// On disk, and not here.
+    untaken: Mutex<Vec<Untaken>>,
 }
 
 impl User {
@@ -20,9 +22,12 @@ impl User {
     pub fn open(uid: u32, lasting: Option<&Lasting>, replays: &Replays) -> User {
         let mut shelf = Shelf::default();
         let opened = lasting.and_then(|l| Some((l.open(uid)?, l)));
+        let mut untaken = Vec::new();
         let disk = opened.map(|(store, lasting)| {
+            let (found, others) = lasting.load(uid, &store, replays);
+            untaken = others;
             // The one that was used last comes last.
-            for found in lasting.load(uid, &store, replays).into_iter().rev() {
+            for found in found.into_iter().rev() {
                 let (_, gone) = shelf.insert(found);
                 gone.iter().for_each(|id| delete(&store, id));
             }
@@ -31,6 +36,7 @@ impl User {
         User {
             shelf: Mutex::new(shelf),
             disk,
+            untaken: Mutex::new(untaken),
         }
     }
 
@@ -40,6 +46,22 @@ impl User {
 
     pub fn store(&self) -> Option<&Store> {
         self.disk.as_ref().map(|(store, _)| store)
+    }
+
+    pub fn disk(&self) -> Option<(&Store, &Identity)> {
+        let (store, identity) = self.disk.as_ref()?;
+        Some((store, identity))
+    }
+
+    pub fn untaken(&self) -> Vec<Untaken> {
+        let untaken = self.untaken.lock();
+        untaken.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The one of that id or name.
+    pub fn untaken_one(&self, who: &str) -> Option<Untaken> {
+        let is = |u: &Untaken| u.id == who || u.name.as_deref() == Some(who);
+        self.untaken().into_iter().find(is)
     }
 
     /// A place on disk for what is to last, with the turns that it has. `from`: it begins as the
@@ -177,7 +199,17 @@ impl User {
     }
 
     pub fn delete(&self, who: &str) -> Result<String, Refusal> {
-        let (id, on_disk) = self.shelf().delete(who)?;
+        let deleted = self.shelf().delete(who);
+        let (id, on_disk) = match (deleted, self.untaken_one(who)) {
+            (Ok(deleted), _) => deleted,
+            // What could not be taken up can still be given up.
+            (Err(_), Some(untaken)) => {
+                let mut all = self.untaken.lock().unwrap_or_else(PoisonError::into_inner);
+                all.retain(|u| u.on_disk != untaken.on_disk);
+                (untaken.id, Some(untaken.on_disk))
+            }
+            (Err(unknown), None) => return Err(unknown),
+        };
         self.give_up(on_disk);
         Ok(id)
     }
@@ -204,7 +236,7 @@ impl User {
         each.collect()
     }
 
-    fn give_up(&self, gone: impl IntoIterator<Item = Id>) {
+    pub(super) fn give_up(&self, gone: impl IntoIterator<Item = Id>) {
         if let Some(store) = self.store() {
             gone.into_iter().for_each(|id| delete(store, &id));
         }
