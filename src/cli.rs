@@ -236,6 +236,27 @@ pub enum Session {
         #[arg(long, value_name = "RESPONSE")]
         at: Option<String>,
     },
+    /// Write a session to a file, with which it goes on elsewhere: another machine with the same
+    /// model, or any program that reads safetensors.
+    Export {
+        /// Its name or id.
+        name: String,
+        /// The file; "-" is standard output.
+        file: PathBuf,
+    },
+    /// Make a session of an exported one.
+    Import {
+        /// The file; "-" is standard input.
+        file: PathBuf,
+        /// What to call it [default: its own name, where that is free].
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Keep a session's words and read them anew: of another model, or where its files are damaged.
+    Rebuild {
+        /// Its name or id.
+        name: String,
+    },
     /// Say how long a session is, and how much longer a text would make it.
     Measure {
         /// Its name or id.

@@ -2,6 +2,7 @@
 //! the exchange itself is `wire`'s.
 
 mod ask;
+mod carry;
 mod chat;
 mod conversation;
 mod screen;

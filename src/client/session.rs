@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::conversation::Conversation;
-use super::{ClientError, Daemon, Ended, connect, input, screen, unless_interrupted};
+use super::{ClientError, Daemon, Ended, carry, connect, input, screen, unless_interrupted};
 use crate::cli::{CreateSession, Session as Command};
 
 /// One session of a daemon.
@@ -60,16 +60,23 @@ impl Session {
     }
 }
 
-/// A name with anything else than these in it is refused by the daemon, which names it.
 fn path(name: &str, more: &str) -> String {
-    let mut path = String::from("/v1/sessions/");
+    format!("/v1/sessions/{}{more}", spelled(name))
+}
+
+/// As a part of a path. A name with anything else than these in it is refused by the daemon, which
+/// names it.
+pub fn spelled(name: &str) -> String {
+    let mut spelled = String::new();
     for byte in name.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => path.push(byte.into()),
-            other => path.push_str(&format!("%{other:02X}")),
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+                spelled.push(byte.into());
+            }
+            other => spelled.push_str(&format!("%{other:02X}")),
         }
     }
-    path + more
+    spelled
 }
 
 pub async fn session(socket: Option<PathBuf>, command: &Command) -> Result<Ended, ClientError> {
@@ -90,6 +97,9 @@ async fn run(daemon: &Daemon, command: &Command) -> Result<(), ClientError> {
             }
             for session in all["data"].as_array().into_iter().flatten() {
                 screen::line(&row(session))?;
+            }
+            for session in all["unusable"].as_array().into_iter().flatten() {
+                screen::line(&unusable(session))?;
             }
             Ok(())
         }
@@ -118,6 +128,19 @@ async fn run(daemon: &Daemon, command: &Command) -> Result<(), ClientError> {
         Command::Fork { name, new, at } => {
             let body = json!({"name": new, "response_id": at});
             let made = daemon.post(&path(name, "/fork"), &body).await?;
+            screen::line(&row(&made))
+        }
+        Command::Export { name, file } => carry::export(daemon, &path(name, "/export"), file).await,
+        Command::Import { file, name } => {
+            let made = carry::import(daemon, file, name.as_deref()).await?;
+            screen::line(&row(&made))
+        }
+        Command::Rebuild { name } => {
+            let mut bar = screen::Progress::new();
+            let (path, body) = (path(name, "/rebuild"), json!({"stream": true}));
+            let made = daemon.events(&path, &body, |reading| bar.tell(reading));
+            let made = made.await?;
+            bar.end();
             screen::line(&row(&made))
         }
         Command::Measure { name, from } => {
@@ -182,6 +205,14 @@ fn row(session: &Value) -> String {
         ""
     };
     format!("{name:20} {id} {} messages{kind}", session["message_count"])
+}
+
+fn unusable(session: &Value) -> String {
+    let word = |name: &str| session[name].as_str().unwrap_or("-");
+    let (name, id, why) = (word("name"), word("id"), word("why"));
+    format!(
+        "{name:20} {id} cannot be taken up: {why}; `deltad session rebuild {id}` keeps its words"
+    )
 }
 
 fn size(bytes: &Value) -> String {

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use futures_util::stream::{Stream, StreamExt};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Body, Incoming};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -128,6 +129,35 @@ impl Daemon {
         whole(self.send_json(path, body).await?).await
     }
 
+    /// `GET path` as bytes; `on_bytes` sees them as they come. What is broken off is an error.
+    pub async fn bytes(
+        &self,
+        path: &str,
+        mut on_bytes: impl FnMut(&[u8]) -> Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        let request = Request::get(path).body(Full::default());
+        let response = good(send(&self.socket, request).await?).await?;
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(broken)?;
+            on_bytes(frame.data_ref().map_or(&[][..], |d| d))?;
+        }
+        Ok(())
+    }
+
+    /// `POST path` with bytes as they come.
+    pub async fn pour(
+        &self,
+        path: &str,
+        bytes: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+    ) -> Result<Value, ClientError> {
+        let frames = bytes.map(|piece| piece.map(hyper::body::Frame::data));
+        let request = Request::post(path)
+            .header("content-type", "application/octet-stream")
+            .body(StreamBody::new(Box::pin(frames)));
+        whole(send(&self.socket, request).await?).await
+    }
+
     /// `DELETE path`.
     pub async fn delete(&self, path: &str) -> Result<Value, ClientError> {
         let request = Request::delete(path).body(Full::default());
@@ -141,7 +171,13 @@ impl Daemon {
         body: &Value,
         mut on_event: impl FnMut(&Value),
     ) -> Result<Value, ClientError> {
-        let mut lines = Lines::of(self.send_json(path, body).await?);
+        let response = self.send_json(path, body).await?;
+        let kind = response.headers().get(hyper::header::CONTENT_TYPE);
+        if kind.is_some_and(|kind| kind == "application/json") {
+            // There was nothing to tell of on the way.
+            return whole(response).await;
+        }
+        let mut lines = Lines::of(response);
         let mut last = None;
         while let Some(line) = lines.next().await? {
             let Some(data) = event_data(&line) else {
@@ -199,15 +235,17 @@ impl Daemon {
         let request = Request::post(path)
             .header("content-type", "application/json")
             .body(Full::from(body.to_string()));
-        let response = send(&self.socket, request).await?;
-        if response.status().is_success() {
-            return Ok(response);
-        }
-        Err(whole(response)
-            .await
-            .err()
-            .unwrap_or(ClientError::Broken("no reason".into())))
+        good(send(&self.socket, request).await?).await
     }
+}
+
+/// The answer, or why there is none.
+async fn good(response: Response<Incoming>) -> Result<Response<Incoming>, ClientError> {
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let refused = whole(response).await.err();
+    Err(refused.unwrap_or(ClientError::Broken("no reason".into())))
 }
 
 /// A body, line by line as it comes.
@@ -240,10 +278,14 @@ impl Lines {
     }
 }
 
-async fn send(
+async fn send<B>(
     socket: &Path,
-    request: hyper::http::Result<Request<Full<Bytes>>>,
-) -> Result<Response<Incoming>, ClientError> {
+    request: hyper::http::Result<Request<B>>,
+) -> Result<Response<Incoming>, ClientError>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let mut request = request.map_err(broken)?;
     let host = hyper::header::HeaderValue::from_static("deltad");
     request.headers_mut().insert(hyper::header::HOST, host);

@@ -1,6 +1,7 @@
 //! Doors: wire formats and sockets, nothing else. Every request goes through `service`.
 
 mod body;
+mod carry;
 pub mod door;
 mod error;
 pub mod fields;

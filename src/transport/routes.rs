@@ -22,7 +22,7 @@ use super::fields::{Fields, refuse};
 use super::openai::{self, Asked};
 use super::render::{Frame, Render};
 use super::replies::{self, Replies};
-use super::{body, kept, messages, reading, responses, sessions};
+use super::{body, carry, kept, messages, reading, responses, sessions};
 use crate::request::{Caller, Event, Failure, Refusal, Token};
 use crate::service::events::Events;
 use crate::service::{Generation, Receipt, Service, Specials};
@@ -39,6 +39,7 @@ pub fn router(door: Arc<Door>) -> Router {
         .route("/v1/messages", post(messages))
         .route("/v1/sessions", get(sessions::list).post(sessions::create))
         .route("/v1/sessions/estimate", post(sessions::estimate))
+        .route("/v1/sessions/import", post(carry::import))
         .route(
             "/v1/sessions/{id}",
             get(sessions::show).delete(sessions::delete),
@@ -49,6 +50,8 @@ pub fn router(door: Arc<Door>) -> Router {
         .route("/v1/sessions/{id}/measure", post(sessions::measure))
         .route("/v1/sessions/{id}/suspend", post(sessions::suspend))
         .route("/v1/sessions/{id}/resume", post(sessions::resume))
+        .route("/v1/sessions/{id}/export", get(carry::export))
+        .route("/v1/sessions/{id}/rebuild", post(carry::rebuild))
         .route("/tokenize", post(tokenize))
         .route("/detokenize", post(detokenize))
         .route("/health", get(health))

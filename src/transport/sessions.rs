@@ -23,7 +23,7 @@ pub fn named(id: Id) -> Result<String, Refusal> {
     }
 }
 
-fn session(summary: &Summary) -> Value {
+pub(super) fn session(summary: &Summary) -> Value {
     json!({
         "id": summary.id,
         "object": "session",
@@ -41,9 +41,15 @@ fn session(summary: &Summary) -> Value {
 
 pub async fn list(State(door): Shared, Extension(caller): Extension<Caller>) -> Answer {
     off_thread(move || {
-        let all = service(&door, &caller)?.sessions().list(caller.uid);
-        let all: Vec<Value> = all.iter().map(session).collect();
-        Ok(Json(json!({"object": "list", "data": all})).into_response())
+        let sessions = service(&door, &caller)?.sessions();
+        let all: Vec<Value> = sessions.list(caller.uid).iter().map(session).collect();
+        let untaken = sessions.untaken(caller.uid);
+        let untaken = untaken.iter().map(|u| {
+            json!({"id": u.id, "object": "session", "name": u.name, "turns": u.turns, "why": u.why})
+        });
+        let untaken: Vec<Value> = untaken.collect();
+        let told = json!({"object": "list", "data": all, "unusable": untaken});
+        Ok(Json(told).into_response())
     })
     .await
 }
@@ -143,7 +149,7 @@ fn in_session(id: &str, keep: bool, answer: bool) -> Thread {
 }
 
 /// Reads a session up to its end, so that the next answer begins at once.
-fn reading(summary: &Summary, stream: bool) -> Result<Prepared, Refusal> {
+pub(super) fn reading(summary: &Summary, stream: bool) -> Result<Prepared, Refusal> {
     let nothing = Map::from_iter([("messages".to_owned(), json!([]))]);
     let mut asked = chat(&summary.about.settings, nothing)?;
     asked.stream = stream;

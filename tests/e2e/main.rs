@@ -4,6 +4,7 @@
 mod bench;
 #[cfg(target_os = "linux")]
 mod bus;
+mod carried;
 mod cli;
 mod clients;
 mod conversation;
