@@ -1,5 +1,6 @@
 //! The daemon as an object on the bus: one question, a chat, a new session, tokens.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -8,14 +9,18 @@ use zbus::message::Header;
 use zbus::object_server::ResponseDispatchNotifier;
 use zbus::{OwnedFd, OwnedObjectPath, interface};
 
+use super::carry::Given;
 use super::clients::Client;
 use super::error::Error;
 use super::run::{self, Submitted};
 use super::value::{self, Dictionary};
 use super::{Bus, events, options};
 use crate::request::{Prompt, Token};
-use crate::service::{About, Specials};
+use crate::service::{About, Service, Specials};
 use crate::transport::fields::Fields;
+
+/// Bytes of a file that are taken in at once.
+const PIECE: usize = 1 << 20;
 
 /// The object.
 pub struct Manager {
@@ -32,6 +37,20 @@ impl Manager {
         let messages = options::messages(&messages)?;
         let options = options::named(&options)?;
         run::submit(&self.bus, client.caller.clone(), messages, options, None).await
+    }
+
+    /// Work that may wait for a disk, for a caller of that user id.
+    async fn with<T: Send + 'static>(
+        &self,
+        client: &Client,
+        work: impl FnOnce(&Service, u32) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (bus, caller) = (self.bus.clone(), client.caller.clone());
+        let work = move || work(bus.service(&caller)?, caller.uid);
+        match tokio::task::spawn_blocking(work).await {
+            Ok(done) => done,
+            Err(e) => Err(Error::EngineFailed(e.to_string())),
+        }
     }
 }
 
@@ -84,14 +103,10 @@ impl Manager {
             fixed: false,
             settings: Value::Object(given),
         };
-        let (bus, caller) = (self.bus.clone(), client.caller.clone());
-        let make = move || {
-            let service = bus.service(&caller)?;
-            Ok::<_, Error>(service.sessions().create(caller.uid, about, said)?)
-        };
-        let made = tokio::task::spawn_blocking(make).await;
-        let made = made.map_err(|e| Error::EngineFailed(e.to_string()))??;
-        self.bus.add_session(&client, &made).await
+        let made = self.with(&client, move |service, uid| {
+            Ok(service.sessions().create(uid, about, said)?)
+        });
+        self.bus.add_session(&client, &made.await?).await
     }
 
     /// The object of a session that was made elsewhere, by its name or id.
@@ -105,6 +120,42 @@ impl Manager {
         let service = self.bus.service(&client.caller)?;
         let found = service.sessions().summary(client.caller.uid, &who)?;
         self.bus.add_session(&client, &found).await
+    }
+
+    /// Makes a session of an exported one, which is read from where the caller's descriptor stands.
+    #[zbus(out_args("session"))]
+    async fn import(
+        &self,
+        file: OwnedFd,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<OwnedObjectPath, Error> {
+        let client = self.bus.client(&header).await?;
+        let mut file = Given::new(file, self.bus.door.limits.patience)?;
+        let made = self.with(&client, move |service, uid| {
+            let mut incoming = service.sessions().receive(uid)?;
+            let mut piece = vec![0; PIECE];
+            loop {
+                match file.read(&mut piece) {
+                    Ok(0) => break,
+                    Ok(n) => incoming.write(&piece[..n])?,
+                    Err(e) => return Err(Error::InvalidArgument(format!("file: {e}"))),
+                }
+            }
+            Ok(service.import(incoming, None)?)
+        });
+        self.bus.add_session(&client, &made.await?).await
+    }
+
+    /// What was said in a session whose state cannot be used any more, to be read anew.
+    #[zbus(out_args("session"))]
+    async fn rebuild(
+        &self,
+        who: String,
+        #[zbus(header)] header: Header<'_>,
+    ) -> Result<OwnedObjectPath, Error> {
+        let client = self.bus.client(&header).await?;
+        let made = self.with(&client, move |service, uid| Ok(service.rebuild(uid, &who)?));
+        self.bus.add_session(&client, &made.await?).await
     }
 
     #[zbus(out_args("text", "usage"))]

@@ -1,6 +1,7 @@
 //! The daemon on D-Bus. Control goes over the bus, tokens over a descriptor. Every request goes
 //! through `service`; every option is read where HTTP's are.
 
+mod carry;
 mod clients;
 mod error;
 mod events;

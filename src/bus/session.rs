@@ -9,9 +9,10 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 use zbus::message::Header;
 use zbus::names::OwnedUniqueName;
-use zbus::object_server::ResponseDispatchNotifier;
+use zbus::object_server::{ResponseDispatchNotifier, SignalEmitter};
 use zbus::{OwnedFd, OwnedObjectPath, interface};
 
+use super::carry::Given;
 use super::clients::Client;
 use super::error::Error;
 use super::run::{self, Submitted};
@@ -188,12 +189,27 @@ impl Served {
         }
         let caller = client.caller.clone();
         let thread = Some(self.session.thread());
-        let submitted = run::submit(&self.bus, caller, vec![question], options, thread).await?;
+        let submitted = run::submit(&self.bus, caller, vec![question], options, thread).await;
+        if let Err(Error::TooLong(_)) = &submitted {
+            self.overflows(client).await;
+        }
+        let submitted = submitted?;
         let turn = Turn {
             bus: self.bus.clone(),
             session: self.session.clone(),
         };
         Ok((submitted, turn))
+    }
+
+    /// Tells the caller alone that the session has no room for what it asked.
+    async fn overflows(&self, client: &Client) {
+        let told = async {
+            let emitter = super::emitter(&self.bus.connection, &self.session.path, &client.name)?;
+            Served::context_overflow(&emitter).await
+        };
+        if let Err(e) = told.await {
+            log::debug!("an overflow was not told: {e}");
+        }
     }
 
     /// Work that may wait for the disk or the tokenizer, for the session's owner.
@@ -358,6 +374,20 @@ impl Served {
         self.bus.session_changed(&self.session).await;
         Ok(())
     }
+
+    /// Writes the session to a file of the caller's, as it stands now.
+    async fn export(&self, file: OwnedFd, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
+        let mut file = Given::new(file, self.bus.door.limits.patience)?;
+        let work = self.with(&header, move |service, session| {
+            service.export(session.uid, &session.id)?.write(&mut file)?;
+            Ok(())
+        });
+        work.await
+    }
+
+    /// A question was refused as too long.
+    #[zbus(signal)]
+    async fn context_overflow(emitter: &SignalEmitter<'_>) -> zbus::Result<()>;
 
     async fn close(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
         self.bus.owner(&header, self.session.uid).await?;

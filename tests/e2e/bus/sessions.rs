@@ -222,3 +222,80 @@ async fn a_session_that_persists_outlives_a_killed_daemon_and_is_the_same_by_eve
         (200, &serde_json::json!(4))
     );
 }
+
+/// A regular file of ours, as an argument.
+fn descriptor(file: &std::fs::File) -> zbus::OwnedFd {
+    let file = file.try_clone().expect("a descriptor");
+    std::os::fd::OwnedFd::from(file).into()
+}
+
+#[tokio::test]
+async fn a_session_leaves_by_a_descriptor_and_comes_in_by_one() {
+    let bus = PrivateBus::start();
+    let daemon = bus.serve_demo();
+    let client = Client(bus.connect().await);
+    let named = Options::from([
+        ("persist", true.into()),
+        ("name", "talk".into()),
+        ("temperature", 0.0.into()),
+        ("max_tokens", 48u32.into()),
+    ]);
+    let session = client.create(named).await;
+    let code = "My locker code is 4827.";
+    let sent = client.send(&session, code, Options::new()).await;
+    sent.expect("it runs").1.all();
+    let path = daemon.home.path().join("talk.safetensors");
+    let file = std::fs::File::create_new(&path).expect("a file");
+    let written = client
+        .call(&session, "Session", "Export", &(descriptor(&file),))
+        .await;
+    written.expect("it is written");
+    let file = std::fs::File::open(&path).expect("it is there");
+    let import = (descriptor(&file),);
+    let made = client.call(PATH, "Manager", "Import", &import).await;
+    let made: zbus::OwnedObjectPath = made.expect("a path").body().deserialize().expect("o");
+    assert_ne!(made.to_string(), session.to_string());
+    let (_, reader) = client
+        .send(&made, "What is my locker code?", Options::new())
+        .await
+        .expect("it runs");
+    let events = reader.all();
+    assert!(text(&events).contains("4827"), "{events:?}");
+    let usage = &events.last().expect("an end")["usage"];
+    assert!(usage["cached_tokens"].as_u64() > Some(9), "{usage}");
+    // Its end was reached: nothing is left to read there.
+    let import = (descriptor(&file),);
+    let refused = client.call(PATH, "Manager", "Import", &import).await;
+    let (name, why) = refused.expect_err("nothing");
+    assert_eq!(name, "org.deltad.Inference1.Error.SessionRefused");
+    assert!(why.contains("too short"), "{why}");
+    let rebuilt = client.call(PATH, "Manager", "Rebuild", &("talk",)).await;
+    let rebuilt: zbus::OwnedObjectPath = rebuilt.expect("a path").body().deserialize().expect("o");
+    assert_eq!(rebuilt.to_string(), session.to_string());
+    assert_eq!(client.count(&session, "Session", "State").await, 3);
+}
+
+#[tokio::test]
+async fn a_question_that_does_not_fit_is_signalled_to_its_asker() {
+    use futures_util::StreamExt;
+    let bus = PrivateBus::start();
+    let _daemon = bus.serve("context = 64\n");
+    let client = Client(bus.connect().await);
+    let session = client.create(Options::new()).await;
+    let mut told = zbus::MessageStream::from(&client.0);
+    let long = "word ".repeat(100);
+    let refused = client.send(&session, &long, Options::new()).await;
+    let (name, _) = refused.err().expect("a refusal");
+    assert_eq!(name, "org.deltad.Inference1.Error.TooLong");
+    let overflow = async {
+        while let Some(Ok(message)) = told.next().await {
+            let header = message.header();
+            if header.member().is_some_and(|m| m == "ContextOverflow") {
+                return header.path().map(ToString::to_string);
+            }
+        }
+        None
+    };
+    let told = tokio::time::timeout(std::time::Duration::from_secs(60), overflow).await;
+    assert_eq!(told, Ok(Some(session.to_string())));
+}
