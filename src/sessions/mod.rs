@@ -230,10 +230,7 @@ impl Sessions {
             let (id, mut turns) = user.shelf().look(who)?;
             let mut tokens = user.shelf().tokens(&id)?;
             if let Some(at) = at {
-                let (of, up_to) = user.shelf().up_to(at)?;
-                if of != id {
-                    return Err(Refusal::NoSuchAnswer { id: at.into() });
-                }
+                let up_to = user.shelf().up_to_in(&id, at)?;
                 if up_to.len() < turns.len() {
                     tokens = Vec::new();
                 }

@@ -97,6 +97,16 @@ impl Shelf {
         Ok((name, turns))
     }
 
+    /// The turns of that session up to an answer of its own, or one that it shares with others.
+    pub fn up_to_in(&mut self, who: &str, answer: &str) -> Result<Vec<Arc<Turn>>, Refusal> {
+        let (_, kept) = self.get(who)?;
+        let is = |t: &Arc<Turn>| t.id == answer && t.answer.is_some();
+        let place = kept.turns.iter().position(is);
+        let place = place.filter(|_| !kept.forgotten.contains(answer));
+        let place = place.ok_or_else(|| unknown(answer))?;
+        Ok(kept.turns[..=place].to_vec())
+    }
+
     fn touch(&mut self, id: &str) {
         self.clock += 1;
         if let Some(kept) = self.conversations.get_mut(id) {

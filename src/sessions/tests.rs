@@ -208,6 +208,15 @@ fn a_fork_goes_its_own_way_from_the_end_or_from_an_answer() {
     );
     let taken = sessions.fork(1, "talk", None, named("end")).map(drop);
     assert_eq!(taken, Err(Refusal::NameTaken { name: "end".into() }));
+    // At an answer that it has from another.
+    sessions
+        .fork(1, "end", Some("a"), named("inherited"))
+        .expect("a fork");
+    assert_eq!(contents(&sessions, "inherited"), ["before", "a", "to a"]);
+    let absent = sessions
+        .fork(1, "early", Some("b"), named("absent"))
+        .map(drop);
+    assert_eq!(absent, Err(Refusal::NoSuchAnswer { id: "b".into() }));
 }
 
 #[test]
