@@ -3,6 +3,7 @@
 //! names is there to stay by then, and what no record names was never there.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
@@ -20,6 +21,9 @@ pub const PAGE: usize = 4096;
 /// A segment that is longer gets a successor.
 const SEGMENT_MOST: u64 = 1 << 30;
 const MAGIC: [u8; 8] = *b"deltstat";
+/// Threads that read a state's blocks, and blocks that one reads before another is worth it.
+const READERS: usize = 4;
+const ALONE: usize = 32;
 
 /// What an engine remembers of a sequence, as bytes that mean the same to every executor.
 pub trait State {
@@ -288,6 +292,54 @@ impl Session {
         found
     }
 
+    /// A state's blocks, each read where it lies and digested while it is in the processor's cache,
+    /// by a few threads: most of the time goes into pages that are fresh.
+    fn blocks_of(&self, disk: &dyn Disk, point: &Point) -> Result<Vec<Bytes>, Refusal> {
+        let mut segments = BTreeMap::new();
+        for (number, place) in point.blocks.iter().enumerate() {
+            if let Entry::Vacant(new) = segments.entry(place.segment) {
+                let opened = disk.open(&self.dir(), &rows(place.segment), How::Read);
+                let piece = Piece::Block(number);
+                new.insert(opened.map_err(|why| Refusal::Unreadable { piece, why })?);
+            }
+        }
+        let bytes = usize::try_from(point.block_bytes).unwrap_or(usize::MAX);
+        let numbered: Vec<(usize, &Place)> = point.blocks.iter().enumerate().collect();
+        let read = |part: &[(usize, &Place)]| {
+            let each = part.iter().map(|(number, place)| {
+                let piece = || Piece::Block(*number);
+                let begin = u64::from(place.index).saturating_mul(stride(bytes));
+                let file = &*segments[&place.segment];
+                let block = disk::read_some(file, begin, bytes);
+                let block = block.map_err(|why| Refusal::Unreadable {
+                    piece: piece(),
+                    why,
+                })?;
+                let at = if block.len() < bytes {
+                    begin + block.len() as u64
+                } else {
+                    begin
+                };
+                if block.len() < bytes || xxh3_128(&block) != place.hash {
+                    return Err(Refusal::Damaged { piece: piece(), at });
+                }
+                Ok(Bytes::from(block))
+            });
+            each.collect::<Result<Vec<Bytes>, Refusal>>()
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let part = numbered.len().div_ceil(threads.min(READERS)).max(ALONE);
+        std::thread::scope(|scope| {
+            let parts = numbered.chunks(part);
+            let readers: Vec<_> = parts.map(|part| scope.spawn(|| read(part))).collect();
+            let each = readers.into_iter().map(|reader| match reader.join() {
+                Ok(blocks) => blocks,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
+        })
+    }
+
     fn point(&self, disk: &dyn Disk, point: &Point) -> Result<Loaded, Refusal> {
         let dir = self.dir();
         let map = |name: &str, piece: Piece| {
@@ -304,28 +356,7 @@ impl Session {
         }
         let parts = parts(&file, point.tokens);
         let [slot, tail, next] = parts.ok_or_else(|| damaged(Piece::State, 0))?;
-        let mut segments: BTreeMap<u32, Bytes> = BTreeMap::new();
-        let mut blocks = Vec::with_capacity(point.blocks.len());
-        let stride = stride(usize::try_from(point.block_bytes).unwrap_or(0));
-        for (number, place) in point.blocks.iter().enumerate() {
-            let piece = Piece::Block(number);
-            let segment = match segments.entry(place.segment) {
-                std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-                std::collections::btree_map::Entry::Vacant(new) => {
-                    new.insert(map(&rows(place.segment), piece.clone())?)
-                }
-            };
-            let begin = u64::from(place.index).saturating_mul(stride);
-            let end = begin.saturating_add(point.block_bytes);
-            if end > segment.len() as u64 {
-                return Err(damaged(piece, segment.len() as u64));
-            }
-            let block = segment.slice(begin as usize..end as usize);
-            if xxh3_128(&block) != place.hash {
-                return Err(damaged(piece, begin));
-            }
-            blocks.push(block);
-        }
+        let blocks = self.blocks_of(disk, point)?;
         Ok(Loaded {
             tokens: point.tokens,
             blocks,

@@ -71,12 +71,17 @@ pub trait File: Send + Sync {
 /// All of a file.
 pub fn read<F: File + ?Sized>(file: &F) -> io::Result<Vec<u8>> {
     let len = usize::try_from(file.size()?).map_err(io::Error::other)?;
+    read_some(file, 0, len)
+}
+
+/// So many bytes from there on; fewer where the file ends.
+pub fn read_some<F: File + ?Sized>(file: &F, at: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(len).map_err(io::Error::other)?;
     bytes.resize(len, 0);
     let mut done = 0;
     while done < len {
-        match file.read_at(done as u64, &mut bytes[done..]) {
+        match file.read_at(at + done as u64, &mut bytes[done..]) {
             Ok(0) => break,
             Ok(n) => done += n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
