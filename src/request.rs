@@ -307,6 +307,10 @@ pub enum Refusal {
     SessionRefused { why: String },
     #[error("{why}")]
     Storage { why: String },
+    #[error(
+        "{limit} answers of the user are on their way in the background already; wait or cancel one"
+    )]
+    TooManyInBackground { limit: usize },
     #[error("an export or import of the user is on its way already; wait for its end")]
     Carrying,
     #[error("user {uid} may not use this daemon")]

@@ -60,6 +60,7 @@ impl From<Refusal> for Error {
             Refusal::TooManySessions { .. } => Error::TooManySessions(text),
             Refusal::SessionRefused { .. } => Error::SessionRefused(text),
             Refusal::Storage { .. } => Error::StorageFailed(text),
+            Refusal::TooManyInBackground { .. } => Error::QueueFull(text),
             Refusal::Carrying => Error::Busy(text),
             Refusal::NotPermitted { .. } => Error::NotPermitted(text),
             Refusal::QueueFull => Error::QueueFull(text),

@@ -262,6 +262,13 @@ async fn serve(
     if let Some(presence) = presence {
         presence.leave(Duration::from_secs(1)).await;
     }
+    // The engine tells nothing more: what was said until now is kept.
+    if tokio::time::timeout(Duration::from_secs(1), door.ended())
+        .await
+        .is_err()
+    {
+        log::warn!("an answer in the background was not kept in time");
+    }
     // The last events are on their way; who does not read them does not hold us.
     if !doors.is_finished()
         && tokio::time::timeout(Duration::from_secs(1), &mut doors)

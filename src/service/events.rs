@@ -22,6 +22,7 @@ pub struct Events {
     memory: Option<Memory>,
     turn: Option<Open>,
     pieces: Pieces,
+    cancelled: bool,
 }
 
 /// What of a running answer is safe from a kill.
@@ -102,6 +103,7 @@ impl Events {
                 n: 0,
                 new: Answer::default(),
             },
+            cancelled: false,
         }
     }
 
@@ -130,6 +132,11 @@ impl Events {
     /// Stops the engine's work; what is on its way still comes.
     pub fn close(&mut self) {
         self.inner.close();
+    }
+
+    /// It ends because somebody said so.
+    pub fn cancelled(&mut self) {
+        self.cancelled = true;
     }
 
     /// The answer of that number as far as it came.
@@ -228,7 +235,11 @@ impl Events {
             return Sessions::settle(None);
         }
         let answer = self.answers.first().cloned();
-        let ending = self.reason.map_or(Ending::Cut, Ending::Whole);
+        let ending = match self.reason {
+            Some(reason) => Ending::Whole(reason),
+            None if self.cancelled => Ending::Cancelled,
+            None => Ending::Cut,
+        };
         let turn = open.keep.then(|| {
             let turn = open.turn(open.input.clone(), answer, ending, usage);
             let tokens = std::mem::take(&mut self.tokens);

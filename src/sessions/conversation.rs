@@ -16,6 +16,8 @@ pub enum Ending {
     Whole(FinishReason),
     /// The caller left, or the daemon was stopped.
     Cut,
+    /// Somebody said so.
+    Cancelled,
 }
 
 /// What was said to the model, and what it answered.

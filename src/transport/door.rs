@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
+use super::background::Background;
 use super::body::Budget;
 use super::limits::HttpLimits;
 use crate::service::Service;
@@ -14,6 +15,7 @@ pub struct Door {
     pub limits: HttpLimits,
     pub traffic: Traffic,
     pub(super) bodies: Budget,
+    pub(super) background: Arc<Background>,
 }
 
 /// Who is connected, for whoever decides whether the daemon is in use.
@@ -47,7 +49,13 @@ impl Door {
             service: OnceLock::new(),
             traffic: Traffic::default(),
             bodies: Budget::new(&limits),
+            background: Arc::default(),
             limits,
         }
+    }
+
+    /// Once every answer that outlives its caller is over.
+    pub async fn ended(&self) {
+        self.background.ended().await;
     }
 }

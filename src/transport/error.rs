@@ -68,6 +68,10 @@ impl From<Refusal> for Error {
             Refusal::TooManySessions { .. } => (StatusCode::CONFLICT, Some("too_many_sessions")),
             Refusal::SessionRefused { .. } => (StatusCode::BAD_REQUEST, Some("session_refused")),
             Refusal::Storage { .. } => (StatusCode::INSUFFICIENT_STORAGE, Some("storage_failed")),
+            Refusal::TooManyInBackground { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                Some("too_many_in_background"),
+            ),
             Refusal::Carrying => (StatusCode::TOO_MANY_REQUESTS, Some("carrying")),
             Refusal::NotPermitted { .. } => (StatusCode::FORBIDDEN, Some("not_permitted")),
             Refusal::QueueFull => (StatusCode::TOO_MANY_REQUESTS, Some("queue_full")),

@@ -1,20 +1,67 @@
-//! Answers that were kept: shown, what they were asked, forgotten. Each user finds its own alone.
+//! Answers that were kept, or are on their way in the background: shown, told from where a reader
+//! was, cancelled, what they were asked, forgotten. Each user finds its own alone.
 
+use std::sync::Arc;
+
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use futures_util::stream;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::background::Running;
+use super::door::Door;
 use super::fields::refuse;
 use super::responses;
-use super::routes::{Answer, Shared, off_thread, service};
+use super::routes::{Answer, Shared, events_of, off_thread, service};
 use super::sessions::{Id, named};
 use crate::request::Caller;
 
-pub async fn show(State(door): Shared, Extension(caller): Extension<Caller>, id: Id) -> Answer {
+/// How an answer is to be told.
+#[derive(Debug, Deserialize)]
+pub struct Told {
+    stream: Option<bool>,
+    starting_after: Option<usize>,
+}
+
+/// The answer as it stands; or its events, from where its reader was.
+pub async fn show(
+    State(door): Shared,
+    Extension(caller): Extension<Caller>,
+    id: Id,
+    told: Result<Query<Told>, QueryRejection>,
+) -> Answer {
     let id = named(id)?;
+    let at = service(&door, &caller)?;
+    let Ok(Query(told)) = told else {
+        let why = "want stream, true or false, and starting_after, an event's sequence_number";
+        return Err(refuse::<()>("query", why).unwrap_err().into());
+    };
+    let running = door.background.find(caller.uid, &id);
+    if told.stream != Some(true) {
+        return match running {
+            Some(running) => Ok(Json(running.response(at)).into_response()),
+            None => stored(door, caller, id).await,
+        };
+    }
+    let Some(running) = running else {
+        // One that is not there at all is told first.
+        stored(door, caller, id).await?;
+        let why = "its events are not kept: it was not made in the background, or long ago";
+        return Err(refuse::<()>("stream", why).unwrap_err().into());
+    };
+    let from = told.starting_after.map_or(0, |n| n.saturating_add(1));
+    if !running.has(from) {
+        let why = format!("event {from} is not kept any more");
+        return Err(refuse::<()>("starting_after", why).unwrap_err().into());
+    }
+    Ok(stream_from(&door, running, from))
+}
+
+async fn stored(door: Arc<Door>, caller: Caller, id: String) -> Answer {
     off_thread(move || {
         let service = service(&door, &caller)?;
         let found = service.sessions().answer(caller.uid, &id)?;
@@ -23,11 +70,49 @@ pub async fn show(State(door): Shared, Extension(caller): Extension<Caller>, id:
     .await
 }
 
+/// Events from number `from` on. Nothing ends when its reader leaves.
+pub(super) fn stream_from(door: &Door, running: Arc<Running>, from: usize) -> Response {
+    let frames = stream::unfold((running, from), async |(running, from)| {
+        let (frames, next) = running.read(from).await?;
+        Some((frames, (running, next)))
+    });
+    events_of(door, frames)
+}
+
+/// Stops an answer in the background; one that is over stays as it is.
+pub async fn cancel(
+    State(door): Shared,
+    Extension(caller): Extension<Caller>,
+    id: Id,
+    raw: Body,
+) -> Answer {
+    super::body::discard(&door.limits, raw).await;
+    let id = named(id)?;
+    let at = service(&door, &caller)?;
+    if let Some(running) = door.background.find(caller.uid, &id) {
+        running.cancel().await;
+        return Ok(Json(running.response(at)).into_response());
+    }
+    let stored = stored(door.clone(), caller.clone(), id.clone()).await?;
+    let found = at.sessions().answer(caller.uid, &id)?;
+    if found.turn.face["echo"]["background"] == true {
+        return Ok(stored);
+    }
+    let why = "it was not made in the background; it ends when its caller leaves";
+    Err(refuse::<()>("id", why).unwrap_err().into())
+}
+
 pub async fn delete(State(door): Shared, Extension(caller): Extension<Caller>, id: Id) -> Answer {
     let id = named(id)?;
     off_thread(move || {
         let service = service(&door, &caller)?;
+        let running = door.background.find(caller.uid, &id);
+        if running.is_some_and(|r| !r.is_over()) {
+            let why = "it is still on its way; cancel it first";
+            return Err(refuse::<()>("id", why).unwrap_err().into());
+        }
         service.sessions().forget_answer(caller.uid, &id)?;
+        door.background.forget(&id);
         Ok(Json(json!({"id": id, "object": "response", "deleted": true})).into_response())
     })
     .await

@@ -70,6 +70,7 @@ pub fn read(body: &Value, has_switch: bool) -> Result<Asked, Refusal> {
         stream: f.boolean("stream")?.unwrap_or(false),
         include_usage: true,
         token_ids: false,
+        background: false,
         thread: None,
     })
 }

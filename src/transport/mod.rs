@@ -1,5 +1,7 @@
 //! Doors: wire formats and sockets, nothing else. Every request goes through `service`.
 
+mod answers;
+mod background;
 mod body;
 mod carry;
 pub mod door;

@@ -23,6 +23,8 @@ pub struct Asked {
     pub include_usage: bool,
     /// Spell tokens `token_id:123` wherever a token is named.
     pub token_ids: bool,
+    /// It goes on when its caller leaves.
+    pub background: bool,
     /// The conversation that it goes on with, or is kept in.
     pub thread: Option<Thread>,
 }
@@ -154,6 +156,7 @@ fn asked(f: &Fields, requests: Vec<Request>) -> Result<Asked, Refusal> {
         stream: f.boolean("stream")?.unwrap_or(false),
         include_usage: include_usage.flatten().unwrap_or(false),
         token_ids: f.boolean("return_tokens_as_token_ids")?.unwrap_or(false),
+        background: false,
         thread: None,
     })
 }

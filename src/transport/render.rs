@@ -26,6 +26,11 @@ impl Frame {
         }
     }
 
+    /// What it takes in memory, about.
+    pub fn bytes(&self) -> usize {
+        self.data.len() + std::mem::size_of::<Frame>()
+    }
+
     pub fn into_event(self) -> SseEvent {
         let event = match self.name {
             Some(name) => SseEvent::default().event(name),

@@ -21,11 +21,9 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
     }
     let keep = f.boolean("store")?.unwrap_or(true);
     let origin = origin(&f, keep)?;
-    if f.boolean("background")? == Some(true) {
-        return refuse(
-            "background",
-            "got true; answers are given at once or not at all",
-        );
+    let background = f.boolean("background")?.unwrap_or(false);
+    if background && !keep {
+        return refuse("background", "got true, which needs store");
     }
     if f.string("truncation")?.is_some_and(|t| t != "disabled") {
         return refuse("truncation", "want \"disabled\": nothing is cut silently");
@@ -85,6 +83,7 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
         stream: f.boolean("stream")?.unwrap_or(false),
         include_usage: true,
         token_ids: false,
+        background,
         thread: Some(Thread {
             id: fresh_id("resp_"),
             created: now(),
@@ -130,6 +129,7 @@ fn echo(body: &Value, keep: bool) -> Value {
         _ => or,
     };
     json!({
+        "background": given("background", json!(false)),
         "conversation": match given("conversation", Value::Null) {
             Value::String(id) => json!({"id": id}),
             other => other,
@@ -321,7 +321,17 @@ pub struct Answer {
     waiting: Vec<Value>,
     reason: Option<FinishReason>,
     usage: Option<Usage>,
+    /// It has not begun.
+    queued: bool,
+    fate: Option<Fate>,
     sequence: usize,
+}
+
+/// Why an answer did not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    Cancelled,
+    Failed(String),
 }
 
 /// One that was kept, as it was when it was given, without scores.
@@ -349,6 +359,10 @@ pub fn stored(service: &Service, kept: &service::Turn) -> Value {
     answer.reason = match kept.ending {
         Ending::Whole(reason) => Some(reason),
         Ending::Cut => None,
+        Ending::Cancelled => {
+            answer.fate = Some(Fate::Cancelled);
+            None
+        }
     };
     answer.response(service)
 }
@@ -395,33 +409,70 @@ impl Answer {
             waiting: Vec::new(),
             reason: None,
             usage: None,
+            queued: false,
+            fate: None,
             sequence: 0,
         }
     }
 
-    fn response(&self, service: &Service) -> Value {
+    pub fn response(&self, service: &Service) -> Value {
         let (status, why) = match (self.usage, self.reason) {
+            _ if self.fate == Some(Fate::Cancelled) => ("cancelled", None),
+            _ if self.fate.is_some() => ("failed", None),
+            (None, _) if self.queued => ("queued", None),
             (None, _) => ("in_progress", None),
             (Some(_), None) => ("incomplete", Some("interrupted")),
             (Some(_), Some(FinishReason::Length)) => ("incomplete", Some("max_output_tokens")),
             (Some(_), Some(_)) => ("completed", None),
         };
         let items = 0..self.turn.blocks.len();
+        // An item knows fewer words.
+        let item = match status {
+            "queued" => "in_progress",
+            "cancelled" | "failed" => "incomplete",
+            same => same,
+        };
         let mut response = json!({
             "id": self.id,
             "object": "response",
             "created_at": self.created,
             "status": status,
-            "error": null,
+            "error": match &self.fate {
+                Some(Fate::Failed(why)) => json!({"code": "server_error", "message": why}),
+                Some(Fate::Cancelled) | None => Value::Null,
+            },
             "incomplete_details": why.map(|why| json!({"reason": why})),
             "model": service.card().id,
-            "output": items.map(|i| self.item(i, status)).collect::<Vec<_>>(),
+            "output": items.map(|i| self.item(i, item)).collect::<Vec<_>>(),
             "usage": self.usage.map(usage),
         });
         if let (Value::Object(all), Value::Object(echo)) = (&mut response, &self.echo) {
             all.extend(echo.clone());
         }
         response
+    }
+
+    /// It waits for its turn: how its stream begins.
+    pub fn queue(&mut self, service: &Service) -> Vec<Frame> {
+        self.queued = true;
+        let told = json!({"response": self.response(service)});
+        ["response.created", "response.queued"]
+            .map(|name| self.event(name, told.clone()))
+            .into()
+    }
+
+    /// It ends here: how its stream ends.
+    pub fn cut(&mut self, service: &Service, fate: Fate) -> Vec<Frame> {
+        let closed = self.turn.close();
+        let mut frames: Vec<Frame> = closed.into_iter().flat_map(|s| self.step(s)).collect();
+        let name = match fate {
+            Fate::Cancelled => "response.incomplete",
+            Fate::Failed(_) => "response.failed",
+        };
+        self.fate = Some(fate);
+        let told = json!({"response": self.response(service)});
+        frames.push(self.event(name, told));
+        frames
     }
 
     /// A block as an item of `output`.
@@ -547,11 +598,15 @@ impl Answer {
 impl Render for Answer {
     fn take(&mut self, service: &Service, _: usize, told: Event) -> Result<Vec<Frame>, Failure> {
         let mut frames = Vec::new();
-        if self.sequence == 0 {
-            for name in ["response.created", "response.in_progress"] {
-                let response = self.response(service);
-                frames.push(self.event(name, json!({"response": response})));
-            }
+        let begins: &[&'static str] = match (self.sequence, self.queued) {
+            (0, _) => &["response.created", "response.in_progress"],
+            (_, true) => &["response.in_progress"],
+            (_, false) => &[],
+        };
+        self.queued = false;
+        for name in begins {
+            let response = self.response(service);
+            frames.push(self.event(name, json!({"response": response})));
         }
         match told {
             Event::Prompt(_) | Event::Read(_) => {}

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::Poll;
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -13,19 +12,19 @@ use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, Stream, StreamExt};
 use serde_json::{Value, json};
 
+use super::answers::Answers;
 use super::door::Door;
 use super::error::Error;
 use super::fields::{Fields, refuse};
 use super::openai::{self, Asked};
 use super::render::{Frame, Render};
 use super::replies::{self, Replies};
-use super::{body, carry, kept, messages, reading, responses, sessions};
-use crate::request::{Caller, Event, Failure, Refusal, Token};
-use crate::service::events::Events;
-use crate::service::{Generation, Receipt, Service, Specials};
+use super::{background, body, carry, kept, messages, reading, responses, sessions};
+use crate::request::{Caller, Failure, Refusal, Token};
+use crate::service::{Generation, Service, Specials};
 
 pub fn router(door: Arc<Door>) -> Router {
     Router::new()
@@ -36,6 +35,7 @@ pub fn router(door: Arc<Door>) -> Router {
         .route("/v1/responses", post(responses))
         .route("/v1/responses/{id}", get(kept::show).delete(kept::delete))
         .route("/v1/responses/{id}/input_items", get(kept::input_items))
+        .route("/v1/responses/{id}/cancel", post(kept::cancel))
         .route("/v1/messages", post(messages))
         .route("/v1/sessions", get(sessions::list).post(sessions::create))
         .route("/v1/sessions/estimate", post(sessions::estimate))
@@ -284,6 +284,13 @@ pub(super) enum Prepared {
     Done(Value),
 }
 
+/// Where an answer is heard out.
+enum How {
+    Here(Box<dyn Render>),
+    /// Whether somebody stays or not.
+    Behind(background::Place, Box<responses::Answer>),
+}
+
 async fn generate(door: Arc<Door>, caller: Caller, raw: Body, kind: Kind) -> Answer {
     let prepare = move |service: &Service, _: &Caller, value: &Value| {
         let asked = match kind {
@@ -315,24 +322,40 @@ pub(super) async fn answer(
             Prepared::Asks(asked, kind) => (asked, kind),
             Prepared::Done(answer) => return Ok(Err(answer)),
         };
+        let place = asked.background.then_some(asked.thread.as_ref()).flatten();
+        let place = place.map(|thread| at.background.place(caller.uid, &thread.id));
+        let place = place.transpose()?;
         // One that is refused drops, and so cancels, those before it.
         let thread = || asked.thread.clone();
         let submit = |r: &_| service.submit_in(caller.clone(), Clone::clone(r), thread());
         let generations = asked.requests.iter().map(submit);
         let generations = generations.collect::<Result<Vec<Generation>, _>>()?;
         let prompts = generations.iter().map(|g| g.prompt.clone()).collect();
-        let render = kind.render(&asked, prompts);
+        let render = match place {
+            Some(place) => How::Behind(place, Box::new(responses::Answer::of(&asked))),
+            None => How::Here(kind.render(&asked, prompts)),
+        };
         Ok(Ok((asked.stream, render, generations)))
     });
-    let (stream, mut render, generations) = match begun.await? {
+    let (stream, how, generations) = match begun.await? {
         Ok(begun) => begun,
         Err(answer) => return Ok(Json(answer).into_response()),
     };
     let mut answers = Answers::of(generations);
+    let service = service_of(&door)?;
+    let mut render = match how {
+        How::Behind(place, answer) => {
+            let running = place.begin(&door, service, *answer, answers);
+            if stream {
+                return Ok(kept::stream_from(&door, running, 0));
+            }
+            return Ok(Json(running.response(service)).into_response());
+        }
+        How::Here(render) => render,
+    };
     if stream {
         return Ok(stream_out(door, render, answers));
     }
-    let service = service_of(&door)?;
     while let Some((prompt, event)) = answers.next().await {
         render.take(service, prompt, event)?;
     }
@@ -343,63 +366,10 @@ fn service_of(door: &Door) -> Result<&Service, Refusal> {
     door.service.get().ok_or(Refusal::Loading)
 }
 
-/// The events of all prompts of one body.
-struct Answers {
-    each: Vec<Events>,
-    /// Who is asked first: none waits behind one that always has something to say.
-    first: usize,
-}
-
-impl Answers {
-    fn of(generations: Vec<Generation>) -> Answers {
-        Answers {
-            each: generations.into_iter().map(|g| g.events).collect(),
-            first: 0,
-        }
-    }
-
-    /// The next event of any prompt, with the prompt's number; `None` after the last one of all.
-    async fn next(&mut self) -> Option<(usize, Event)> {
-        std::future::poll_fn(|cx| {
-            let n = self.each.len();
-            let mut waits = false;
-            for at in (0..n).map(|i| (self.first + i) % n) {
-                match self.each[at].poll_next(cx) {
-                    Poll::Ready(Some(event)) => {
-                        self.first = at + 1;
-                        return Poll::Ready(Some((at, event)));
-                    }
-                    Poll::Ready(None) => {}
-                    Poll::Pending => waits = true,
-                }
-            }
-            if waits {
-                Poll::Pending
-            } else {
-                Poll::Ready(None)
-            }
-        })
-        .await
-    }
-
-    /// Keeps what is to be kept, which may wait for the disk.
-    async fn settle(&mut self) -> Vec<Receipt> {
-        let each = std::mem::take(&mut self.each);
-        let keep = || each.into_iter().map(|mut e| e.settle()).collect();
-        match tokio::task::spawn_blocking(keep).await {
-            Ok(receipts) => receipts,
-            Err(e) => {
-                log::error!("an answer was not kept: {e}");
-                Vec::new()
-            }
-        }
-    }
-}
-
 fn stream_out(door: Arc<Door>, render: Box<dyn Render>, answers: Answers) -> Response {
-    let ping = KeepAlive::new().interval(door.limits.ping).text("ping");
+    let at = door.clone();
     let frames = stream::unfold(Some((render, answers)), move |state| {
-        let door = door.clone();
+        let door = at.clone();
         async move {
             let (mut render, mut answers) = state?;
             let service = door.service.get()?;
@@ -415,6 +385,15 @@ fn stream_out(door: Arc<Door>, render: Box<dyn Render>, answers: Answers) -> Res
             }
         }
     });
+    events_of(&door, frames)
+}
+
+/// Frames as they come, and a sign of life where they do not.
+pub(super) fn events_of(
+    door: &Door,
+    frames: impl Stream<Item = Vec<Frame>> + Send + 'static,
+) -> Response {
+    let ping = KeepAlive::new().interval(door.limits.ping).text("ping");
     let lines = frames.flat_map(|frames: Vec<Frame>| {
         let events = frames.into_iter().map(Frame::into_event);
         stream::iter(events.map(Ok::<_, Infallible>))

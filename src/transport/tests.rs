@@ -19,6 +19,7 @@ use crate::service::{self, Card, Service};
 use crate::sessions::Sessions;
 use crate::text::{ChatTemplate, Tokenizer, fixture};
 
+mod background;
 mod choices;
 mod kept;
 mod limits;

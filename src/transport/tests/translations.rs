@@ -193,7 +193,11 @@ fn what_a_translation_cannot_do_is_refused_by_name() {
         (RESPONSES, json!({"conversation": 1}), "conversation"),
         (RESPONSES, json!({"prompt": {}}), "prompt"),
         (RESPONSES, json!({"store": "yes"}), "store"),
-        (RESPONSES, json!({"background": true}), "background"),
+        (
+            RESPONSES,
+            json!({"background": true, "store": false}),
+            "background",
+        ),
         (RESPONSES, json!({"truncation": "auto"}), "truncation"),
         (
             RESPONSES,
