@@ -49,8 +49,9 @@ FUZZ_SECONDS ?= 3600
 fuzz: deps ## feed every reader what nobody should send, for FUZZ_SECONDS (an hour)
 	$(CARGO) test --release --locked --test fuzz -- --seconds $(FUZZ_SECONDS) --threads $$(nproc)
 
-crash: deps ## cut the power of sessions a million times, kill 10,000 processes that write them
+crash: deps ## cut the power of sessions a million times, kill 10,000 processes that write them and 1,000 daemons
 	$(CARGO) test --release --locked --lib sessions::store -- --ignored --nocapture --test-threads 1
+	$(CARGO) test --release --locked --test e2e kills -- --ignored --nocapture
 
 test-systemd: ## boot a small system in a container and drive the service there (root)
 	@tests/systemd/run.py

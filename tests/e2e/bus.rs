@@ -3,6 +3,7 @@
 
 mod answers;
 mod desktop;
+mod killed;
 mod owners;
 mod private;
 mod search;
