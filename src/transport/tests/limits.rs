@@ -152,10 +152,15 @@ fn a_user_is_let_in_by_a_group_and_only_by_one_of_its_own() {
 fn a_full_queue_is_429_with_a_time_to_come_back() {
     let mut setup = setup();
     setup.max_queue = 1;
+    // No answer ends before the last prompt is there.
+    setup.model = Some(Fake {
+        pause: Duration::from_millis(5),
+        ..Fake::default()
+    });
     let server = serve(setup);
     // Of nine prompts two run at once and two wait at most, whatever the timing.
     let prompts: Vec<_> = (0..40).map(|i| vec![i; 900]).collect();
-    let body = json!({"prompt": prompts, "max_tokens": 90}).to_string();
+    let body = json!({"prompt": prompts, "max_tokens": 90, "temperature": 0}).to_string();
     let (status, head, _) = server.exchange("POST", "/v1/completions", &body);
     assert_eq!(status, 429);
     assert!(head.to_lowercase().contains("retry-after: 1"), "{head}");
