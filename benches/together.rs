@@ -202,6 +202,9 @@ fn ask(scheduler: &Scheduler, uid: u32, n: usize, max_tokens: usize) -> mpsc::Re
         scores_prompt: false,
         reports: false,
         resume: None,
+        ends: Vec::new(),
+        marks: Vec::new(),
+        found: tokio::sync::oneshot::channel().0,
         constraints: Vec::new(),
         events,
     };

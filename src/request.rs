@@ -252,6 +252,27 @@ pub struct Usage {
     pub completion_tokens: usize,
 }
 
+/// How much of a prompt was there already when its reading began, and why not more of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cached {
+    pub tokens: usize,
+    pub miss: Option<Miss>,
+}
+
+/// Why a prompt is read again that might have been kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Miss {
+    #[error("nothing of this user was")]
+    Empty,
+    /// `message`: its number in the prompt.
+    #[error("what is known goes on otherwise at token {at}, in message {message}")]
+    Diverged { at: usize, message: usize },
+    #[error("a longer state had to make room for others")]
+    Evicted,
+    #[error("the text is known, and no state was kept there")]
+    NoState,
+}
+
 /// What a chat goes on from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {

@@ -59,4 +59,8 @@ impl Snapshot {
     pub fn bytes(&self) -> usize {
         self.kept.bytes()
     }
+    /// Bytes of state held that `other` does not hold too.
+    pub fn bytes_beside(&self, other: &Snapshot) -> usize {
+        self.kept.bytes_beside(&other.kept)
+    }
 }

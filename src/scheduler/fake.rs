@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::model::Outward;
 use super::{Admitted, Model, Style};
@@ -138,6 +138,10 @@ impl Model for Fake {
         16
     }
 
+    fn held(_: &(u64, usize), _: Option<&(u64, usize)>) -> usize {
+        16
+    }
+
     fn lost(&self) -> Option<String> {
         let words = || "a test has taken the model away".into();
         self.lost.load(Relaxed).then(words)
@@ -206,6 +210,9 @@ pub fn admitted(uid: u32, prompt: &[Token]) -> (Admitted, mpsc::Receiver<Event>)
         reports: false,
         resume: None,
         constraints: Vec::new(),
+        ends: Vec::new(),
+        marks: Vec::new(),
+        found: oneshot::channel().0,
         events,
     };
     (request, receiver)

@@ -12,9 +12,11 @@
 //! | `beside` | masks, while the pass runs |
 //! | `deliver` | events to callers who may not read |
 //! | `prefixes` | states kept for next turns |
+//! | `cuts` | where a prompt's reading stops to keep one |
 
 pub mod beside;
 mod choice;
+mod cuts;
 mod deliver;
 mod memory;
 mod model;
@@ -36,7 +38,7 @@ pub use model::{Fault, Model, Outward};
 pub use stats::Stats;
 
 use crate::engine::HostState;
-use crate::request::{Caller, Event, Failure, Refusal, Sampling, Stop, Token};
+use crate::request::{Cached, Caller, Event, Failure, Refusal, Sampling, Stop, Token};
 use crate::text::{Constraint, Expect, Tokenizer};
 use memory::Memory;
 use prefixes::Index;
@@ -65,9 +67,30 @@ pub struct Admitted {
     pub reports: bool,
     /// A state from the disk that the prompt goes on from.
     pub resume: Option<Resume>,
+    /// Where a chat's messages end.
+    pub ends: Vec<End>,
+    /// Where a state is to be kept, and until when.
+    pub marks: Vec<Mark>,
+    /// Told how much of the prompt was there when its turn came.
+    pub found: oneshot::Sender<Cached>,
     /// One for each choice, or none at all.
     pub constraints: Vec<Constraint>,
     pub events: mpsc::Sender<Event>,
+}
+
+/// The end of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// So many tokens of the prompt are up to it.
+    pub at: usize,
+    /// The message's number; what a template puts before the first one belongs to that.
+    pub message: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    pub at: usize,
+    pub until: Instant,
 }
 
 /// A state that has seen these tokens.

@@ -23,6 +23,8 @@ pub trait Model {
     fn adopt(&self, state: &HostState) -> Result<Self::Snapshot, StateError>;
     /// Bytes of state that the sequence, or a snapshot of it, holds now.
     fn bytes(sequence: &Self::Sequence) -> usize;
+    /// Bytes of a snapshot that another one does not hold too.
+    fn held(snapshot: &Self::Snapshot, other: Option<&Self::Snapshot>) -> usize;
     /// Why no pass can be believed any more, if that is so.
     fn lost(&self) -> Option<String>;
     /// Bytes of the state of a sequence of so many tokens.
@@ -121,6 +123,10 @@ impl Model for Engine {
 
     fn bytes(sequence: &Sequence) -> usize {
         sequence.bytes()
+    }
+
+    fn held(snapshot: &Snapshot, other: Option<&Snapshot>) -> usize {
+        other.map_or(snapshot.bytes(), |other| snapshot.bytes_beside(other))
     }
 
     fn state_bytes(&self, tokens: usize) -> usize {

@@ -56,7 +56,7 @@ impl<M: Model> Runner<M> {
             index,
         } = shared;
         Runner {
-            prefixes: Prefixes::new(limits.prefix_bytes, index),
+            prefixes: Prefixes::new(limits.prefix_bytes, index, M::held),
             running: Vec::new(),
             plan: Plan::default(),
             beside: Beside::default(),

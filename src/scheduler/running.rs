@@ -2,20 +2,24 @@
 //! what it wants of the next pass and takes what came back; never runs the engine. Owns its
 //! sequences, so dropping it frees their state.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
+use tokio::sync::oneshot;
+
 use super::beside::Mask;
-use super::choice::{Choice, End, Said};
+use super::choice::{self, Choice, Said};
+use super::cuts::{Known, cuts};
 use super::deliver::Outbox;
 use super::model::{Fault, Model};
 use super::plan::{Standing, Wish, Work};
 use super::prefixes::Prefixes;
 use super::stats::Stats;
 use super::{Admitted, Style, failed};
-use crate::engine::{Lane, Logits, Want};
-use crate::request::{Event, FinishReason, Token, TokenLogprob, Usage};
+use crate::engine::{Lane, Logits, StateError, Want};
+use crate::request::{Cached, Event, FinishReason, Miss, Token, TokenLogprob, Usage};
 use crate::sampler::logprobs;
 use crate::text::{Constraint, Tokenizer};
 
@@ -51,6 +55,8 @@ struct Prompt<M: Model> {
     sequence: M::Sequence,
     /// Tokens that are in the sequence.
     done: usize,
+    /// Where a state is kept on the way, ascending.
+    cuts: VecDeque<usize>,
     choices: Vec<Choice>,
 }
 
@@ -67,6 +73,61 @@ enum State<M: Model> {
     Own(M::Sequence),
     /// The prompt's end: no memory of its own until a lane is granted.
     Waiting(Rc<M::Snapshot>),
+}
+
+/// The longest state kept of the prompt's beginning, or an empty one; how many tokens it has seen,
+/// and how many of the prompt are known. The caller is told.
+fn take_up<M: Model>(
+    request: &mut Admitted,
+    house: &mut House<'_, M>,
+) -> Result<(M::Sequence, usize, usize), StateError> {
+    let (tell, _) = oneshot::channel();
+    let tell = std::mem::replace(&mut request.found, tell);
+    // Scores of the prompt need all of its logits, and a text is not kept for another one.
+    if request.scores_prompt {
+        return Ok((house.model.sequence()?, 0, 0));
+    }
+    let uid = request.caller.uid;
+    let found = house.prefixes.find(uid, &request.prompt);
+    let (known, mut miss) = (found.known, found.miss);
+    if let Some(Miss::Diverged { at, message }) = &mut miss {
+        let inside = request.ends.iter().find(|end| end.at > *at);
+        let inside = inside.or(request.ends.last());
+        *message = inside.map_or(0, |end| end.message);
+    }
+    let (sequence, tokens) = match found.state {
+        Some((snapshot, n)) => (house.model.restore(snapshot)?, n),
+        None => (house.model.sequence()?, 0),
+    };
+    if matches!(request.style, Style::Chat(_)) {
+        house.stats.found(uid, miss, tokens, request.prompt.len());
+    }
+    // Not every caller asks.
+    let _ = tell.send(Cached { tokens, miss });
+    Ok((sequence, tokens, known))
+}
+
+/// Where the reading stops to keep a state. A model that rounds differently at another cut has none.
+fn cuts_of<M: Model>(
+    request: &Admitted,
+    done: usize,
+    shared: usize,
+    house: &House<'_, M>,
+) -> VecDeque<usize> {
+    let is_chat = matches!(request.style, Style::Chat(_));
+    if !is_chat || request.scores_prompt || !house.model.is_batch_invariant() {
+        return VecDeque::new();
+    }
+    let ends: Vec<usize> = request.ends.iter().map(|end| end.at).collect();
+    let marks: Vec<usize> = request.marks.iter().map(|mark| mark.at).collect();
+    let known = Known {
+        done,
+        len: request.prompt.len(),
+        ends: &ends,
+        shared,
+        marks: &marks,
+    };
+    cuts(&known).into()
 }
 
 /// What came of a pass for one request.
@@ -87,27 +148,16 @@ impl<M: Model> Running<M> {
         let uid = request.caller.uid;
         if let Some(resume) = request.resume.take() {
             match house.model.adopt(&resume.state) {
-                Ok(snapshot) => {
-                    let bytes = house.model.state_bytes(resume.tokens.len());
-                    house.prefixes.keep(uid, resume.tokens, snapshot, bytes);
-                }
+                Ok(snapshot) => house.prefixes.keep(uid, &resume.tokens, snapshot, None),
                 Err(e) => log::warn!("a state from the disk is read anew: {e}"),
             }
         }
-        // Scores of the prompt need all of its logits.
-        let found = if request.scores_prompt {
-            None
-        } else {
-            house.prefixes.find(uid, &request.prompt)
-        };
-        let begun = match found {
-            Some((snapshot, n)) => house.model.restore(snapshot).map(|s| (s, n)),
-            None => house.model.sequence().map(|s| (s, 0)),
-        };
-        let (sequence, done) = match begun {
+        let begun = take_up(&mut request, house);
+        let (sequence, done, shared) = match begun {
             Ok(begun) => begun,
             Err(e) => return Err(Box::new((request, e.into()))),
         };
+        let cuts = cuts_of(&request, done, shared, house);
         let n = request.n;
         let choice = |i| Choice::new(i, &mut request, house.tokenizer);
         let choices = (0..n).map(choice).collect();
@@ -117,6 +167,7 @@ impl<M: Model> Running<M> {
             phase: Phase::Reading(Prompt {
                 sequence,
                 done,
+                cuts,
                 choices,
             }),
             granted: 0,
@@ -137,10 +188,10 @@ impl<M: Model> Running<M> {
         let work = match &self.phase {
             Phase::Reading(prompt) => Work::Prompt {
                 left: self.request.prompt.len() - prompt.done,
-                most: if self.request.scores_prompt {
-                    SCORED_CHUNK
-                } else {
-                    usize::MAX
+                most: match prompt.cuts.front() {
+                    _ if self.request.scores_prompt => SCORED_CHUNK,
+                    Some(cut) => cut - prompt.done,
+                    None => usize::MAX,
                 },
             },
             Phase::Answering(answers) => Work::Answers(answers.len()),
@@ -228,6 +279,11 @@ impl<M: Model> Running<M> {
         let tokens = &self.request.prompt;
         let (from, end) = (prompt.done, prompt.done + self.granted);
         prompt.done = end;
+        if prompt.cuts.front() == Some(&end) {
+            prompt.cuts.pop_front();
+            self.keep_prefix(&prompt.sequence, &tokens[..end], house);
+        }
+        let tokens = &self.request.prompt;
         let is_last = end == tokens.len();
         if self.request.scores_prompt {
             let mut scored: Vec<TokenLogprob> = Vec::new();
@@ -261,7 +317,7 @@ impl<M: Model> Running<M> {
             counter.fetch_add(n as u64, Relaxed);
         }
         if self.request.max_tokens == 0 {
-            self.keep_prefix(&prompt.sequence, &[], house);
+            self.keep_prefix(&prompt.sequence, tokens, house);
             for choice in 0..self.request.n {
                 let reason = FinishReason::Length;
                 let stop = None;
@@ -290,7 +346,7 @@ impl<M: Model> Running<M> {
         let Prompt {
             sequence, choices, ..
         } = prompt;
-        self.keep_prefix(&sequence, &[], house);
+        self.keep_prefix(&sequence, &self.request.prompt, house);
         let fork = (choices.len() > 1).then(|| Rc::new(house.model.snapshot(&sequence)));
         // The first that goes on has the prompt's sequence, the others begin from its end.
         let mut own = Some(State::Own(sequence));
@@ -334,7 +390,8 @@ impl<M: Model> Running<M> {
                 let since = std::mem::replace(&mut answer.last_token, Instant::now());
                 if !self.tell(answer.index, said, &answer.said, since, house.stats) {
                     if let State::Own(sequence) = &answer.state {
-                        self.keep_prefix(sequence, &answer.said, house);
+                        let fed = [&self.request.prompt[..], &answer.said].concat();
+                        self.keep_prefix(sequence, &fed, house);
                     }
                     continue;
                 }
@@ -370,7 +427,7 @@ impl<M: Model> Running<M> {
                 logprob,
             });
         }
-        let Some(End {
+        let Some(choice::End {
             reason,
             stop,
             is_markup,
@@ -407,18 +464,19 @@ impl<M: Model> Running<M> {
         self.outbox.push(Event::Done(self.usage));
     }
 
-    /// Keeps the state after the prompt and `said`. Only conversations come back.
-    fn keep_prefix(&self, sequence: &M::Sequence, said: &[Token], house: &mut House<'_, M>) {
+    /// Keeps the state after what was fed. Only conversations come back.
+    fn keep_prefix(&self, sequence: &M::Sequence, fed: &[Token], house: &mut House<'_, M>) {
         let bytes = M::bytes(sequence);
         let uid = self.standing.uid;
         let is_chat = matches!(self.request.style, Style::Chat(_));
-        if !is_chat || !house.prefixes.has_room_for(bytes) {
+        if !is_chat || !house.prefixes.has_room_for(uid, bytes) {
             return;
         }
-        let fed = [&self.request.prompt, said].concat();
-        if !house.prefixes.holds(uid, &fed) {
+        let mut marks = self.request.marks.iter();
+        let until = marks.find(|m| m.at == fed.len()).map(|m| m.until);
+        if !house.prefixes.pin(uid, fed, until) {
             let snapshot = house.model.snapshot(sequence);
-            house.prefixes.keep(uid, fed, snapshot, bytes);
+            house.prefixes.keep(uid, fed, snapshot, until);
         }
     }
 }

@@ -8,6 +8,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+use crate::request::Miss;
+
 /// Labels of one user's figures.
 pub type ByUid = Family<[(&'static str, String); 1], Counter>;
 
@@ -30,6 +32,8 @@ pub struct Stats {
     pub pass_lanes: Histogram,
     pub caller_requests: ByUid,
     pub caller_tokens: ByUid,
+    /// Chats whose prompt was looked for among the states kept, by what was found.
+    pub looked_for: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 impl Stats {
@@ -50,6 +54,23 @@ impl Stats {
             pass_lanes: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
             caller_requests: ByUid::default(),
             caller_tokens: ByUid::default(),
+            looked_for: Family::default(),
+        }
+    }
+
+    /// `n` of a prompt's tokens were there.
+    pub(super) fn found(&self, uid: u32, miss: Option<Miss>, n: usize, of: usize) {
+        let what = match miss {
+            None => "all",
+            Some(Miss::Empty) => "empty",
+            Some(Miss::Diverged { .. }) => "diverged",
+            Some(Miss::Evicted) => "evicted",
+            Some(Miss::NoState) => "no_state",
+        };
+        self.looked_for.get_or_create(&[("found", what)]).inc();
+        match miss {
+            None => log::debug!("user {uid}: {n} of {of} prompt tokens were kept"),
+            Some(why) => log::debug!("user {uid}: {n} of {of} prompt tokens were kept: {why}"),
         }
     }
 

@@ -10,11 +10,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::request::{
-    Caller, Format, Message, Prompt, Refusal, Request, Sampling, Stop, TemplateOptions, Thread,
-    Token, ToolChoice,
+    Cached, Caller, Format, Message, Prompt, Refusal, Request, Sampling, Stop, TemplateOptions,
+    Thread, Token, ToolChoice,
 };
 use crate::scheduler::{self, Admitted, Resume, Scheduler, Stats, Style};
 use crate::sessions::{Claim, Resting, Sessions};
@@ -77,6 +77,8 @@ pub struct Service {
 pub struct Generation {
     pub prompt: Vec<Token>,
     pub events: Events,
+    /// Told when its turn has come.
+    pub found: oneshot::Receiver<Cached>,
 }
 
 fn invalid<T>(param: &str, message: impl Into<String>) -> Result<T, Refusal> {
@@ -268,6 +270,7 @@ impl Service {
         });
         let n = raw.n;
         let (events, receiver) = mpsc::channel(UNREAD_EVENTS);
+        let (tell, found) = oneshot::channel();
         let resume = turn
             .as_ref()
             .and_then(|t| self.resume(caller.uid, &t.claim, &prompt));
@@ -285,12 +288,16 @@ impl Service {
             scores_prompt: raw.echo && raw.logprobs.is_some(),
             reports: only_read,
             resume,
+            ends: made.ends,
+            marks: Vec::new(),
+            found: tell,
             constraints,
             events,
         })?;
         Ok(Generation {
             prompt,
             events: Events::new(receiver, n, memory, turn),
+            found,
         })
     }
 

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::{Service, invalid};
 use crate::request::{Message, Prompt, Refusal, TemplateOptions, Token, ToolChoice};
-use crate::scheduler::Style;
+use crate::scheduler::{End, Style};
 use crate::sessions::Key;
 use crate::text::{self, Calls, Expect, Specials};
 
@@ -14,6 +14,8 @@ pub(super) struct Made {
     pub style: Style,
     /// Of a chat's messages.
     pub key: Option<Key>,
+    /// Where they end.
+    pub ends: Vec<End>,
 }
 
 fn raw(tokens: Vec<Token>) -> Made {
@@ -21,6 +23,7 @@ fn raw(tokens: Vec<Token>) -> Made {
         tokens,
         style: Style::Raw,
         key: None,
+        ends: Vec::new(),
     }
 }
 
@@ -93,11 +96,37 @@ impl Service {
             }),
             thinking: rendered.opens_thinking(),
         };
+        let tokens = self.as_it_was(uid, (messages, tools, options), &keys, tokens);
         Ok(Made {
-            tokens: self.as_it_was(uid, (messages, tools, options), &keys, tokens),
+            ends: self.ends(&tokens, messages),
+            tokens,
             style: Style::Chat(expect),
             key: keys.last().copied(),
         })
+    }
+
+    /// Where the template's own markup ends each message. What it puts first is the first one's;
+    /// results that it ends together are the first of them.
+    fn ends(&self, tokens: &[Token], messages: &[Message]) -> Vec<End> {
+        let ends = tokens.iter().zip(1..);
+        let ends = ends.filter(|(t, _)| self.tokenizer.is_end(**t));
+        let ends: Vec<usize> = ends.map(|(_, at)| at).collect();
+        let mut units: Vec<usize> = (0..messages.len()).collect();
+        if ends.len() < units.len() {
+            let goes_on = |&i: &usize| {
+                let is_result = |m: &Message| m.role == "tool";
+                i > 0 && is_result(&messages[i]) && is_result(&messages[i - 1])
+            };
+            units.retain(|i| !goes_on(i));
+        }
+        let before = ends.len().saturating_sub(units.len());
+        let message = |i: usize| i.checked_sub(before).map_or(0, |i| units[i]);
+        let each = ends.into_iter().enumerate();
+        each.map(|(i, at)| End {
+            at,
+            message: message(i),
+        })
+        .collect()
     }
 
     /// `tokens` of the messages, with what they had been up to the last answer that is remembered.

@@ -83,6 +83,11 @@ pub fn text(service: &Service) -> Result<String, std::fmt::Error> {
         stats.pass_lanes.clone(),
     );
     registry.register(
+        "looked_for",
+        "Chats looked for among the states kept, by what was found",
+        stats.looked_for.clone(),
+    );
+    registry.register(
         "caller_requests",
         "Requests started, by the caller's user id",
         stats.caller_requests.clone(),

@@ -3,6 +3,7 @@
 mod answers;
 mod background;
 mod body;
+mod cached;
 mod carry;
 pub mod door;
 mod error;

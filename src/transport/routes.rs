@@ -14,6 +14,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use futures_util::stream::{self, Stream, StreamExt};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use super::answers::Answers;
 use super::door::Door;
@@ -22,7 +23,7 @@ use super::fields::{Fields, refuse};
 use super::openai::{self, Asked};
 use super::render::{Frame, Render};
 use super::replies::{self, Replies};
-use super::{background, body, carry, kept, messages, reading, responses, sessions};
+use super::{background, body, cached, carry, kept, messages, reading, responses, sessions};
 use crate::request::{Caller, Failure, Refusal, Token};
 use crate::service::{Generation, Service, Specials};
 
@@ -337,10 +338,12 @@ pub(super) async fn answer(
         };
         Ok(Ok((asked.stream, render, generations)))
     });
-    let (stream, how, generations) = match begun.await? {
+    let (stream, how, mut generations) = match begun.await? {
         Ok(begun) => begun,
         Err(answer) => return Ok(Json(answer).into_response()),
     };
+    let found = |g: &mut Generation| std::mem::replace(&mut g.found, oneshot::channel().1);
+    let mut found: Vec<_> = generations.iter_mut().map(found).collect();
     let mut answers = Answers::of(generations);
     let service = service_of(&door)?;
     let mut render = match how {
@@ -353,13 +356,17 @@ pub(super) async fn answer(
         }
         How::Here(render) => render,
     };
-    if stream {
-        return Ok(stream_out(door, render, answers));
-    }
-    while let Some((prompt, event)) = answers.next().await {
-        render.take(service, prompt, event)?;
-    }
-    Ok(Json(render.whole(service, &answers.settle().await)).into_response())
+    let patience = door.limits.ping;
+    let mut response = if stream {
+        stream_out(door, render, answers)
+    } else {
+        while let Some((prompt, event)) = answers.next().await {
+            render.take(service, prompt, event)?;
+        }
+        Json(render.whole(service, &answers.settle().await)).into_response()
+    };
+    cached::tell(&mut found, patience, &mut response).await;
+    Ok(response)
 }
 
 fn service_of(door: &Door) -> Result<&Service, Refusal> {

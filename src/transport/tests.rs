@@ -202,6 +202,37 @@ fn models_are_listed_and_an_unknown_one_is_not_found() {
 }
 
 #[test]
+fn an_answer_says_how_much_of_its_prompt_was_kept_and_why_not_more() {
+    let server = serve(setup());
+    let kept = |messages: Value, stream: bool| {
+        let body = json!({"messages": messages, "max_tokens": 2, "stream": stream});
+        let (status, head, body) =
+            server.exchange("POST", "/v1/chat/completions", &body.to_string());
+        assert_eq!(status, 200, "{body}");
+        let line = head
+            .lines()
+            .find_map(|l| l.strip_prefix("x-deltad-cache: "));
+        line.unwrap_or_else(|| panic!("{head}")).to_owned()
+    };
+    let said = |role: &str, content: &str| json!({"role": role, "content": content});
+    let (system, long) = (said("system", "be brief"), "why ".repeat(99));
+    let first = json!([system, said("user", &long)]);
+    assert_eq!(kept(first.clone(), false), "miss; empty");
+    let again = kept(first, true);
+    assert!(
+        again.starts_with("hit; tokens=") && again.ends_with("; no-state"),
+        "{again}"
+    );
+    let other = kept(json!([system, said("user", "who?")]), true);
+    assert_eq!(other, "miss; diverged; message=1");
+    let metrics = server.exchange("GET", "/metrics", "").2;
+    for found in ["empty", "no_state", "diverged"] {
+        let line = format!("deltad_looked_for_total{{found=\"{found}\"}} 1");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
+}
+
+#[test]
 fn a_streamed_chat_says_what_a_plain_one_says() {
     let server = serve(setup());
     let (status, whole) = server.post("/v1/chat/completions", hello());

@@ -65,6 +65,15 @@ impl Kept {
         }
     }
 
+    /// Bytes that `other` does not hold too.
+    pub fn bytes_beside(&self, other: &Kept) -> usize {
+        match (self, other) {
+            (Kept::Cpu(state), Kept::Cpu(other)) => state.bytes_beside(other),
+            // Copied whole.
+            _ => self.bytes(),
+        }
+    }
+
     pub fn block_bytes(&self) -> usize {
         match self {
             Kept::Cpu(state) => state.block_bytes(),

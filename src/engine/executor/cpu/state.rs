@@ -143,6 +143,19 @@ impl State {
         self.shape.slot_bytes() + self.blocks.len() * self.shape.block_bytes()
     }
 
+    /// Bytes that `other` does not hold too. What two states share is where both begin.
+    pub fn bytes_beside(&self, other: &State) -> usize {
+        let both = self.blocks.len().min(other.blocks.len());
+        let at: Vec<usize> = (0..both).collect();
+        let same = |at: &usize| Arc::ptr_eq(&self.blocks[*at], &other.blocks[*at]);
+        let shared = at.partition_point(same) * self.shape.block_bytes();
+        let slot = match Arc::ptr_eq(&self.slot, &other.slot) {
+            true => self.shape.slot_bytes(),
+            false => 0,
+        };
+        self.bytes() - shared - slot
+    }
+
     pub fn block_bytes(&self) -> usize {
         self.shape.block_bytes()
     }

@@ -1,0 +1,53 @@
+//! The header that says how much of a prompt was kept from before, and why not more.
+
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use axum::response::Response;
+use tokio::sync::oneshot::Receiver;
+
+use crate::request::{Cached, Miss};
+
+const NAME: &str = "x-deltad-cache";
+
+fn value(cached: Cached) -> String {
+    let hit = match cached.tokens {
+        0 => "miss".to_owned(),
+        n => format!("hit; tokens={n}"),
+    };
+    match cached.miss {
+        None => hit,
+        Some(Miss::Empty) => hit + "; empty",
+        Some(Miss::Diverged { message, .. }) => format!("{hit}; diverged; message={message}"),
+        Some(Miss::Evicted) => hit + "; evicted",
+        Some(Miss::NoState) => hit + "; no-state",
+    }
+}
+
+/// Waits for the answer's turn, `patience` at most. Of a body of many prompts nothing is told.
+pub async fn tell(found: &mut [Receiver<Cached>], patience: Duration, response: &mut Response) {
+    let [found] = found else { return };
+    let Ok(Ok(cached)) = tokio::time::timeout(patience, found).await else {
+        return;
+    };
+    if let Ok(value) = HeaderValue::try_from(value(cached)) {
+        response.headers_mut().insert(NAME, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hit_and_every_reason_have_their_words() {
+        let said = |tokens, miss| value(Cached { tokens, miss });
+        assert_eq!(said(12, None), "hit; tokens=12");
+        assert_eq!(said(0, Some(Miss::Empty)), "miss; empty");
+        let parted = Miss::Diverged { at: 7, message: 3 };
+        assert_eq!(said(5, Some(parted)), "hit; tokens=5; diverged; message=3");
+        assert_eq!(said(0, Some(parted)), "miss; diverged; message=3");
+        assert_eq!(said(0, Some(Miss::Evicted)), "miss; evicted");
+        assert_eq!(said(0, Some(Miss::NoState)), "miss; no-state");
+    }
+}
