@@ -248,6 +248,7 @@ impl Service {
         let scheduler = &self.scheduler;
         let max_tokens = scheduler.fit(prompt.len(), raw.n, raw.max_tokens, most)?;
         // Last, and once: a grammar may take longer than all the rest.
+        raw.sampling.logit_bias.extend(self.forbidden(&raw));
         let constraints = match self.constraint(&raw)? {
             None => Vec::new(),
             Some(first) => {
@@ -448,6 +449,19 @@ impl Service {
 
     pub fn token_bytes(&self, token: Token) -> &[u8] {
         self.tokenizer.token_bytes(token)
+    }
+
+    /// What begins a call, where tools are told of and must not be called.
+    fn forbidden(&self, raw: &Request) -> Option<(Token, f32)> {
+        let Prompt::Chat {
+            tools, tool_choice, ..
+        } = &raw.prompt
+        else {
+            return None;
+        };
+        let must_not = *tool_choice == ToolChoice::None && !tools.is_empty();
+        let markup = self.markup.as_ref().filter(|_| must_not);
+        markup.map(|markup| (markup.opening(), f32::NEG_INFINITY))
     }
 
     fn constraint(&self, raw: &Request) -> Result<Option<Constraint>, Refusal> {

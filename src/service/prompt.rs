@@ -58,20 +58,19 @@ impl Service {
                 options,
                 ..
             } => {
-                let tools = match tool_choice {
-                    ToolChoice::None => &[],
-                    _ => tools.as_slice(),
-                };
-                self.chat(uid, messages, tools, options, asks)
+                let calls = *tool_choice != ToolChoice::None;
+                self.chat(uid, messages, (tools, calls), options, asks)
             }
         }
     }
 
+    /// `calls`: of the tools that it is told of, some may be called. It is told of them anyway, so
+    /// that the prompt begins as it did before.
     fn chat(
         &self,
         uid: u32,
         messages: &[Message],
-        tools: &[serde_json::Value],
+        (tools, calls): (&[serde_json::Value], bool),
         options: &TemplateOptions,
         asks: bool,
     ) -> Result<Made, Refusal> {
@@ -87,7 +86,8 @@ impl Service {
         let keys = self.sessions.replays.keys(options, tools, messages);
         let mut salt = DefaultHasher::new();
         tokens.hash(&mut salt);
-        let markup = self.markup.clone().filter(|_| !tools.is_empty());
+        let markup = self.markup.clone();
+        let markup = markup.filter(|_| calls && !tools.is_empty());
         let expect = Expect {
             calls: markup.map(|markup| Calls {
                 markup,

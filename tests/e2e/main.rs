@@ -22,4 +22,5 @@ mod neighbour;
 mod sessions;
 mod synthetic;
 mod tools;
+mod traces;
 mod venv;

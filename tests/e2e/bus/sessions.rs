@@ -1,6 +1,7 @@
 //! Conversations on the bus: what they remember, how long they live, who may see them.
 
 use super::private::{Client, Options, PATH, PrivateBus, endless, eventually, short, text};
+use crate::traces::{Tally, Told, Trace};
 
 #[tokio::test]
 async fn a_session_remembers_what_was_said() {
@@ -298,4 +299,40 @@ async fn a_question_that_does_not_fit_is_signalled_to_its_asker() {
     };
     let told = tokio::time::timeout(std::time::Duration::from_secs(60), overflow).await;
     assert_eq!(told, Ok(Some(session.to_string())));
+}
+
+/// What an assistant says, of `tests/traces`.
+#[tokio::test]
+async fn an_assistants_session_reads_nothing_twice() {
+    let bus = PrivateBus::start();
+    let _daemon = bus.serve_demo();
+    let client = Client(bus.connect().await);
+    let greedy = Options::from([("temperature", 0.0.into()), ("max_tokens", 48u32.into())]);
+    let session = client.create(greedy).await;
+    let trace = Trace::read("assistant");
+    let mut tally = Tally::of("assistant, demo");
+    let mut known = 0;
+    for (at, request) in trace.requests().iter().enumerate() {
+        let item = request["items"][0].as_u64().expect("a number") as usize;
+        let said = trace.item(item, &[]);
+        let said = said[0].as_str().expect("text");
+        let (_, reader) = client
+            .send(&session, said, Options::new())
+            .await
+            .expect("it runs");
+        let events = reader.all();
+        let usage = &events.last().expect("an end")["usage"];
+        let count = |name: &str| usage[name].as_u64().expect("a count") as usize;
+        let told = Told {
+            prompt: count("prompt_tokens"),
+            cached: count("cached_tokens"),
+            completion: count("completion_tokens"),
+            ..Told::default()
+        };
+        if at > 0 {
+            tally.add(at, &request["why"], &told, told.prompt - known);
+        }
+        known = told.prompt + told.completion;
+    }
+    tally.settle();
 }
