@@ -204,6 +204,7 @@ fn ask(scheduler: &Scheduler, uid: u32, n: usize, max_tokens: usize) -> mpsc::Re
         resume: None,
         ends: Vec::new(),
         marks: Vec::new(),
+        line: None,
         found: tokio::sync::oneshot::channel().0,
         constraints: Vec::new(),
         events,

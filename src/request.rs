@@ -1,6 +1,8 @@
 //! What a caller asks and what it is told, in plain types. Owns no behaviour; knows no wire format,
 //! no tokenizer and no engine, so every room may name it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// A vocabulary index. The model decides how many there are.
@@ -30,6 +32,29 @@ pub struct Request {
     /// Independent answers to the one prompt, at least 1.
     pub n: usize,
     pub format: Format,
+    pub keep: Keep,
+}
+
+/// What its caller wants kept of a chat, beyond what is kept anyway.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Keep {
+    pub line: Option<Line>,
+    pub marks: Vec<Mark>,
+}
+
+/// A row of requests of which each goes on from the one before: the end of the newest stays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    pub name: String,
+    pub stays: Duration,
+}
+
+/// The end of a message, which stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// So many messages are up to it; 0: what comes before the first one.
+    pub messages: usize,
+    pub stays: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -212,6 +212,7 @@ pub fn admitted(uid: u32, prompt: &[Token]) -> (Admitted, mpsc::Receiver<Event>)
         constraints: Vec::new(),
         ends: Vec::new(),
         marks: Vec::new(),
+        line: None,
         found: oneshot::channel().0,
         events,
     };

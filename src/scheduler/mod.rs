@@ -71,6 +71,8 @@ pub struct Admitted {
     pub ends: Vec<End>,
     /// Where a state is to be kept, and until when.
     pub marks: Vec<Mark>,
+    /// Whose newest answer's end is to be kept.
+    pub line: Option<Line>,
     /// Told how much of the prompt was there when its turn came.
     pub found: oneshot::Sender<Cached>,
     /// One for each choice, or none at all.
@@ -90,6 +92,13 @@ pub struct End {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
     pub at: usize,
+    pub until: Instant,
+}
+
+/// A row of requests, by its user's name for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    pub name: String,
     pub until: Instant,
 }
 

@@ -392,6 +392,9 @@ impl<M: Model> Running<M> {
                     if let State::Own(sequence) = &answer.state {
                         let fed = [&self.request.prompt[..], &answer.said].concat();
                         self.keep_prefix(sequence, &fed, house);
+                        if let Some(line) = &self.request.line {
+                            house.prefixes.follow(self.standing.uid, line, &fed);
+                        }
                     }
                     continue;
                 }

@@ -8,7 +8,7 @@ mod prompt;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -37,6 +37,9 @@ const MAX_STOPS: usize = 16;
 /// Tokens of thought before an answer that must keep to a grammar, and half of what the answer may
 /// have at most: a model that never ended its thought would not answer at all.
 const MOST_THOUGHT: usize = 4096;
+
+/// Tokens that open an answer, at most.
+const OPENING: usize = 16;
 
 /// Who may ask, and for how much. A reload may change it.
 #[derive(Debug, Clone, Default)]
@@ -79,6 +82,8 @@ pub struct Generation {
     pub events: Events,
     /// Told when its turn has come.
     pub found: oneshot::Receiver<Cached>,
+    /// Where its caller wants states kept: after so many tokens, for so long.
+    pub marks: Vec<(usize, Duration)>,
 }
 
 fn invalid<T>(param: &str, message: impl Into<String>) -> Result<T, Refusal> {
@@ -270,6 +275,7 @@ impl Service {
             prompt: prompt.clone(),
         });
         let n = raw.n;
+        let marks = prompt::places(&raw.keep.marks, &made.ends);
         let (events, receiver) = mpsc::channel(UNREAD_EVENTS);
         let (tell, found) = oneshot::channel();
         let resume = turn
@@ -290,7 +296,11 @@ impl Service {
             reports: only_read,
             resume,
             ends: made.ends,
-            marks: Vec::new(),
+            marks: marks_until(&marks, prompt.len(), arrived),
+            line: raw.keep.line.map(|line| scheduler::Line {
+                until: arrived + line.stays,
+                name: line.name,
+            }),
             found: tell,
             constraints,
             events,
@@ -299,6 +309,7 @@ impl Service {
             prompt,
             events: Events::new(receiver, n, memory, turn),
             found,
+            marks,
         })
     }
 
@@ -523,6 +534,15 @@ impl Service {
         };
         Ok(Some(made))
     }
+}
+
+/// Behind the last message is only what opens the answer: the state at the prompt's end is as good.
+fn marks_until(marks: &[(usize, Duration)], prompt: usize, now: Instant) -> Vec<scheduler::Mark> {
+    let each = marks.iter().map(|&(at, stays)| scheduler::Mark {
+        at: if prompt - at < OPENING { prompt } else { at },
+        until: now + stays,
+    });
+    each.collect()
 }
 
 /// The standard library seeds its hash keys from the system's randomness.

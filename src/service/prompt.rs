@@ -2,9 +2,10 @@
 //! tokens that it had, however its caller spells it now.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 use super::{Service, invalid};
-use crate::request::{Message, Prompt, Refusal, TemplateOptions, Token, ToolChoice};
+use crate::request::{Mark, Message, Prompt, Refusal, TemplateOptions, Token, ToolChoice};
 use crate::scheduler::{End, Style};
 use crate::sessions::Key;
 use crate::text::{self, Calls, Expect, Specials};
@@ -25,6 +26,21 @@ fn raw(tokens: Vec<Token>) -> Made {
         key: None,
         ends: Vec::new(),
     }
+}
+
+/// How many tokens are up to each mark.
+pub(super) fn places(marks: &[Mark], ends: &[End]) -> Vec<(usize, Duration)> {
+    let place = |mark: &Mark| {
+        let upto = ends.iter().rev().filter(|end| match mark.messages {
+            0 => end.message == 0,
+            n => end.message < n,
+        });
+        // What comes before the first message may end with it.
+        let nth = if mark.messages == 0 { 1 } else { 0 };
+        let places: Vec<usize> = upto.map(|end| end.at).take(nth + 1).collect();
+        Some((*places.get(nth).or(places.last())?, mark.stays))
+    };
+    marks.iter().filter_map(place).collect()
 }
 
 impl Service {

@@ -1,6 +1,8 @@
 //! Anthropic's `/v1/messages` over the same requests and events: reads its body, writes its answer
 //! and its stream. What this model cannot do is refused by name.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::fields::{Fields, refuse, wrong};
@@ -8,10 +10,15 @@ use super::openai::Asked;
 use super::render::{Frame, Render};
 use super::turn::{Block, Step, Turn};
 use crate::request::{
-    Event, Failure, FinishReason, Format, Message, Prompt, Refusal, Request, Sampling, Stop,
-    TemplateOptions, ToolCall, ToolChoice, Usage,
+    Event, Failure, FinishReason, Format, Keep, Mark, Message, Prompt, Refusal, Request, Sampling,
+    Stop, TemplateOptions, ToolCall, ToolChoice, Usage,
 };
 use crate::service::{Receipt, Service, fresh_id};
+
+/// Marks in one body, and how long what they mark stays.
+const MARKS: usize = 4;
+const SHORT: Duration = Duration::from_secs(300);
+const LONG: Duration = Duration::from_secs(3600);
 
 /// For a model whose thinking can be turned on and off, or not.
 pub fn read(body: &Value, has_switch: bool) -> Result<Asked, Refusal> {
@@ -25,23 +32,37 @@ pub fn read(body: &Value, has_switch: bool) -> Result<Asked, Refusal> {
     let Some(max_tokens) = f.count("max_tokens")?.filter(|&n| n > 0) else {
         return refuse("max_tokens", "is missing or 0; want at least 1");
     };
+    let (tools, mut marks) = tools(&f)?;
     let mut messages = Vec::new();
     if let Some(system) = f.get("system") {
         let content = texts(system, "system")?;
         messages.push(said("system", content));
+        for (i, block) in system.as_array().into_iter().flatten().enumerate() {
+            let block = Fields::of(block, &format!("system[{i}]"))?;
+            marks.extend(mark(&block, messages.len())?);
+        }
     }
     let Some(given) = f.array("messages")?.filter(|given| !given.is_empty()) else {
         return refuse("messages", "is missing or empty; want an array of messages");
     };
     for (i, message) in given.iter().enumerate() {
-        read_message(&format!("messages[{i}]"), message, &mut messages)?;
+        let at = format!("messages[{i}]");
+        read_message(&at, message, &mut messages, &mut marks)?;
+    }
+    marks.extend(mark(&f, messages.len())?);
+    if marks.len() > MARKS {
+        let n = marks.len();
+        return refuse(
+            "cache_control",
+            format!("got {n} of them, want at most {MARKS}"),
+        );
     }
     let (tool_choice, parallel_tool_calls) = tool_choice(&f)?;
     let default = Sampling::default();
     let request = Request {
         prompt: Prompt::Chat {
             messages,
-            tools: tools(&f)?,
+            tools,
             tool_choice,
             parallel_tool_calls,
             options: TemplateOptions {
@@ -64,6 +85,7 @@ pub fn read(body: &Value, has_switch: bool) -> Result<Asked, Refusal> {
         echo: false,
         n: 1,
         format: Format::Text,
+        keep: Keep { line: None, marks },
     };
     Ok(Asked {
         requests: vec![request],
@@ -73,6 +95,25 @@ pub fn read(body: &Value, has_switch: bool) -> Result<Asked, Refusal> {
         background: false,
         thread: None,
     })
+}
+
+/// Whether the end of what is read so far is to be kept: `messages` are up to it.
+fn mark(f: &Fields, messages: usize) -> Result<Option<Mark>, Refusal> {
+    let Some(control) = f.object("cache_control")? else {
+        return Ok(None);
+    };
+    if control.string("type")? != Some("ephemeral") {
+        return refuse(&control.path("type"), "want \"ephemeral\"");
+    }
+    let stays = match control.string("ttl")? {
+        None | Some("5m") => SHORT,
+        Some("1h") => LONG,
+        Some(other) => {
+            let why = format!("got {other:?}, want \"5m\" or \"1h\"");
+            return refuse(&control.path("ttl"), why);
+        }
+    };
+    Ok(Some(Mark { messages, stays }))
 }
 
 /// How long it may think is the model's own affair: a budget is not read.
@@ -135,7 +176,12 @@ fn unread<T>(block: &Fields, kind: Option<&str>) -> Result<T, Refusal> {
 }
 
 /// One of theirs may be several of ours: each tool's result is a message.
-fn read_message(at: &str, value: &Value, out: &mut Vec<Message>) -> Result<(), Refusal> {
+fn read_message(
+    at: &str,
+    value: &Value,
+    out: &mut Vec<Message>,
+    marks: &mut Vec<Mark>,
+) -> Result<(), Refusal> {
     let f = Fields::of(value, at)?;
     let role = match f.string("role")? {
         Some(role @ ("user" | "assistant" | "system")) => role,
@@ -156,6 +202,7 @@ fn read_message(at: &str, value: &Value, out: &mut Vec<Message>) -> Result<(), R
         None => return refuse(&content_at, "is missing; want a string or blocks"),
     };
     let mut own = said(role, String::new());
+    let mut own_mark = None;
     for (i, block) in blocks.iter().enumerate() {
         let b = Fields::of(block, &format!("{content_at}[{i}]"))?;
         let need = |name: &str| match b.string(name)? {
@@ -181,20 +228,26 @@ fn read_message(at: &str, value: &Value, out: &mut Vec<Message>) -> Result<(), R
                     tool_call_id: Some(need("tool_use_id")?),
                     ..said("tool", content.transpose()?.unwrap_or_default())
                 });
+                marks.extend(mark(&b, out.len())?);
+                continue;
             }
             kind => return unread(&b, kind),
         }
+        own_mark = mark(&b, 0)?.or(own_mark);
     }
     let only_results = role == "user" && own.content.is_empty() && !blocks.is_empty();
     if !only_results {
         out.push(own);
     }
+    let messages = out.len();
+    marks.extend(own_mark.map(|mark| Mark { messages, ..mark }));
     Ok(())
 }
 
-/// To OpenAI's form, which templates print.
-fn tools(f: &Fields) -> Result<Vec<Value>, Refusal> {
+/// To OpenAI's form, which templates print; and whether they are to be kept.
+fn tools(f: &Fields) -> Result<(Vec<Value>, Vec<Mark>), Refusal> {
     let items = f.array("tools")?.map_or(&[][..], Vec::as_slice);
+    let mut marks = Vec::new();
     let each = items.iter().enumerate().map(|(i, tool)| {
         let t = Fields::of(tool, &format!("tools[{i}]"))?;
         if let Some(kind) = t.string("type")?.filter(|&k| k != "custom") {
@@ -211,9 +264,11 @@ fn tools(f: &Fields) -> Result<Vec<Value>, Refusal> {
         if let Some(schema) = t.get("input_schema") {
             function["parameters"] = schema.clone();
         }
+        marks.extend(mark(&t, 0)?);
         Ok(json!({"type": "function", "function": function}))
     });
-    each.collect()
+    let tools = each.collect::<Result<_, _>>()?;
+    Ok((tools, marks))
 }
 
 /// The choice, and whether several calls may come.
@@ -249,11 +304,13 @@ pub struct Answer {
     /// Told with the end.
     done: Option<Usage>,
     begun: bool,
+    /// What its caller wanted kept: after so many tokens, for so long.
+    marks: Vec<(usize, Duration)>,
 }
 
 impl Answer {
     /// To a prompt of so many tokens, which the stream's first event tells.
-    pub fn new(prompt_tokens: usize) -> Answer {
+    pub fn new(prompt_tokens: usize, marks: Vec<(usize, Duration)>) -> Answer {
         Answer {
             id: fresh_id("msg_"),
             turn: Turn::default(),
@@ -265,6 +322,7 @@ impl Answer {
             },
             done: None,
             begun: false,
+            marks,
         }
     }
 
@@ -286,11 +344,22 @@ impl Answer {
             cached_tokens,
             completion_tokens,
         } = self.usage;
-        // Theirs does not count what was read from a cache.
+        // What was computed up to the last mark is written; theirs counts neither that nor what was
+        // read from a cache among the input.
+        let written = |marks: &mut dyn Iterator<Item = &(usize, Duration)>| {
+            let last = marks.map(|(at, _)| *at).max().unwrap_or(0);
+            last.saturating_sub(cached_tokens)
+        };
+        let all = written(&mut self.marks.iter());
+        let long = written(&mut self.marks.iter().filter(|(_, stays)| *stays == LONG));
         json!({
-            "input_tokens": prompt_tokens - cached_tokens,
+            "input_tokens": prompt_tokens - cached_tokens - all,
             "cache_read_input_tokens": cached_tokens,
-            "cache_creation_input_tokens": 0,
+            "cache_creation_input_tokens": all,
+            "cache_creation": {
+                "ephemeral_5m_input_tokens": all - long,
+                "ephemeral_1h_input_tokens": long,
+            },
             "output_tokens": completion_tokens,
         })
     }

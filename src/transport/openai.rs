@@ -1,18 +1,22 @@
 //! OpenAI's request bodies, read into plain requests. What would change the meaning and is not
 //! done here is refused by name; what is merely unknown is ignored.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::fields::{Fields, kind, refuse, whole, wrong};
 use crate::request::{
-    Format, Message, Prompt, Refusal, Request, Sampling, Stop, TemplateOptions, Thread, Token,
-    ToolCall, ToolChoice,
+    Format, Keep, Line, Message, Prompt, Refusal, Request, Sampling, Stop, TemplateOptions, Thread,
+    Token, ToolCall, ToolChoice,
 };
 
 /// Prompts in one body of `/v1/completions`.
 const MAX_PROMPTS: usize = 64;
 /// What OpenAI's `/v1/completions` takes for `max_tokens` when it is left out.
 const COMPLETION_TOKENS: usize = 16;
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// A body, read.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +63,7 @@ pub fn completion(body: &Value) -> Result<Asked, Refusal> {
         echo,
         n,
         format: format.clone(),
+        keep: Keep::default(),
     });
     let requests = requests.collect();
     asked(&f, requests)
@@ -123,8 +128,26 @@ pub fn chat_of(f: &Fields) -> Result<Asked, Refusal> {
         echo: false,
         n: f.count("n")?.unwrap_or(1),
         format: format(f)?,
+        keep: keep(f)?,
     };
     asked(f, vec![request])
+}
+
+/// A line of requests is what OpenAI's clients name by a cache key.
+pub fn keep(f: &Fields) -> Result<Keep, Refusal> {
+    let stays = match f.string("prompt_cache_retention")? {
+        None | Some("in_memory" | "in-memory") => HOUR,
+        Some("24h") => 24 * HOUR,
+        Some(other) => {
+            let why = format!("got {other:?}, want \"in_memory\" or \"24h\"");
+            return refuse("prompt_cache_retention", why);
+        }
+    };
+    let name = f.string("prompt_cache_key")?.map(str::to_owned);
+    Ok(Keep {
+        line: name.map(|name| Line { name, stays }),
+        marks: Vec::new(),
+    })
 }
 
 /// `chat_template_kwargs` go before `enable_thinking`, and that before `reasoning_effort`.

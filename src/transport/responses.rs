@@ -74,6 +74,7 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
         echo: false,
         n: 1,
         format: format(&f)?,
+        keep: openai::keep(&f)?,
     };
     if request.max_tokens == Some(0) {
         return refuse("max_output_tokens", "got 0, want at least 1");

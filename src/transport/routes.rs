@@ -24,7 +24,7 @@ use super::openai::{self, Asked};
 use super::render::{Frame, Render};
 use super::replies::{self, Replies};
 use super::{background, body, cached, carry, kept, messages, reading, responses, sessions};
-use crate::request::{Caller, Failure, Refusal, Token};
+use crate::request::{Caller, Failure, Refusal};
 use crate::service::{Generation, Service, Specials};
 
 pub fn router(door: Arc<Door>) -> Router {
@@ -266,13 +266,15 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn render(self, asked: &Asked, prompts: Vec<Vec<Token>>) -> Box<dyn Render> {
+    fn render(self, asked: &Asked, generations: &[Generation]) -> Box<dyn Render> {
+        let prompts: Vec<_> = generations.iter().map(|g| g.prompt.clone()).collect();
+        let marks = || generations.iter().flat_map(|g| g.marks.clone()).collect();
         let n_tokens = || prompts.iter().map(Vec::len).sum();
         match self {
             Kind::Chat => Box::new(Replies::new(replies::Kind::Chat, asked, prompts)),
             Kind::Completion => Box::new(Replies::new(replies::Kind::Completion, asked, prompts)),
             Kind::Responses => Box::new(responses::Answer::of(asked)),
-            Kind::Messages => Box::new(messages::Answer::new(n_tokens())),
+            Kind::Messages => Box::new(messages::Answer::new(n_tokens(), marks())),
             Kind::Reading(session) => Box::new(reading::Reading::new(session, n_tokens())),
         }
     }
@@ -331,10 +333,9 @@ pub(super) async fn answer(
         let submit = |r: &_| service.submit_in(caller.clone(), Clone::clone(r), thread());
         let generations = asked.requests.iter().map(submit);
         let generations = generations.collect::<Result<Vec<Generation>, _>>()?;
-        let prompts = generations.iter().map(|g| g.prompt.clone()).collect();
         let render = match place {
             Some(place) => How::Behind(place, Box::new(responses::Answer::of(&asked))),
-            None => How::Here(kind.render(&asked, prompts)),
+            None => How::Here(kind.render(&asked, &generations)),
         };
         Ok(Ok((asked.stream, render, generations)))
     });

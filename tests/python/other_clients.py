@@ -36,6 +36,14 @@ assert (use.name, use.input) == ("get_weather", {"city": "Oakhaven"})
 result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": use.id, "content": RESULT}]}
 talk = [QUESTION, {"role": "assistant", "content": [block.model_dump() for block in called.content]}, result]
 assert "17" in claude.messages.create(**ask, messages=talk, tools=tools).content[0].text
+# What is marked is written once, for as long as it says, and read then.
+front = [{"type": "text", "text": "You are a helpful assistant. " * 30, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
+first = claude.messages.create(**ask, system=front, messages=[sum_]).usage
+assert first.cache_creation_input_tokens > 100 and first.cache_read_input_tokens < 20, first
+assert first.cache_creation.ephemeral_1h_input_tokens == first.cache_creation_input_tokens, first
+second = claude.messages.create(**ask, system=front, messages=[QUESTION]).usage
+assert second.cache_creation_input_tokens == 0, second
+assert second.cache_read_input_tokens == first.cache_read_input_tokens + first.cache_creation_input_tokens, second
 try:
     claude.messages.create(**{**ask, "extra_body": {"temperature": 9}}, messages=[sum_])
     raise AssertionError("a temperature of 9 was taken")

@@ -165,3 +165,17 @@ for refused in (
         raise AssertionError("what is not served was answered")
     except openai.NotFoundError as error:
         assert error.body["message"], error
+
+# A key keeps the end of its last answer: the next request computes what is new.
+keyed = dict(**greedy, prompt_cache_key="talk", prompt_cache_retention="24h")
+talk = [user("My locker code is 4827. " + "Keep it in mind. " * 20)]
+first = client.chat.completions.create(**keyed, messages=talk)
+talk += [{"role": "assistant", "content": first.choices[0].message.content}, user("What is my locker code?")]
+second = client.chat.completions.create(**keyed, messages=talk)
+assert "4827" in second.choices[0].message.content, second
+assert second.usage.prompt_tokens_details.cached_tokens >= first.usage.total_tokens - 1, second
+try:
+    client.chat.completions.create(**{**keyed, "prompt_cache_retention": "1y"}, messages=talk)
+    raise AssertionError("a retention of a year was taken")
+except openai.BadRequestError as error:
+    assert error.param == "prompt_cache_retention", error

@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::Line;
 use crate::request::{Miss, Token};
 use tree::Tree;
 
@@ -16,6 +17,9 @@ use tree::Tree;
 const HALF_LIFE: f64 = 64.0;
 /// Lines without a state that are remembered, to say why it is not there.
 const BARE: usize = 256;
+
+/// Lines of requests of a user whose ends stay.
+const LINES: usize = 64;
 
 /// What is kept, for other threads to ask.
 #[derive(Default)]
@@ -51,6 +55,9 @@ struct User<S> {
     tree: Tree<S>,
     /// A state was too large to be kept at all.
     refused: bool,
+    /// Of each line of requests, the newest last: its name, the state at its end, and what that is
+    /// known by.
+    lines: Vec<(String, usize, u64)>,
 }
 
 /// What is there of a prompt.
@@ -79,6 +86,7 @@ impl<S> Prefixes<S> {
         self.users.entry(uid).or_insert_with(|| User {
             tree: Tree::new(held),
             refused: false,
+            lines: Vec::new(),
         })
     }
 
@@ -93,7 +101,7 @@ impl<S> Prefixes<S> {
     pub fn find(&mut self, uid: u32, prompt: &[Token]) -> Found<'_, S> {
         self.clock += 1;
         let clock = self.clock;
-        let User { tree, refused } = self.user(uid);
+        let User { tree, refused, .. } = self.user(uid);
         let walk = tree.walk(prompt);
         let most = prompt.len().saturating_sub(1);
         let deepest = tree.deepest(&walk, most);
@@ -142,6 +150,24 @@ impl<S> Prefixes<S> {
             tree.pin(at, until);
         }
         at.is_some()
+    }
+
+    /// The state after these tokens stays as the end of a line, and the one that was it before does
+    /// not have to.
+    pub fn follow(&mut self, uid: u32, line: &Line, tokens: &[Token]) {
+        let key = self.index.key(tokens);
+        let User { tree, lines, .. } = self.user(uid);
+        let Some(at) = tree.at(tokens) else { return };
+        let before = lines.iter().position(|(name, ..)| *name == line.name);
+        let before = before.or((lines.len() >= LINES).then_some(0));
+        if let Some(i) = before {
+            let (_, was, known) = lines.remove(i);
+            if tree.kept(was).is_some_and(|kept| kept.key == known) {
+                tree.unpin(was);
+            }
+        }
+        tree.pin(at, Some(line.until));
+        lines.push((line.name.clone(), at, key));
     }
 
     /// A smaller budget is kept to at once.

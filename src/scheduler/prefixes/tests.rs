@@ -145,3 +145,24 @@ fn other_threads_are_told_what_is_kept_and_what_went() {
     prefixes.set_budget(1);
     assert!(!index.holds(1, &[0, 9]) && prefixes.bytes() == 0);
 }
+
+#[test]
+fn the_end_of_a_line_stays_and_then_the_next_one() {
+    let mut prefixes = prefixes(room(2, 30));
+    let line = |name: &str| Line {
+        name: name.into(),
+        until: Instant::now() + Duration::from_secs(600),
+    };
+    keep(&mut prefixes, 1, &[1], "first");
+    prefixes.follow(1, &line("a"), &[1]);
+    keep(&mut prefixes, 1, &[1, 1], "second");
+    prefixes.follow(1, &line("a"), &[1, 1]);
+    keep(&mut prefixes, 1, &[2; 8], "of nobody");
+    assert_eq!(found(&mut prefixes, &[1, 1, 9]).0, Some(("second", 2)));
+    assert_eq!(found(&mut prefixes, &[1, 9]).0, None);
+    for n in 0..LINES {
+        prefixes.follow(1, &line(&n.to_string()), &[2; 8]);
+    }
+    keep(&mut prefixes, 1, &[3; 9], "new");
+    assert_eq!(found(&mut prefixes, &[1, 1, 9]).0, None, "too many lines");
+}

@@ -144,6 +144,12 @@ impl<S> Tree<S> {
         }
     }
 
+    pub fn unpin(&mut self, at: usize) {
+        if let Some(kept) = &mut self.nodes[at].kept {
+            kept.pinned = None;
+        }
+    }
+
     /// Hangs a state after `tokens`; where one is already, it stays.
     pub fn keep(&mut self, tokens: &[Token], key: u64, snapshot: S, now: u64) -> usize {
         let at = self.insert(tokens);

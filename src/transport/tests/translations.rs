@@ -378,3 +378,46 @@ fn a_response_gives_the_scores_that_a_chat_gives() {
         (400, &json!("top_logprobs"))
     );
 }
+
+#[test]
+fn what_a_message_marks_is_written_once_and_read_then() {
+    let server = serve(setup());
+    let marked = |control: Value, question: &str| {
+        let system = json!([{"type": "text", "text": "be brief ".repeat(40),
+            "cache_control": control}]);
+        let messages = json!([{"role": "user", "content": question}]);
+        let body = json!({"max_tokens": 2, "system": system, "messages": messages});
+        server.post(MESSAGES, body)
+    };
+    let usage = |control: Value, question: &str| {
+        let (status, answer) = marked(control, question);
+        assert_eq!(status, 200, "{answer}");
+        let count = |at: &str| answer["usage"].pointer(at).and_then(Value::as_u64);
+        [
+            "/input_tokens",
+            "/cache_read_input_tokens",
+            "/cache_creation_input_tokens",
+            "/cache_creation/ephemeral_5m_input_tokens",
+            "/cache_creation/ephemeral_1h_input_tokens",
+        ]
+        .map(|at| count(at).expect(at))
+    };
+    let [new, read, written, short, long] = usage(json!({"type": "ephemeral"}), "why?");
+    assert_eq!((read, short, long), (0, written, 0));
+    assert!(new > 0 && written > new, "{written} of {new}");
+    let hour = || json!({"type": "ephemeral", "ttl": "1h"});
+    let [new, read, again, ..] = usage(hour(), "who are you?");
+    assert_eq!((read, again), (written, 0));
+    assert!(new > 0);
+    for wrong in [
+        json!({"type": "lasting"}),
+        json!({"type": "ephemeral", "ttl": "2h"}),
+        json!(1),
+    ] {
+        assert_eq!(marked(wrong, "why?").0, 400);
+    }
+    let tool = json!({"name": "f", "cache_control": hour()});
+    let many = json!({"max_tokens": 2, "tools": vec![tool; 5],
+        "messages": [{"role": "user", "content": "why?"}]});
+    assert_eq!(server.post(MESSAGES, many).0, 400);
+}
