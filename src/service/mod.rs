@@ -17,7 +17,7 @@ use crate::request::{
     Thread, Token, ToolChoice,
 };
 use crate::scheduler::{self, Admitted, Resume, Scheduler, Stats, Style};
-use crate::sessions::{Claim, Resting, Sessions};
+use crate::sessions::{Resting, Sessions, store::Id};
 use crate::text::{
     ChatTemplate, Constraint, Expect, Grammars, Markup, Tokenizer, constraint, markup,
 };
@@ -237,6 +237,8 @@ impl Service {
         }
         let turn = thread.map(|t| self.take_up(&caller, &mut raw, t));
         let turn = turn.transpose()?;
+        // A conversation on disk may come back as text.
+        self.sessions.open(caller.uid);
         let made = self.prompt(caller.uid, &raw.prompt, !only_read)?;
         let (prompt, style, key) = (made.tokens, made.style, made.key);
         let limit = self.card.context;
@@ -278,9 +280,12 @@ impl Service {
         let marks = prompt::places(&raw.keep.marks, &made.ends);
         let (events, receiver) = mpsc::channel(UNREAD_EVENTS);
         let (tell, found) = oneshot::channel();
-        let resume = turn
-            .as_ref()
-            .and_then(|t| self.resume(caller.uid, &t.claim, &prompt));
+        let resume = match (&turn, &style) {
+            (Some(turn), _) => self.sessions.place(&turn.claim),
+            (None, Style::Chat(_)) => self.sessions.nearest(caller.uid, &prompt),
+            (None, Style::Raw) => None,
+        };
+        let resume = resume.and_then(|on_disk| self.resume(caller.uid, on_disk, &prompt));
         self.scheduler.push(Admitted {
             caller,
             arrived,
@@ -314,8 +319,7 @@ impl Service {
     }
 
     /// The state on disk that a prompt goes on from, where there is none in memory.
-    fn resume(&self, uid: u32, claim: &Claim, prompt: &[Token]) -> Option<Resume> {
-        let (id, tokens) = self.sessions.place(claim)?;
+    fn resume(&self, uid: u32, (id, tokens): (Id, Vec<Token>), prompt: &[Token]) -> Option<Resume> {
         let saved = self.sessions.saved(uid, &id);
         let seen = tokens.get(..saved).filter(|seen| !seen.is_empty())?;
         if prompt.len() <= saved || !prompt.starts_with(seen) {

@@ -338,6 +338,17 @@ impl Sessions {
         Some((rests.id, rests.tokens))
     }
 
+    /// The conversation on disk that goes along with a prompt furthest, and its tokens.
+    pub fn nearest(&self, uid: u32, prompt: &[Token]) -> Option<(Id, Vec<Token>)> {
+        self.lasting.as_ref()?;
+        self.with(uid, |user| user.shelf().nearest(prompt))
+    }
+
+    /// What a user has on disk is known from then on.
+    pub fn open(&self, uid: u32) {
+        self.with(uid, |_| ());
+    }
+
     /// How many tokens the newest state on disk has seen.
     pub fn saved(&self, uid: u32, id: &Id) -> usize {
         self.with(uid, |user| user.store().map_or(0, |store| store.saved(id)))

@@ -241,6 +241,17 @@ impl Shelf {
         Some((kept.turns.len(), kept.on_disk, kept.tokens.clone()))
     }
 
+    /// The conversation on disk that goes along with these tokens furthest, and its tokens.
+    pub fn nearest(&self, tokens: &[Token]) -> Option<(Id, Vec<Token>)> {
+        let along = |c: &&Conversation| {
+            let both = c.tokens.iter().zip(tokens);
+            both.take_while(|(a, b)| a == b).count()
+        };
+        let on_disk = self.conversations.values().filter(|c| c.on_disk.is_some());
+        let nearest = on_disk.max_by_key(along).filter(|c| along(c) > 0)?;
+        Some((nearest.on_disk?, nearest.tokens.clone()))
+    }
+
     /// The conversation on disk of that id or name, if it is there.
     pub fn on_disk(&mut self, who: &str) -> Result<Option<Id>, Refusal> {
         Ok(self.get(who)?.1.on_disk)

@@ -156,3 +156,23 @@ fn without_disk_for_conversations_no_byte_of_them_is_on_one() {
     kill(&mut daemon);
     assert_eq!(daemon.get("/v1/sessions/talk").0, 404);
 }
+
+#[test]
+fn a_chat_that_is_sent_whole_goes_on_from_what_is_on_disk() {
+    let mut daemon = start_with(&demo("model"), "f16", "");
+    let first = respond(&daemon, "My locker code is 4827.", None);
+    daemon.signal(Signal::TERM);
+    daemon.again();
+    let said = first["output"][0]["content"][0]["text"].clone();
+    let body = json!({"temperature": 0, "max_tokens": 48, "messages": [
+        {"role": "user", "content": "My locker code is 4827."},
+        {"role": "assistant", "content": said},
+        {"role": "user", "content": "What is my locker code?"}]});
+    let answer = post(&daemon, "/v1/chat/completions", body);
+    let text = answer["choices"][0]["message"]["content"].as_str();
+    assert!(text.is_some_and(|t| t.contains("4827")), "{answer}");
+    let usage = |name: &str| first["usage"][name].as_u64().expect("a count");
+    let before = usage("input_tokens") + usage("output_tokens");
+    let cached = answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64();
+    assert!(cached >= Some(before - 1), "{cached:?} of {before}");
+}
