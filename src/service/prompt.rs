@@ -8,7 +8,7 @@ use super::{Service, invalid};
 use crate::request::{Mark, Message, Prompt, Refusal, TemplateOptions, Token, ToolChoice};
 use crate::scheduler::{End, Style};
 use crate::sessions::Key;
-use crate::text::{self, Calls, Expect, Specials};
+use crate::text::{self, Calls, Expect, PromptText, Specials};
 
 pub(super) struct Made {
     pub tokens: Vec<Token>,
@@ -95,13 +95,14 @@ impl Service {
         }
         let rendered = self.template.render_with(options, messages, tools, asks);
         let rendered = rendered.or_else(|e| invalid("messages", e.to_string()))?;
-        let tokens = text::encode_chat(&self.tokenizer, &rendered);
+        let keys = self.sessions.replays.keys(options, tools, messages);
+        let tokens = self.as_it_was(uid, (messages, tools, options), &keys, &rendered);
+        let tokens = tokens.unwrap_or_else(|| text::encode_chat(&self.tokenizer, &rendered));
         if tokens.is_empty() {
             return invalid("messages", "the chat template made an empty prompt of them");
         }
-        let keys = self.sessions.replays.keys(options, tools, messages);
         let mut salt = DefaultHasher::new();
-        tokens.hash(&mut salt);
+        rendered.hash(&mut salt);
         let markup = self.markup.clone();
         let markup = markup.filter(|_| calls && !tools.is_empty());
         let expect = Expect {
@@ -112,7 +113,6 @@ impl Service {
             }),
             thinking: rendered.opens_thinking(),
         };
-        let tokens = self.as_it_was(uid, (messages, tools, options), &keys, tokens);
         Ok(Made {
             ends: self.ends(&tokens, messages),
             tokens,
@@ -145,34 +145,27 @@ impl Service {
         .collect()
     }
 
-    /// `tokens` of the messages, with what they had been up to the last answer that is remembered.
+    /// The tokens of a prompt, with what they had been up to the last answer that is remembered. What
+    /// had been is not tokenized again.
     fn as_it_was(
         &self,
         uid: u32,
         (messages, tools, options): (&[Message], &[serde_json::Value], &TemplateOptions),
         keys: &[Key],
-        tokens: Vec<Token>,
-    ) -> Vec<Token> {
+        rendered: &PromptText,
+    ) -> Option<Vec<Token>> {
         let answers = (0..messages.len()).rev();
-        let answers = answers.filter(|&i| messages[i].role == "assistant");
-        for i in answers {
-            let Some(was) = self.sessions.replays.find(uid, keys[i + 1]) else {
-                continue;
-            };
+        let mut answers = answers.filter(|&i| messages[i].role == "assistant");
+        answers.find_map(|i| {
+            let was = self.sessions.replays.find(uid, keys[i + 1])?;
             // Where the answer's own markup ends it.
             let upto = &messages[..=i];
-            let Ok(before) = self.template.render_with(options, upto, tools, false) else {
-                continue;
-            };
-            let before = text::encode_chat(&self.tokenizer, &before);
-            let Some(end) = before.iter().rposition(|&t| self.tokenizer.is_end(t)) else {
-                continue;
-            };
-            let after = self.tokenizer.decode(&before[end + 1..]);
-            if after.trim_ascii().is_empty() && tokens.starts_with(&before) {
-                return [&was, &tokens[end..]].concat();
-            }
-        }
-        tokens
+            let upto = self
+                .template
+                .render_with(options, upto, tools, false)
+                .ok()?;
+            let behind = text::encode_behind(&self.tokenizer, rendered, &upto)?;
+            Some([&was, &behind[..]].concat())
+        })
     }
 }

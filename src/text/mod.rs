@@ -16,7 +16,7 @@ mod vocabulary;
 
 pub use constraint::{Constraint, ConstraintError, Grammars, ToolChoice};
 pub use markup::Markup;
-pub use template::{ChatTemplate, PromptText, TemplateError, encode_chat};
+pub use template::{ChatTemplate, PromptText, TemplateError, encode_behind, encode_chat};
 pub use tokenizer::{Specials, Tokenizer, TokenizerError};
 pub use tool_calls::{Calls, Delta, Expect, ReplyReader, Stopped, WholeReply};
 pub use utf8_stream::{Piece, TextStream};

@@ -71,7 +71,7 @@ pub struct ChatTemplate {
 }
 
 /// A rendered prompt that still knows which of its markup is real.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PromptText {
     guarded: String,
     guard: char,
@@ -91,10 +91,28 @@ impl PromptText {
 
 /// The tokens of a rendered prompt: the template's markup as special tokens, all else as text.
 pub fn encode_chat(tokenizer: &Tokenizer, prompt: &PromptText) -> Vec<Token> {
-    let mut tokens = Vec::with_capacity(prompt.guarded.len() / 3);
-    tokenizer.encode_parsed(&prompt.guarded, &mut tokens, |text, tokens| {
-        if text.contains(prompt.guard) {
-            tokenizer.encode_plain(&text.replace(prompt.guard, ""), tokens)
+    encode(tokenizer, &prompt.guarded, prompt.guard)
+}
+
+/// The tokens of `prompt` behind `upto`, with whose text it begins, and the token that ends the last
+/// turn of that. `None` if it begins otherwise, or no token ends that turn.
+pub fn encode_behind(
+    tokenizer: &Tokenizer,
+    prompt: &PromptText,
+    upto: &PromptText,
+) -> Option<Vec<Token>> {
+    let end = tokenizer.last_end(&upto.guarded)?;
+    let ends = upto.guarded[end.end..].trim_ascii().is_empty();
+    let begins = prompt.guard == upto.guard && prompt.guarded.starts_with(&upto.guarded);
+    let rest = &prompt.guarded[end.start..];
+    (ends && begins).then(|| encode(tokenizer, rest, prompt.guard))
+}
+
+fn encode(tokenizer: &Tokenizer, guarded: &str, guard: char) -> Vec<Token> {
+    let mut tokens = Vec::with_capacity(guarded.len() / 3);
+    tokenizer.encode_parsed(guarded, &mut tokens, |text, tokens| {
+        if text.contains(guard) {
+            tokenizer.encode_plain(&text.replace(guard, ""), tokens)
         } else {
             tokenizer.encode_plain(text, tokens)
         }

@@ -103,6 +103,16 @@ impl Tokenizer {
         plain(&text[at..], out);
     }
 
+    /// Where the last token that ends a turn is spelled.
+    pub(super) fn last_end(&self, text: &str) -> Option<std::ops::Range<usize>> {
+        let special = self.any_special.iter().flat_map(|r| r.find_iter(text));
+        let ends = special.filter(|m| {
+            let token = self.special_id(m.as_str());
+            token.is_some_and(|t| self.is_end(t))
+        });
+        ends.last().map(|m| m.range())
+    }
+
     pub(super) fn encode_plain(&self, text: &str, out: &mut Vec<Token>) {
         let text = self.pretokenizer.normalized(text);
         for piece in self.pretokenizer.pieces(&text) {
