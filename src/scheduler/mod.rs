@@ -12,6 +12,7 @@
 //! | `beside` | masks, while the pass runs |
 //! | `deliver` | events to callers who may not read |
 //! | `prefixes` | states kept for next turns |
+//! | `start` | with what state a request begins |
 //! | `cuts` | where a prompt's reading stops to keep one |
 
 pub mod beside;
@@ -25,6 +26,7 @@ mod prefixes;
 mod queue;
 mod runner;
 mod running;
+mod start;
 mod stats;
 mod step;
 

@@ -7,19 +7,17 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use tokio::sync::oneshot;
-
 use super::beside::Mask;
 use super::choice::{self, Choice, Said};
-use super::cuts::{Known, cuts};
 use super::deliver::Outbox;
 use super::model::{Fault, Model};
 use super::plan::{Standing, Wish, Work};
 use super::prefixes::Prefixes;
+use super::start;
 use super::stats::Stats;
 use super::{Admitted, Style, failed};
-use crate::engine::{Lane, Logits, StateError, Want};
-use crate::request::{Cached, Event, FinishReason, Miss, Token, TokenLogprob, Usage};
+use crate::engine::{Lane, Logits, Want};
+use crate::request::{Event, FinishReason, Token, TokenLogprob, Usage};
 use crate::sampler::logprobs;
 use crate::text::{Constraint, Tokenizer};
 
@@ -75,61 +73,6 @@ enum State<M: Model> {
     Waiting(Rc<M::Snapshot>),
 }
 
-/// The longest state kept of the prompt's beginning, or an empty one; how many tokens it has seen,
-/// and how many of the prompt are known. The caller is told.
-fn take_up<M: Model>(
-    request: &mut Admitted,
-    house: &mut House<'_, M>,
-) -> Result<(M::Sequence, usize, usize), StateError> {
-    let (tell, _) = oneshot::channel();
-    let tell = std::mem::replace(&mut request.found, tell);
-    // Scores of the prompt need all of its logits, and a text is not kept for another one.
-    if request.scores_prompt {
-        return Ok((house.model.sequence()?, 0, 0));
-    }
-    let uid = request.caller.uid;
-    let found = house.prefixes.find(uid, &request.prompt);
-    let (known, mut miss) = (found.known, found.miss);
-    if let Some(Miss::Diverged { at, message }) = &mut miss {
-        let inside = request.ends.iter().find(|end| end.at > *at);
-        let inside = inside.or(request.ends.last());
-        *message = inside.map_or(0, |end| end.message);
-    }
-    let (sequence, tokens) = match found.state {
-        Some((snapshot, n)) => (house.model.restore(snapshot)?, n),
-        None => (house.model.sequence()?, 0),
-    };
-    if matches!(request.style, Style::Chat(_)) {
-        house.stats.found(uid, miss, tokens, request.prompt.len());
-    }
-    // Not every caller asks.
-    let _ = tell.send(Cached { tokens, miss });
-    Ok((sequence, tokens, known))
-}
-
-/// Where the reading stops to keep a state. A model that rounds differently at another cut has none.
-fn cuts_of<M: Model>(
-    request: &Admitted,
-    done: usize,
-    shared: usize,
-    house: &House<'_, M>,
-) -> VecDeque<usize> {
-    let is_chat = matches!(request.style, Style::Chat(_));
-    if !is_chat || request.scores_prompt || !house.model.is_batch_invariant() {
-        return VecDeque::new();
-    }
-    let ends: Vec<usize> = request.ends.iter().map(|end| end.at).collect();
-    let marks: Vec<usize> = request.marks.iter().map(|mark| mark.at).collect();
-    let known = Known {
-        done,
-        len: request.prompt.len(),
-        ends: &ends,
-        shared,
-        marks: &marks,
-    };
-    cuts(&known).into()
-}
-
 /// What came of a pass for one request.
 pub struct Came {
     /// Of its lanes, in their order.
@@ -152,12 +95,12 @@ impl<M: Model> Running<M> {
                 Err(e) => log::warn!("a state from the disk is read anew: {e}"),
             }
         }
-        let begun = take_up(&mut request, house);
+        let begun = start::state(&mut request, house);
         let (sequence, done, shared) = match begun {
             Ok(begun) => begun,
             Err(e) => return Err(Box::new((request, e.into()))),
         };
-        let cuts = cuts_of(&request, done, shared, house);
+        let cuts = start::stops(&request, done, shared, house);
         let n = request.n;
         let choice = |i| Choice::new(i, &mut request, house.tokenizer);
         let choices = (0..n).map(choice).collect();

@@ -13,6 +13,9 @@ use crate::request::Miss;
 /// Labels of one user's figures.
 pub type ByUid = Family<[(&'static str, String); 1], Counter>;
 
+/// Figures by what was found.
+pub type ByFound = Family<[(&'static str, &'static str); 1], Counter>;
+
 /// Counters that only grow, and gauges.
 #[derive(Debug)]
 pub struct Stats {
@@ -33,7 +36,7 @@ pub struct Stats {
     pub caller_requests: ByUid,
     pub caller_tokens: ByUid,
     /// Chats whose prompt was looked for among the states kept, by what was found.
-    pub looked_for: Family<[(&'static str, &'static str); 1], Counter>,
+    pub looked_for: ByFound,
 }
 
 impl Stats {
@@ -54,20 +57,14 @@ impl Stats {
             pass_lanes: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
             caller_requests: ByUid::default(),
             caller_tokens: ByUid::default(),
-            looked_for: Family::default(),
+            looked_for: looked_for(),
         }
     }
 
     /// `n` of a prompt's tokens were there.
     pub(super) fn found(&self, uid: u32, miss: Option<Miss>, n: usize, of: usize) {
-        let what = match miss {
-            None => "all",
-            Some(Miss::Empty) => "empty",
-            Some(Miss::Diverged { .. }) => "diverged",
-            Some(Miss::Evicted) => "evicted",
-            Some(Miss::NoState) => "no_state",
-        };
-        self.looked_for.get_or_create(&[("found", what)]).inc();
+        let what = [("found", FOUND[found(miss)])];
+        self.looked_for.get_or_create(&what).inc();
         match miss {
             None => log::debug!("user {uid}: {n} of {of} prompt tokens were kept"),
             Some(why) => log::debug!("user {uid}: {n} of {of} prompt tokens were kept: {why}"),
@@ -90,6 +87,30 @@ impl Stats {
         };
         times.observe(waited.as_secs_f64());
     }
+}
+
+/// What can be found of a prompt.
+const FOUND: [&str; 5] = ["all", "empty", "diverged", "evicted", "no_state"];
+
+/// Its place in [`FOUND`].
+fn found(miss: Option<Miss>) -> usize {
+    match miss {
+        None => 0,
+        Some(Miss::Empty) => 1,
+        Some(Miss::Diverged { .. }) => 2,
+        Some(Miss::Evicted) => 3,
+        Some(Miss::NoState) => 4,
+    }
+}
+
+/// From the start on each has its figure.
+fn looked_for() -> ByFound {
+    let by_found = ByFound::default();
+    for what in FOUND {
+        // Only made.
+        let _ = by_found.get_or_create(&[("found", what)]);
+    }
+    by_found
 }
 
 fn label(uid: u32) -> [(&'static str, String); 1] {

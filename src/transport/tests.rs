@@ -203,7 +203,14 @@ fn models_are_listed_and_an_unknown_one_is_not_found() {
 
 #[test]
 fn an_answer_says_how_much_of_its_prompt_was_kept_and_why_not_more() {
-    let server = serve(setup());
+    let server = serve(Setup {
+        // However loaded the machine is, a stream's head waits for it.
+        http: HttpLimits {
+            ping: Duration::from_secs(60),
+            ..HttpLimits::default()
+        },
+        ..setup()
+    });
     let kept = |messages: Value, stream: bool| {
         let body = json!({"messages": messages, "max_tokens": 2, "stream": stream});
         let (status, head, body) =

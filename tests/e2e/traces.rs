@@ -63,7 +63,7 @@ impl Trace {
     }
 
     /// At most so many tokens of the request are new.
-    fn new(&self, daemon: &Daemon, request: &Value, told: &[Told], prompt: usize) -> usize {
+    fn fresh(&self, daemon: &Daemon, request: &Value, told: &[Told], prompt: usize) -> usize {
         if let Some(items) = request.get("new") {
             let each = numbers(items).flat_map(|i| self.item(i, told));
             return each.map(|item| counted(daemon, &item) + AROUND).sum();
@@ -261,7 +261,7 @@ fn replay(daemon: &Daemon, model: &str, name: &str) {
     for (at, request) in trace.requests().iter().enumerate() {
         let came = ask(daemon, trace.path(), &trace.body(request, &told));
         if at > 0 {
-            let new = trace.new(daemon, request, &told, came.prompt);
+            let new = trace.fresh(daemon, request, &told, came.prompt);
             tally.add(at, &request["why"], &came, new);
         }
         told.push(came);

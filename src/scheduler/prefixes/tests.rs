@@ -148,7 +148,7 @@ fn other_threads_are_told_what_is_kept_and_what_went() {
 
 #[test]
 fn the_end_of_a_line_stays_and_then_the_next_one() {
-    let mut prefixes = prefixes(room(2, 30));
+    let mut prefixes = prefixes(room(2, 12));
     let line = |name: &str| Line {
         name: name.into(),
         until: Instant::now() + Duration::from_secs(600),

@@ -382,7 +382,7 @@ mod tests {
     fn rows_are_counted_once_whoever_holds_them() {
         // A state of n tokens: 100 bytes, and ten for each token that nobody above it has.
         let mut tree = Tree::new(|n: &usize, above| 100 + 10 * (n - above.unwrap_or(&0)));
-        let states = |tree: &Tree<usize>| tree.bytes() - 8 * size_of::<Token>();
+        let states = |tree: &Tree<usize>| tree.bytes() - size_of::<[Token; 8]>();
         tree.keep(&[1, 1, 1, 1, 1, 1, 1, 1], 0, 8, 1);
         assert_eq!(states(&tree), 180);
         let middle = tree.keep(&[1, 1, 1, 1], 0, 4, 2);
