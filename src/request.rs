@@ -38,6 +38,8 @@ pub struct Request {
 /// What its caller wants kept of a chat, beyond what is kept anyway.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Keep {
+    /// The conversation outlives the daemon.
+    pub lasting: bool,
     pub line: Option<Line>,
     pub marks: Vec<Mark>,
 }
@@ -305,6 +307,8 @@ pub enum Origin {
     New,
     /// The answer of that id, and what was said before it.
     Answer(String),
+    /// The last answer among the messages that is kept here; without one, nothing.
+    Replayed,
     /// The session of that id or name. `alone`: others have to wait.
     Session { who: String, alone: bool },
 }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::request::{
-    Cached, Caller, Format, Message, Prompt, Refusal, Request, Sampling, Stop, TemplateOptions,
-    Thread, Token, ToolChoice,
+    Cached, Caller, Format, Message, Origin, Prompt, Refusal, Request, Sampling, Stop,
+    TemplateOptions, Thread, Token, ToolChoice,
 };
 use crate::scheduler::{self, Admitted, Resume, Scheduler, Stats, Style};
 use crate::sessions::{Resting, Sessions, store::Id};
@@ -235,10 +235,10 @@ impl Service {
         if only_read {
             raw.max_tokens = Some(0);
         }
-        let turn = thread.map(|t| self.take_up(&caller, &mut raw, t));
-        let turn = turn.transpose()?;
         // A conversation on disk may come back as text.
         self.sessions.open(caller.uid);
+        let turn = thread.map(|t| self.take_up(&caller, &mut raw, t));
+        let turn = turn.transpose()?;
         let made = self.prompt(caller.uid, &raw.prompt, !only_read)?;
         let (prompt, style, key) = (made.tokens, made.style, made.key);
         let limit = self.card.context;
@@ -280,11 +280,11 @@ impl Service {
         let marks = prompt::places(&raw.keep.marks, &made.ends);
         let (events, receiver) = mpsc::channel(UNREAD_EVENTS);
         let (tell, found) = oneshot::channel();
-        let resume = match (&turn, &style) {
-            (Some(turn), _) => self.sessions.place(&turn.claim),
-            (None, Style::Chat(_)) => self.sessions.nearest(caller.uid, &prompt),
-            (None, Style::Raw) => None,
-        };
+        let place = turn.as_ref().and_then(|t| self.sessions.place(&t.claim));
+        let resume = place.or_else(|| match &style {
+            Style::Chat(_) => self.sessions.nearest(caller.uid, &prompt),
+            Style::Raw => None,
+        });
         let resume = resume.and_then(|on_disk| self.resume(caller.uid, on_disk, &prompt));
         self.scheduler.push(Admitted {
             caller,
@@ -420,7 +420,6 @@ impl Service {
 
     /// Puts what was said before into a chat's prompt.
     fn take_up(&self, caller: &Caller, raw: &mut Request, thread: Thread) -> Result<Open, Refusal> {
-        let claim = self.sessions.claim(caller.uid, &thread.origin)?;
         let Prompt::Chat {
             messages,
             tools,
@@ -430,6 +429,11 @@ impl Service {
         else {
             return invalid("input", "only a chat goes on from what was said before");
         };
+        let origin = match thread.origin {
+            Origin::Replayed => self.rejoin(caller.uid, messages, tools, options),
+            origin => origin,
+        };
+        let claim = self.sessions.claim(caller.uid, &origin)?;
         let apart = thread.apart.min(messages.len());
         let input = messages.split_off(apart);
         messages.extend(claim.history());
@@ -446,6 +450,31 @@ impl Service {
             input,
             face: thread.face,
         })
+    }
+
+    /// What is kept already of messages that were sent whole; they are cut down to what is behind it.
+    fn rejoin(
+        &self,
+        uid: u32,
+        messages: &mut Vec<Message>,
+        tools: &[serde_json::Value],
+        options: &TemplateOptions,
+    ) -> Origin {
+        let replays = &self.sessions.replays;
+        let keys = replays.keys(options, tools, messages);
+        let answers = (0..messages.len()).rev();
+        let mut answers = answers.filter(|&i| messages[i].role == "assistant");
+        let kept = answers.find_map(|i| {
+            let id = replays.answer(uid, keys[i + 1])?;
+            self.sessions.answer(uid, &id).is_ok().then_some((i, id))
+        });
+        match kept {
+            Some((i, id)) => {
+                messages.drain(..=i);
+                Origin::Answer(id)
+            }
+            None => Origin::New,
+        }
     }
 
     /// `add_special` puts the model's beginning-of-text token first, where it expects one.

@@ -162,7 +162,7 @@ fn remember(uid: u32, conversation: &Conversation, replays: &Replays) {
         messages.extend(turn.input.iter().cloned());
         messages.push(answer.message());
         if let Some(key) = replays.keys(&turn.options, &turn.tools, &messages).last() {
-            replays.keep(uid, *key, tokens.to_vec());
+            replays.keep(uid, *key, tokens.to_vec(), Some(turn.id.clone()));
         }
     }
 }

@@ -130,7 +130,7 @@ impl Sessions {
     /// may go on at once.
     pub fn claim(self: &Arc<Self>, uid: u32, origin: &Origin) -> Result<Claim, Refusal> {
         let (conversation, history, alone) = self.with(uid, |user| match origin {
-            Origin::New => Ok((None, Vec::new(), false)),
+            Origin::New | Origin::Replayed => Ok((None, Vec::new(), false)),
             Origin::Answer(id) => {
                 let (of, history) = user.shelf().up_to(id)?;
                 Ok((Some(of), history, false))

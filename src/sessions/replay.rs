@@ -33,6 +33,8 @@ struct Known {
 
 struct Entry {
     tokens: Arc<[Token]>,
+    /// The answer's id, where it is kept.
+    answer: Option<String>,
     used: u64,
 }
 
@@ -78,11 +80,13 @@ impl Replays {
         self.key((before, &message.role, content, &message.name, calls))
     }
 
-    pub fn keep(&self, uid: u32, key: Key, tokens: Vec<Token>) {
+    /// `answer`: its id, where the last message is one that is kept.
+    pub fn keep(&self, uid: u32, key: Key, tokens: Vec<Token>, answer: Option<String>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.clock += 1;
         let entry = Entry {
             tokens: tokens.into(),
+            answer: answer.or_else(|| known.all.get(&(uid, key))?.answer.clone()),
             used: known.clock,
         };
         known.bytes += size_of_val(&*entry.tokens);
@@ -99,6 +103,14 @@ impl Replays {
         let entry = known.all.get_mut(&(uid, key))?;
         entry.used = clock;
         Some(entry.tokens.clone())
+    }
+}
+
+impl Replays {
+    /// The id of the answer that ends there.
+    pub fn answer(&self, uid: u32, key: Key) -> Option<String> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.all.get(&(uid, key))?.answer.clone()
     }
 }
 
@@ -172,10 +184,12 @@ mod tests {
             replays.keys(&TemplateOptions::default(), tools, &messages)[2]
         };
         let first = keys(&tools("a", "b"), "yes", r#"{"a":1,"b":[2]}"#);
-        replays.keep(1, first, vec![1, 2, 3]);
+        replays.keep(1, first, vec![1, 2, 3], Some("a".into()));
         let again = keys(&tools("b", "a"), "yes\n", r#"{ "b": [2], "a": 1 }"#);
         assert_eq!(replays.find(1, again).as_deref(), Some(&[1, 2, 3][..]));
         assert_eq!(replays.find(2, again), None);
+        let named = [1, 2].map(|uid| replays.answer(uid, again));
+        assert_eq!(named, [Some("a".into()), None]);
         let other = keys(&tools("a", "b"), "yes", r#"{"a":1,"b":[3]}"#);
         assert_eq!(replays.find(1, other), None);
         let other = keys(&tools("a", "c"), "yes", r#"{"a":1,"b":[2]}"#);
@@ -195,10 +209,10 @@ mod tests {
         let key = |n: u32| replays.key(n);
         let large = BUDGET / 4 / size_of::<Token>();
         for n in 0..4 {
-            replays.keep(1, key(n), vec![n; large]);
+            replays.keep(1, key(n), vec![n; large], None);
         }
         replays.find(1, key(0));
-        replays.keep(1, key(4), vec![4; 1]);
+        replays.keep(1, key(4), vec![4; 1], None);
         assert!(replays.find(1, key(0)).is_some());
         assert!(replays.find(1, key(1)).is_none());
         assert!(replays.find(1, key(4)).is_some());

@@ -85,7 +85,10 @@ pub fn read(body: &Value, has_switch: bool) -> Result<Asked, Refusal> {
         echo: false,
         n: 1,
         format: Format::Text,
-        keep: Keep { line: None, marks },
+        keep: Keep {
+            marks,
+            ..Keep::default()
+        },
     };
     Ok(Asked {
         requests: vec![request],

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use super::fields::{Fields, kind, refuse, whole, wrong};
 use crate::request::{
-    Format, Keep, Line, Message, Prompt, Refusal, Request, Sampling, Stop, TemplateOptions, Thread,
-    Token, ToolCall, ToolChoice,
+    Format, Keep, Line, Message, Origin, Prompt, Refusal, Request, Sampling, Stop, TemplateOptions,
+    Thread, Token, ToolCall, ToolChoice,
 };
+use crate::service::{fresh_id, now};
 
 /// Prompts in one body of `/v1/completions`.
 const MAX_PROMPTS: usize = 64;
@@ -69,8 +70,20 @@ pub fn completion(body: &Value) -> Result<Asked, Refusal> {
     asked(&f, requests)
 }
 
+/// A conversation that is to outlive the daemon is kept turn by turn, although it is sent whole.
 pub fn chat(body: &Value) -> Result<Asked, Refusal> {
-    chat_of(&Fields::of(body, "")?)
+    let asked = chat_of(&Fields::of(body, "")?)?;
+    let lasts = |r: &Request| r.keep.lasting && r.n == 1;
+    let thread = asked.requests.first().filter(|r| lasts(r)).map(|_| Thread {
+        id: fresh_id("resp_"),
+        created: now(),
+        origin: Origin::Replayed,
+        keep: true,
+        answer: true,
+        apart: 0,
+        face: Value::Null,
+    });
+    Ok(Asked { thread, ..asked })
 }
 
 /// Leaves in `f` what it did not ask for, for doors that refuse unknown names.
@@ -135,16 +148,18 @@ pub fn chat_of(f: &Fields) -> Result<Asked, Refusal> {
 
 /// A line of requests is what OpenAI's clients name by a cache key.
 pub fn keep(f: &Fields) -> Result<Keep, Refusal> {
-    let stays = match f.string("prompt_cache_retention")? {
-        None | Some("in_memory" | "in-memory") => HOUR,
-        Some("24h") => 24 * HOUR,
+    let lasting = match f.string("prompt_cache_retention")? {
+        None | Some("in_memory" | "in-memory") => false,
+        Some("24h") => true,
         Some(other) => {
             let why = format!("got {other:?}, want \"in_memory\" or \"24h\"");
             return refuse("prompt_cache_retention", why);
         }
     };
+    let stays = if lasting { 24 * HOUR } else { HOUR };
     let name = f.string("prompt_cache_key")?.map(str::to_owned);
     Ok(Keep {
+        lasting,
         line: name.map(|name| Line { name, stays }),
         marks: Vec::new(),
     })

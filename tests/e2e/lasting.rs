@@ -176,3 +176,63 @@ fn a_chat_that_is_sent_whole_goes_on_from_what_is_on_disk() {
     let cached = answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64();
     assert!(cached >= Some(before - 1), "{cached:?} of {before}");
 }
+
+/// A conversation of three questions, sent whole each time; tokens of the last prompt that were not
+/// kept, and those that were new.
+fn sent_whole(daemon: &mut Daemon, more: Value, ends: bool) -> (u64, u64) {
+    let questions = [
+        "My locker code is 4827.",
+        "My name is Tessa.",
+        "What is my locker code?",
+    ];
+    let (mut talk, mut known, mut last) = (Vec::new(), 0, (0, 0));
+    for (at, question) in questions.iter().enumerate() {
+        if ends && at == 2 {
+            daemon.signal(Signal::TERM);
+            daemon.again();
+        }
+        talk.push(json!({"role": "user", "content": question}));
+        let mut body = json!({"temperature": 0, "max_tokens": 48, "messages": talk});
+        body.as_object_mut()
+            .expect("fields")
+            .extend(more.as_object().cloned().expect("fields"));
+        let answer = post(daemon, "/v1/chat/completions", body);
+        let count = |at: &str| answer["usage"].pointer(at).and_then(Value::as_u64);
+        let prompt = count("/prompt_tokens").expect("a count");
+        let cached = count("/prompt_tokens_details/cached_tokens").expect("a count");
+        last = (prompt - cached, prompt - known);
+        known = prompt + count("/completion_tokens").expect("a count");
+        let message = &answer["choices"][0]["message"];
+        talk.push(json!({"role": "assistant", "content": message["content"]}));
+    }
+    last
+}
+
+#[test]
+fn a_chat_that_is_to_last_a_day_outlives_the_daemon_and_another_leaves_nothing() {
+    let mut daemon = start_with(&demo("model"), "f16", "");
+    let (computed, _) = sent_whole(&mut daemon, json!({}), true);
+    assert!(computed > 30, "{computed}");
+    let stored = |daemon: &Daemon| {
+        let entries = |dir: &std::path::Path| {
+            let read = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            read.map(|entry| entry.path()).collect::<Vec<_>>()
+        };
+        let mut open = vec![daemon.home.path().join("deltad")];
+        let mut logs = 0;
+        while let Some(dir) = open.pop() {
+            logs += usize::from(dir.join("log").exists());
+            open.extend(entries(&dir).into_iter().filter(|p| p.is_dir()));
+        }
+        logs
+    };
+    assert_eq!(stored(&daemon), 0);
+    let day = json!({"prompt_cache_retention": "24h"});
+    let (computed, new) = sent_whole(&mut daemon, day, true);
+    assert!(computed <= new + 1, "{computed} for {new}");
+    assert_eq!(
+        stored(&daemon),
+        1,
+        "one conversation, not one for each question"
+    );
+}
