@@ -15,10 +15,11 @@ if [ "$changelog" != "$version" ]; then
   exit 1
 fi
 
-# No path of this machine stays in what Rust compiled.
-RUSTFLAGS="-C target-cpu=x86-64-v2 --remap-path-prefix=$root=deltad"
-RUSTFLAGS="$RUSTFLAGS --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
-RUSTFLAGS=$RUSTFLAGS ${CARGO:-cargo} build --release --locked --target-dir "$out"
+# No path of this machine stays in what was compiled.
+home=${CARGO_HOME:-$HOME/.cargo}
+RUSTFLAGS="-C target-cpu=x86-64-v2 --remap-path-prefix=$root=deltad --remap-path-prefix=$home=cargo"
+maps="-ffile-prefix-map=$root=deltad -ffile-prefix-map=$home=cargo"
+CFLAGS="${CFLAGS:-} $maps" CXXFLAGS="${CXXFLAGS:-} $maps" RUSTFLAGS=$RUSTFLAGS ${CARGO:-cargo} build --release --locked --target-dir "$out"
 
 # A tree for /usr/local and the script that puts it there.
 name=deltad-$version-x86_64
