@@ -2,8 +2,11 @@
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 
 use ggml_sys as sys;
+
+use crate::storage::Placement;
 
 /// Tensors that one graph may name. 48B's 27 layers take about 2,500; models of more than 90 layers
 /// are refused by `GraphError::TooLarge`.
@@ -55,8 +58,21 @@ pub enum BackendError {
     Start(String),
     #[error("{what}: {bytes} bytes could not be allocated")]
     OutOfMemory { what: &'static str, bytes: usize },
+    #[error("{what}: wanted {wanted} bytes of the device's memory, {free} are free")]
+    NoRoom {
+        what: &'static str,
+        wanted: usize,
+        free: usize,
+    },
     #[error("computing the graph failed: {}", status_text(*.0))]
     Compute(i32),
+}
+
+/// A device's memory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    pub free: usize,
+    pub total: usize,
 }
 
 /// ggml's words for the outcome of a computation.
@@ -71,15 +87,30 @@ fn status_text(status: i32) -> &'static str {
 /// A device with the CPU behind it, and the scheduler that splits a graph over the two.
 #[derive(Debug)]
 pub struct Backend {
-    /// The device first, the CPU last; one entry when the device is the CPU.
-    backends: Vec<NonNull<sys::ggml_backend>>,
+    devices: Arc<Devices>,
     /// `None` after a pass that found no memory, until the next one.
     sched: Option<NonNull<sys::ggml_backend_sched>>,
     name: String,
 }
 
-// SAFETY: ggml's backends and scheduler hold no thread-local state; `&mut self` serialises use.
+// SAFETY: ggml's scheduler holds no thread-local state; `&mut self` serialises use.
 unsafe impl Send for Backend {}
+
+/// ggml's backends, alive as long as anything is placed on them: the device first, the CPU last; one
+/// entry when the device is the CPU.
+#[derive(Debug)]
+pub(crate) struct Devices(Vec<NonNull<sys::ggml_backend>>);
+
+// SAFETY: ggml's backends hold no thread-local state; whoever uses them has a `&mut Backend`.
+unsafe impl Send for Devices {}
+// SAFETY: as above.
+unsafe impl Sync for Devices {}
+
+impl Drop for Devices {
+    fn drop(&mut self) {
+        free_all(&self.0);
+    }
+}
 
 impl Backend {
     /// Opens `kind` with `threads` CPU threads.
@@ -117,7 +148,7 @@ impl Backend {
         }
         set_threads(backends[backends.len() - 1], threads.clamp(1, 512));
         let mut backend = Self {
-            backends,
+            devices: Arc::new(Devices(backends)),
             sched: None,
             name,
         };
@@ -130,22 +161,37 @@ impl Backend {
         if let Some(sched) = self.sched {
             return Ok(sched);
         }
-        let mut raw: Vec<_> = self.backends.iter().map(|b| b.as_ptr()).collect();
-        // SAFETY: `raw` holds live backends, the CPU last as ggml wants; null buffer types mean
-        // each backend's own.
+        let sched = self.new_scheduler(MAX_NODES, None)?;
+        self.sched = Some(sched);
+        Ok(sched)
+    }
+
+    /// A scheduler of graphs of at most so many tensors, for the caller to free before the devices.
+    /// `inputs`: the CPU's memory for them, if not what it takes by itself.
+    pub(crate) fn new_scheduler(
+        &self,
+        tensors: usize,
+        inputs: Option<sys::ggml_backend_buffer_type_t>,
+    ) -> Result<NonNull<sys::ggml_backend_sched>, BackendError> {
+        let mut raw: Vec<_> = self.devices.0.iter().map(|b| b.as_ptr()).collect();
+        let mut places: Vec<_> = self.devices.0.iter().map(|b| default_place(*b)).collect();
+        // Inputs lie with the CPU.
+        if let (Some(last), Some(inputs)) = (places.last_mut(), inputs) {
+            *last = inputs;
+        }
+        // SAFETY: `raw` holds live backends, the CPU last as ggml wants, and `places` a kind of
+        // memory for each that it computes on.
         let sched = unsafe {
             sys::ggml_backend_sched_new(
                 raw.as_mut_ptr(),
-                ptr::null_mut(),
+                places.as_mut_ptr(),
                 raw.len() as i32,
-                MAX_NODES,
+                tensors,
                 false,
                 true,
             )
         };
-        self.sched = NonNull::new(sched);
-        let failed = || BackendError::Start("scheduler".into());
-        self.sched.ok_or_else(failed)
+        NonNull::new(sched).ok_or_else(|| BackendError::Start("scheduler".into()))
     }
 
     /// Why a graph found no place: how much it wanted. Gives the scheduler up, for ggml's allocator
@@ -155,19 +201,50 @@ impl Backend {
     /// # Safety
     /// `graph` is live, of at most [`MAX_NODES`] tensors, and was not computed.
     pub(crate) unsafe fn out_of_memory(&mut self, graph: *mut sys::ggml_cgraph) -> BackendError {
-        let mut sizes = vec![0; self.backends.len()];
-        if let Some(sched) = self.sched.take() {
-            // SAFETY: a live scheduler of so many backends, freed once; it measures the graph
-            // without allocating.
-            unsafe {
-                sys::ggml_backend_sched_reserve_size(sched.as_ptr(), graph, sizes.as_mut_ptr());
-                sys::ggml_backend_sched_free(sched.as_ptr());
-            }
+        let what = "the buffers of a pass";
+        let Some(sched) = self.sched.take() else {
+            return BackendError::OutOfMemory { what, bytes: 0 };
+        };
+        // SAFETY: as the caller says; the scheduler is freed once.
+        unsafe {
+            let error = self.too_large(sched, graph);
+            sys::ggml_backend_sched_free(sched.as_ptr());
+            error
         }
+    }
+
+    /// How much a graph wants that `sched` has no place for.
+    ///
+    /// # Safety
+    /// `sched` is live, with room for the tensors of `graph`, which is live and was not computed.
+    pub(crate) unsafe fn too_large(
+        &self,
+        sched: NonNull<sys::ggml_backend_sched>,
+        graph: *mut sys::ggml_cgraph,
+    ) -> BackendError {
+        // SAFETY: as the caller says.
+        let sizes = unsafe { self.measure(sched, graph) };
         BackendError::OutOfMemory {
             what: "the buffers of a pass",
             bytes: sizes.iter().sum(),
         }
+    }
+
+    /// Bytes that a graph wants of each of the devices.
+    ///
+    /// # Safety
+    /// As [`Backend::too_large`].
+    pub(crate) unsafe fn measure(
+        &self,
+        sched: NonNull<sys::ggml_backend_sched>,
+        graph: *mut sys::ggml_cgraph,
+    ) -> Vec<usize> {
+        let mut sizes = vec![0; self.devices.0.len()];
+        // SAFETY: a live scheduler of so many backends; it measures without allocating.
+        unsafe {
+            sys::ggml_backend_sched_reserve_size(sched.as_ptr(), graph, sizes.as_mut_ptr());
+        }
+        sizes
     }
 
     /// The device's name, as the registry has it.
@@ -176,13 +253,83 @@ impl Backend {
     }
 
     pub fn is_cpu(&self) -> bool {
-        self.backends.len() == 1
+        self.devices.0.len() == 1
+    }
+
+    /// Memory of the host that the device can fetch from and write to by itself. Dear to get: for what
+    /// stays.
+    pub(crate) fn pinned_buffer_type(&self) -> Option<sys::ggml_backend_buffer_type_t> {
+        if self.is_cpu() {
+            return None;
+        }
+        // SAFETY: the backend is alive; a device without such memory says null.
+        let place = unsafe {
+            let device = sys::ggml_backend_get_device(self.devices.0[0].as_ptr());
+            sys::ggml_backend_dev_host_buffer_type(device)
+        };
+        (!place.is_null()).then_some(place)
+    }
+
+    /// Whether the device itself can read rows of such a tensor.
+    pub fn reads_rows_of(&self, placement: &Placement) -> bool {
+        let params = sys::ggml_init_params {
+            // SAFETY: a constant of ggml's.
+            mem_size: 4 * unsafe { sys::ggml_tensor_overhead() },
+            mem_buffer: ptr::null_mut(),
+            no_alloc: true,
+        };
+        let ne = placement.ne.map(|n| n as i64);
+        if placement.bytes().is_none() || placement.ne[2..] != [1, 1] {
+            return false;
+        }
+        // SAFETY: a context with room for three tensors without data, freed here; the sizes were
+        // checked, and the device is alive and asked about a complete operator.
+        unsafe {
+            let Some(context) = NonNull::new(sys::ggml_init(params)) else {
+                return false;
+            };
+            let context = context.as_ptr();
+            let rows = sys::ggml_new_tensor(context, placement.ty.id() as _, 4, ne.as_ptr());
+            let ids = sys::ggml_new_tensor_1d(context, sys::GGML_TYPE_I32, 1);
+            let op = sys::ggml_get_rows(context, rows, ids);
+            let yes = sys::ggml_backend_supports_op(self.devices.0[0].as_ptr(), op);
+            sys::ggml_free(context);
+            yes
+        }
+    }
+
+    /// Bytes of the device that are free and that it has, where it is a device of its own.
+    pub fn memory(&self) -> Option<Memory> {
+        if self.is_cpu() {
+            return None;
+        }
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: the backend is alive; its device lives for the process.
+        unsafe {
+            let device = sys::ggml_backend_get_device(self.devices.0[0].as_ptr());
+            sys::ggml_backend_dev_memory(device, &mut free, &mut total);
+        }
+        Some(Memory { free, total })
+    }
+
+    /// Refuses what will not fit, before ggml tries.
+    pub(crate) fn check_room(&self, what: &'static str, wanted: usize) -> Result<(), BackendError> {
+        match self.memory() {
+            // Devices that cannot tell say nothing of either.
+            Some(Memory { free, total }) if total > 0 && wanted > free => {
+                Err(BackendError::NoRoom { what, wanted, free })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn devices(&self) -> &Arc<Devices> {
+        &self.devices
     }
 
     /// Where tensors that this device computes on are kept.
     pub(crate) fn device_buffer_type(&self) -> sys::ggml_backend_buffer_type_t {
-        // SAFETY: the first backend is alive as long as `self`.
-        unsafe { sys::ggml_backend_get_default_buffer_type(self.backends[0].as_ptr()) }
+        default_place(self.devices.0[0])
     }
 }
 
@@ -192,8 +339,13 @@ impl Drop for Backend {
             // SAFETY: made by `scheduler`, freed once, before the backends it uses.
             unsafe { sys::ggml_backend_sched_free(sched.as_ptr()) };
         }
-        free_all(&self.backends);
     }
+}
+
+/// Where a backend keeps tensors by itself.
+fn default_place(backend: NonNull<sys::ggml_backend>) -> sys::ggml_backend_buffer_type_t {
+    // SAFETY: callers hold the backend alive.
+    unsafe { sys::ggml_backend_get_default_buffer_type(backend.as_ptr()) }
 }
 
 fn free_all(backends: &[NonNull<sys::ggml_backend>]) {

@@ -142,6 +142,18 @@ impl Graph<'_> {
         })
     }
 
+    /// The same values, not a number among them made the least or the most there is.
+    pub(crate) fn ordered(&self, a: Tensor) -> Op {
+        if a.ordered {
+            return Ok(a);
+        }
+        let ordered = self.clamp_min(a, f32::NEG_INFINITY)?;
+        Ok(Tensor {
+            ordered: true,
+            ..ordered
+        })
+    }
+
     /// `x / sqrt(mean(x^2) + eps)` over `ne[0]`, without a weight.
     pub fn rms_norm_plain(&self, a: Tensor, eps: f32) -> Op {
         self.owns("rms_norm", &[a])?;
@@ -247,7 +259,7 @@ impl Graph<'_> {
         let below = a.ne[0];
         // `std::sort` may leave its array where the comparison is no order (libc++'s does), and a row
         // with a NaN has none.
-        let ordered = self.clamp_min(a, f32::NEG_INFINITY)?;
+        let ordered = self.ordered(a)?;
         self.take(2)?;
         // SAFETY: a contiguous F32 tensor of this graph with at least `k` values a row and no NaN;
         // the result is a window of a permutation of `0..below`.
@@ -379,5 +391,39 @@ impl Graph<'_> {
             self.wrap(raw, false, to.ty)
         };
         self.compute_next(copy)
+    }
+
+    /// `a [n, rows, m]` (of any type, written in place) with the rows `ids [k, m]` replaced by
+    /// `b [n, k, m]` (F32): `a` as it is then, for whoever reads the new rows.
+    pub fn set_rows(&self, a: Tensor, b: Tensor, ids: Indices) -> Op {
+        let Indices { tensor: ids, below } = ids;
+        self.owns("set_rows", &[a, b, ids])?;
+        let fits = a.writable
+            && a.ne[0] == b.ne[0]
+            && a.ne[2..] == b.ne[2..]
+            && a.ne[3] == 1
+            && b.ne[1] == ids.ne[0]
+            && b.ne[2] == ids.ne[1]
+            && ids.ne[2..] == [1, 1]
+            && below <= a.ne[1]
+            && a.ty != TensorType::I32
+            && b.ty == TensorType::F32
+            && a.contiguous()
+            && b.contiguous();
+        if !fits {
+            let why = format!(
+                "{} {:?} with {} {:?} at {:?} below {below}",
+                a.ty, a.ne, b.ty, b.ne, ids.ne
+            );
+            return refuse("set_rows", why);
+        }
+        self.take(1)?;
+        // SAFETY: tensors of this graph with agreeing sizes, and ids that are rows of `a`, which may
+        // be written: state that was lent mutably, or a tensor made to be written.
+        Ok(unsafe {
+            let (raw, b, ids) = (a.ptr.as_ptr(), b.ptr.as_ptr(), ids.ptr.as_ptr());
+            let raw = sys::ggml_set_rows(self.context(), raw, b, ids);
+            self.wrap(raw, true, a.ty)
+        })
     }
 }

@@ -53,13 +53,13 @@ const ALIGNMENT: usize = 32;
 /// Tensors that passes only read. Dropping it frees the memory.
 #[derive(Debug)]
 pub struct Weights {
-    held: Tensors,
+    held: Arc<Tensors>,
 }
 
 /// Tensors that passes read and write: what a sequence remembers. Dropping it frees the memory.
 #[derive(Debug)]
 pub struct State {
-    held: Tensors,
+    held: Arc<Tensors>,
 }
 
 impl Weights {
@@ -68,7 +68,7 @@ impl Weights {
         map: &Arc<GuardedMap>,
         wanted: &[(Placement, usize)],
     ) -> Result<Self, StorageError> {
-        let held = Tensors::over(map, wanted)?;
+        let held = Arc::new(Tensors::over(map, wanted)?);
         Ok(Self { held })
     }
 
@@ -83,7 +83,12 @@ impl Weights {
         }
         for (at, (_, bytes)) in wanted.iter().enumerate() {
             held.write(at, bytes)?;
+            let tensor = &mut held.tensors[at];
+            // Once for all: nothing writes it after this.
+            tensor.ordered =
+                tensor.ty == TensorType::F32 && tensor.rows() == 1 && has_no_nan(bytes);
         }
+        let held = Arc::new(held);
         Ok(Self { held })
     }
 }
@@ -91,8 +96,13 @@ impl Weights {
 impl State {
     /// In the device's memory, all zeros.
     pub fn zeroed(backend: &Backend, wanted: &[Placement]) -> Result<Self, StorageError> {
-        let held = Tensors::zeroed(backend, wanted, "sequence state")?;
+        let held = Arc::new(Tensors::zeroed(backend, wanted, "sequence state")?);
         Ok(Self { held })
+    }
+
+    /// Tells it from every other storage.
+    pub(crate) fn id(&self) -> u64 {
+        self.held.owner
     }
 
     /// Overwrites the first bytes of tensor `at`, which may be longer.
@@ -101,9 +111,23 @@ impl State {
     }
 }
 
+impl Weights {
+    /// For who must keep it alive.
+    pub(crate) fn shared(&self) -> &Arc<Tensors> {
+        &self.held
+    }
+}
+
 impl Deref for Weights {
     type Target = Tensors;
     fn deref(&self) -> &Tensors {
+        &self.held
+    }
+}
+
+impl State {
+    /// For who must keep it alive: it may be followed while the `State` is lent, and not without.
+    pub(crate) fn shared(&self) -> &Arc<Tensors> {
         &self.held
     }
 }
@@ -122,6 +146,7 @@ pub struct Tensors {
     /// `None` when there are no tensors to hold.
     buffer: Option<NonNull<sys::ggml_backend_buffer>>,
     tensors: Vec<Tensor>,
+    owner: u64,
     bytes: usize,
     /// Mapped tensors live in here; declared last, dropped after the buffer over it.
     _map: Option<Arc<GuardedMap>>,
@@ -129,8 +154,8 @@ pub struct Tensors {
 
 // SAFETY: plain memory with one owner; ggml keeps no thread-local state about it.
 unsafe impl Send for Tensors {}
-// SAFETY: `&Tensors` only reads. A graph writes tensors of a `State` that was lent to it mutably, and
-// never those of `Weights`, which it marks as not writable.
+// SAFETY: `&Tensors` only reads. A graph writes tensors of a `State` that was lent to it mutably, for
+// as long as it was, and never those of `Weights`, which it marks as not writable.
 unsafe impl Sync for Tensors {}
 
 impl Tensors {
@@ -148,9 +173,15 @@ impl Tensors {
                 context,
                 buffer: None,
                 tensors,
+                owner,
                 bytes,
                 _map: None,
             });
+        }
+        if let Err(error) = backend.check_room(what, bytes) {
+            // SAFETY: made above, freed once.
+            unsafe { sys::ggml_free(context.as_ptr()) };
+            return Err(error.into());
         }
         // SAFETY: the context holds only unallocated tensors; the buffer type is the backend's.
         let buffer = unsafe {
@@ -170,6 +201,7 @@ impl Tensors {
             context,
             buffer: Some(buffer),
             tensors,
+            owner,
             bytes,
             _map: None,
         })
@@ -220,12 +252,14 @@ impl Tensors {
             context,
             buffer: Some(buffer),
             tensors,
+            owner,
             bytes,
             _map: Some(map.clone()),
         })
     }
 
-    fn write(&mut self, at: usize, bytes: &[u8]) -> Result<(), StorageError> {
+    /// For [`State::write`] and [`Weights::copied`], who have it to themselves.
+    fn write(&self, at: usize, bytes: &[u8]) -> Result<(), StorageError> {
         let tensor = self.tensors[at];
         let wanted = tensor_bytes(&tensor);
         if bytes.len() > wanted {
@@ -282,6 +316,11 @@ impl Drop for Tensors {
             sys::ggml_free(self.context.as_ptr());
         }
     }
+}
+
+fn has_no_nan(floats: &[u8]) -> bool {
+    let (floats, _) = floats.as_chunks();
+    !floats.iter().any(|&x| f32::from_ne_bytes(x).is_nan())
 }
 
 fn tensor_bytes(tensor: &Tensor) -> usize {

@@ -17,6 +17,8 @@ pub struct Tensor {
     pub(crate) owner: u64,
     /// May be the target of a copy: state, never weights.
     pub(crate) writable: bool,
+    /// No value is not a number, so that rows can be sorted.
+    pub(crate) ordered: bool,
     pub(crate) ty: TensorType,
     pub(crate) ne: [usize; 4],
     pub(crate) nb: [usize; 4],
@@ -72,6 +74,7 @@ impl Tensor {
             ptr,
             owner,
             writable,
+            ordered: false,
             ty,
             ne: raw.ne.map(|n| n as usize),
             nb: raw.nb,

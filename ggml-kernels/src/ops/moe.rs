@@ -37,20 +37,27 @@ impl Graph<'_> {
         r: Routing,
     ) -> Result<(Indices, Tensor), GraphError> {
         let [experts, tokens, ..] = logits.ne;
-        let probs = self.sigmoid(logits)?;
+        let probs = self.sigmoid(self.ordered(logits)?)?;
+        // Before the scores, for the whole chain from here to the scaled weights is one kernel where
+        // a backend finds it in this order (ggml-cuda does, for a power of two of experts).
+        let by_expert = self.reshape(probs, [1, experts, tokens, 1])?;
         // The bias only chooses; the weights are the unbiased probabilities.
         let mut scores = self.add(probs, bias)?;
+        // A probability is a number, so the sum is one where the bias is.
+        scores.ordered = bias.ordered;
         if r.groups > 1 && r.groups_used < r.groups {
             scores = self.keep_best_groups(scores, r)?;
         }
         let ids = self.top_k(scores, r.used)?;
-        let probs = self.reshape(probs, [1, experts, tokens, 1])?;
-        let weights = self.get_rows(probs, ids)?;
+        let weights = self.get_rows(by_expert, ids)?;
         let weights = self.reshape(weights, [r.used, tokens, 1, 1])?;
         // ggml's and the peers' guard against a sum of zero: the least F16 that is normal.
         let sum = self.clamp_min(self.sum_rows(weights)?, 6.103_515_6e-5)?;
-        let weights = self.scale(self.div(weights, sum)?, r.scale)?;
-        Ok((ids, self.reshape(weights, [1, r.used, tokens, 1])?))
+        let weights = self.reshape(self.div(weights, sum)?, [1, r.used, tokens, 1])?;
+        let weights = self.scale(weights, r.scale)?;
+        // Now, for the experts would pull the choice up and leave the weights behind.
+        self.compute_next(weights)?;
+        Ok((ids, weights))
     }
 
     /// Scores `[experts, tokens]` with every expert outside the best groups at -inf. A group
@@ -80,37 +87,11 @@ impl Graph<'_> {
             return refuse("fill", format!("{} {:?}", a.ty, a.ne));
         }
         self.take(1)?;
-        // SAFETY: a contiguous F32 tensor of this graph, whose sizes the result takes.
+        // SAFETY: a contiguous F32 tensor of this graph, whose sizes the result takes. The result is a
+        // tensor of its own, which may be written.
         Ok(unsafe {
             let raw = sys::ggml_fill(self.context(), a.ptr.as_ptr(), value);
-            self.wrap(raw, false, TensorType::F32)
-        })
-    }
-
-    /// `a [n, rows, m]` with the rows `ids [k, m]` replaced by `b [n, k, m]`.
-    fn set_rows(&self, a: Tensor, b: Tensor, ids: Indices) -> Op {
-        let Indices { tensor: ids, below } = ids;
-        self.owns("set_rows", &[a, b, ids])?;
-        let fits = a.ne[0] == b.ne[0]
-            && a.ne[2..] == b.ne[2..]
-            && a.ne[3] == 1
-            && b.ne[1] == ids.ne[0]
-            && b.ne[2] == ids.ne[1]
-            && ids.ne[2..] == [1, 1]
-            && below <= a.ne[1]
-            && a.contiguous()
-            && b.contiguous();
-        if !fits {
-            let why = format!("{:?} with {:?} at {:?}", a.ne, b.ne, ids.ne);
-            return refuse("set_rows", why);
-        }
-        self.take(1)?;
-        // SAFETY: tensors of this graph with agreeing sizes, and ids that are rows of `a`, which was
-        // made by `filled_like` for this: it is written in place.
-        Ok(unsafe {
-            let (a, b, ids) = (a.ptr.as_ptr(), b.ptr.as_ptr(), ids.ptr.as_ptr());
-            let raw = sys::ggml_set_rows(self.context(), a, b, ids);
-            self.wrap(raw, false, TensorType::F32)
+            self.wrap(raw, true, TensorType::F32)
         })
     }
 
