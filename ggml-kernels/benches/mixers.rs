@@ -314,10 +314,8 @@ impl Bench<'_> {
             let ne = [LATENT, tokens, HEADS, 1];
             let q = graph.input(TensorType::F32, ne, q_bytes.clone()).unwrap();
             let rows = graph.weight(&held, 0).unwrap();
-            let mask = (tokens > 1).then(|| {
-                let ne = [n_kv, tokens, 1, 1];
-                graph.input(TensorType::F16, ne, mask.clone()).unwrap()
-            });
+            let ne = [n_kv, tokens, 1, 1];
+            let mask = graph.input(TensorType::F16, ne, mask.clone()).unwrap();
             let out = graph.mla_attention(q, rows, RANK, mask, shape.scale);
             graph.output(out.unwrap()).unwrap();
             graph.compute(backend).unwrap();

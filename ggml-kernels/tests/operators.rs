@@ -167,7 +167,7 @@ fn attention_over_shared_rows_is_its_formula() {
             }
         }
         let mask = graph.input(TensorType::F16, [rows, tokens, 1, 1], mask);
-        let out = graph.mla_attention(q, cache, rank, Some(mask.unwrap()), 0.2);
+        let out = graph.mla_attention(q, cache, rank, mask.unwrap(), 0.2);
         let got = run(graph, &mut backend, out.unwrap());
         let what = format!("{tokens} tokens, {heads} heads, {rows} rows");
         assert_near(&what, &got, &want);
@@ -247,6 +247,32 @@ fn the_router_chooses_and_the_experts_sum() {
             assert_near(&what, &got, &want);
         }
     }
+}
+
+#[test]
+fn rows_are_written_where_they_are_told_and_nowhere_else() {
+    let mut backend = cpu();
+    let start: Vec<f32> = (0..12).map(|v| v as f32).collect();
+    let mut storage = state(&backend, [3, 4, 1, 1], &start);
+    let graph = Graph::new(16).unwrap();
+    let held = graph.state(&mut storage).unwrap()[0];
+    let new = input(&graph, &[-1.0, -2.0, -3.0, -4.0, -5.0, -6.0], [3, 2, 1, 1]);
+    let at = graph.indices(&[2, 0], [2, 1, 1, 1], 4).unwrap();
+    let all = graph.set_rows(held, new, at).unwrap();
+    let seen = run(graph, &mut backend, all);
+    let want = [
+        -4.0, -5.0, -6.0, 3.0, 4.0, 5.0, -1.0, -2.0, -3.0, 9.0, 10.0, 11.0,
+    ];
+    assert_eq!(seen, want);
+    assert_eq!(state_values(&storage), want);
+    let graph = Graph::new(16).unwrap();
+    let held = graph.state(&mut storage).unwrap()[0];
+    let new = input(&graph, &[0.0; 3], [3, 1, 1, 1]);
+    let behind = graph.indices(&[0], [1, 1, 1, 1], 5).unwrap();
+    assert!(graph.set_rows(held, new, behind).is_err(), "a row too many");
+    let at = graph.indices(&[0], [1, 1, 1, 1], 4).unwrap();
+    let nobodys = input(&graph, &[0.0; 12], [3, 4, 1, 1]);
+    assert!(graph.set_rows(nobodys, new, at).is_err(), "nobody's state");
 }
 
 #[test]

@@ -79,8 +79,8 @@ pub const KEYS: &[Key] = &[
     ),
     key!(
         model.gpu_layers,
-        "Layers whose weights go to the GPU; 0 is the same as device = \"cpu\".",
-        "\"all\" or 0: a model is not split between devices",
+        "Layers whose weights go to the GPU, from the first on; 0 is the same as device = \"cpu\".",
+        "\"all\" or 0 to 4096 layers",
         gpu_layers,
         |n: &Option<u32>| Some(n.map_or("\"all\"".into(), |n| n.to_string()))
     ),
@@ -100,10 +100,10 @@ pub const KEYS: &[Key] = &[
     ),
     key!(
         model.chunk,
-        "How much of a prompt is read in one pass.",
-        "1 to 8192 tokens",
-        |v| integer(v, 1, 8192).map(|n| n as usize),
-        |n: &usize| Some(n.to_string())
+        "How much of a prompt is read in one pass; \"auto\" is 2048 on a GPU, else 512.",
+        "\"auto\" or 1 to 8192 tokens",
+        |v| or_word(v, "auto", 1, 8192),
+        |n| show_or(n, "auto")
     ),
     key!(
         model.cache_type,
@@ -374,7 +374,7 @@ fn or_word(value: &DeValue, word: &str, least: u64, most: u64) -> Option<Option<
 }
 
 fn gpu_layers(value: &DeValue) -> Option<Option<u32>> {
-    or_word(value, "all", 0, 0).map(|n| n.map(|_| 0))
+    or_word(value, "all", 0, 4096).map(|n| n.map(|n| n as u32))
 }
 
 fn size(value: &DeValue, least: u64, most: u64) -> Option<u64> {

@@ -85,7 +85,7 @@ fn a_value_out_of_range_says_where_what_it_got_and_what_it_wanted() {
         "[model]\nthreads = -1",
         "[model]\npath = \"\"",
         "[model]\npath = 3",
-        "[model]\ngpu_layers = 12",
+        "[model]\ngpu_layers = -1",
         "[model]\ndevice = \"tpu\"",
         "[limits]\nrequest_bytes = \"2GiB\"",
         "[service]\nsocket_mode = 600",

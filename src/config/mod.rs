@@ -29,14 +29,15 @@ pub struct ModelKeys {
     /// The GGUF file. `None` until a file or a flag names one; `serve` refuses to start without.
     pub path: Option<PathBuf>,
     pub device: Device,
-    /// `None`: the whole model on the device. `Some(0)`: none of it, which is the CPU.
+    /// Layers on the device, from the first on. `None`: the whole model. `Some(0)`: none of it, which
+    /// is the CPU.
     pub gpu_layers: Option<u32>,
     /// `None`: every core the process may use.
     pub threads: Option<usize>,
     /// Longest conversation in tokens; `None`: what the model was trained for.
     pub context: Option<usize>,
-    /// Tokens per prefill pass.
-    pub chunk: usize,
+    /// Tokens per prefill pass; `None`: what suits the device.
+    pub chunk: Option<usize>,
     pub cache_type: CacheType,
 }
 
@@ -48,6 +49,7 @@ impl ModelKeys {
                 Some(0) => Device::Cpu,
                 _ => self.device,
             },
+            gpu_layers: self.gpu_layers.map(|n| n as usize),
             threads: self.threads,
             cache_type: self.cache_type,
             context: self.context,

@@ -64,7 +64,8 @@ impl Settings {
             scheduler: scheduler::Limits {
                 max_concurrent: config.limits.max_concurrent,
                 max_queue: config.limits.max_queue,
-                chunk: config.model.chunk,
+                // Of the engine's passes, which it knows once it has a device.
+                chunk: config.model.chunk.unwrap_or(1),
                 prefix_bytes: usize::try_from(config.sessions.memory).unwrap_or(usize::MAX),
                 request_memory: usize::try_from(
                     config
@@ -343,9 +344,12 @@ fn load(settings: &Settings) -> Result<(Service, Ended), DaemonError> {
     };
     let sessions = Sessions::new(resting::lasting(settings, model));
     let tokenizer = Arc::new(tokenizer);
-    let (scheduler, ended) =
-        Scheduler::start(engine, tokenizer.clone(), settings.scheduler.clone())
-            .map_err(DaemonError::Runtime)?;
+    let limits_of_passes = scheduler::Limits {
+        chunk: engine.chunk(),
+        ..settings.scheduler.clone()
+    };
+    let (scheduler, ended) = Scheduler::start(engine, tokenizer.clone(), limits_of_passes)
+        .map_err(DaemonError::Runtime)?;
     Ok((
         Service::new(card, limits, tokenizer, template, scheduler, sessions),
         ended,

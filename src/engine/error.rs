@@ -55,6 +55,8 @@ pub enum Unfit {
     Storage(#[from] StorageError),
     #[error(transparent)]
     Device(#[from] BackendError),
+    #[error(transparent)]
+    Pass(#[from] GraphError),
 }
 
 fn have() -> String {

@@ -31,6 +31,7 @@ use std::path::Path;
 use ggml_kernels::backend::{Backend, DeviceKind, GpuApi};
 use ggml_kernels::cpu::Tier;
 use ggml_kernels::gguf::GgufError;
+pub use ggml_kernels::graph::{Operand, Operator, Outline};
 
 use crate::request::Token;
 
@@ -111,11 +112,12 @@ impl Engine {
         if let Some(damaged) = model.file.damaged() {
             return Err(LoadError::at(path)(GgufError::from(damaged).into()));
         }
+        let executor_rows = executor.rows();
         Ok(Engine {
             model,
             executor,
             id: ModelId::next(),
-            chunk: options.chunk.max(1),
+            chunk: options.chunk.unwrap_or(executor_rows).max(1),
         })
     }
 
@@ -128,6 +130,16 @@ impl Engine {
         self.executor.device()
     }
 
+    /// Nothing but the processor computes.
+    pub fn is_on_cpu(&self) -> bool {
+        self.executor.is_on_cpu()
+    }
+
+    /// Rows of one pass, all lanes together.
+    pub fn chunk(&self) -> usize {
+        self.chunk
+    }
+
     /// A token's logits are the same bits whoever else is in the pass, and however its prompt was
     /// cut.
     pub fn is_batch_invariant(&self) -> bool {
@@ -137,6 +149,12 @@ impl Engine {
     /// Bytes of the state of a sequence of so many tokens.
     pub fn state_bytes(&self, tokens: usize) -> usize {
         self.executor.state_bytes(tokens)
+    }
+
+    /// What a pass of `tokens` behind `past` others consists of, and on which device each piece of it
+    /// runs. `None` where no graph of ggml's is run.
+    pub fn outline(&self, past: usize, tokens: usize) -> Result<Option<Outline>, StateError> {
+        Ok(self.executor.outline(past, tokens.max(1)).transpose()?)
     }
 
     pub fn sequence(&self) -> Result<Sequence, StateError> {

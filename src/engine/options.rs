@@ -8,14 +8,15 @@ pub struct Options {
     pub device: Device,
     /// CPU threads; `None` takes every core the process may use.
     pub threads: Option<usize>,
-    /// Layers whose weights go to the device; `None` takes all. Nothing to a CPU.
+    /// Layers whose weights go to the device, counted from the first; `None` takes all. Nothing to a
+    /// CPU.
     pub gpu_layers: Option<usize>,
     /// Element type of the MLA cache rows. KDA state is always f32.
     pub cache_type: CacheType,
     /// Longest sequence, in tokens; `None` takes the model's own `context_length`.
     pub context: Option<usize>,
-    /// Rows of one pass, all lanes together; longer work is cut.
-    pub chunk: usize,
+    /// Rows of one pass, all lanes together; longer work is cut. `None`: what suits the device.
+    pub chunk: Option<usize>,
     /// Who runs a model on the CPU.
     pub on_cpu: OnCpu,
 }
@@ -28,7 +29,7 @@ impl Default for Options {
             gpu_layers: None,
             cache_type: CacheType::F16,
             context: None,
-            chunk: 512,
+            chunk: None,
             on_cpu: OnCpu::Own(None),
         }
     }

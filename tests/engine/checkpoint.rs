@@ -64,7 +64,7 @@ pub fn options(cache_type: CacheType, chunk: usize) -> Options {
         device: Device::Cpu,
         threads: Some(1),
         cache_type,
-        chunk,
+        chunk: Some(chunk),
         ..Options::default()
     }
 }

@@ -11,3 +11,4 @@ mod measure;
 mod meter;
 mod rival;
 mod state;
+mod stock;

@@ -67,7 +67,7 @@ pub fn options() -> Options {
         device: Device::Cpu,
         threads: Some(1),
         cache_type: CacheType::F32,
-        chunk: 16,
+        chunk: Some(16),
         // A prompt of a megabyte is refused by its length: read to its end it would take minutes, as it should.
         context: Some(2048),
         ..Options::default()

@@ -111,12 +111,11 @@ impl Graph<'_> {
             [row, row * heads, row * heads * tokens],
             0,
         )?;
-        let new_state = self.view(
-            packed,
-            [d, d, heads, 1],
-            [row, row * d, row * d * heads],
-            row * heads * tokens,
-        )?;
+        // Flat and through a view on both sides: the one shape in which a backend may write the new
+        // state itself (ggml-cuda looks for it), and the same copy where none does.
+        let all = d * d * heads;
+        let flat = |a, offset| self.view(a, [all, 1, 1, 1], [all * size_of::<f32>(); 3], offset);
+        let (new_state, state) = (flat(packed, row * heads * tokens)?, flat(state, 0)?);
         self.copy(new_state, state)?;
         Ok(out)
     }

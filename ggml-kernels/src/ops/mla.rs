@@ -56,22 +56,21 @@ impl Graph<'_> {
     /// `softmax(scale q k^T + mask) v` with one key and value head for all query heads.
     ///
     /// q: `[latent, tokens, heads]`; rows: `[latent, n_kv]`, whose first `rank` columns are the
-    /// values; mask: `[n_kv, tokens]` F16 (0 or -inf), `None` lets every token see every row.
-    /// Returns `[rank, heads, tokens]`.
+    /// values; mask: `[n_kv, tokens]` F16 (0 or -inf), for one token too: backends with kernels for
+    /// this width want one, over a multiple of 256 rows. Returns `[rank, heads, tokens]`.
     pub fn mla_attention(
         &self,
         q: Tensor,
         rows: Tensor,
         rank: usize,
-        mask: Option<Tensor>,
+        mask: Tensor,
         scale: f32,
     ) -> Op {
-        self.owns("mla_attention", &[q, rows])?;
+        self.owns("mla_attention", &[q, rows, mask])?;
         let [latent, tokens, _, one] = q.ne;
         let n_kv = rows.ne[1];
-        let mask_fits = mask.is_none_or(|m| {
-            m.ty == TensorType::F16 && m.ne == [n_kv, tokens, 1, 1] && m.contiguous()
-        });
+        let mask_fits =
+            mask.ty == TensorType::F16 && mask.ne == [n_kv, tokens, 1, 1] && mask.contiguous();
         let fits = one == 1
             && rows.ne == [latent, n_kv, 1, 1]
             && q.ty == TensorType::F32
@@ -81,8 +80,8 @@ impl Graph<'_> {
             && mask_fits;
         if !fits {
             let why = format!(
-                "q {:?}, rows {:?}, rank {rank}, mask {mask:?}",
-                q.ne, rows.ne
+                "q {:?}, rows {:?}, rank {rank}, mask {} {:?}",
+                q.ne, rows.ne, mask.ty, mask.ne
             );
             return refuse("mla_attention", why);
         }
@@ -92,11 +91,8 @@ impl Graph<'_> {
             [rows.nb[1], rows.nb[2], rows.nb[3]],
             0,
         )?;
-        if let Some(mask) = mask {
-            self.owns("mla_attention", &[mask])?;
-        }
         self.take(1)?;
-        // SAFETY: tensors of this graph with agreeing sizes; the mask is null or F16 and
+        // SAFETY: tensors of this graph with agreeing sizes; the mask is F16 and
         // contiguous; a max_bias and softcap of 0 turn both off.
         Ok(unsafe {
             let raw = sys::ggml_flash_attn_ext(
@@ -104,7 +100,7 @@ impl Graph<'_> {
                 q.ptr.as_ptr(),
                 rows.ptr.as_ptr(),
                 values.ptr.as_ptr(),
-                mask.map_or(std::ptr::null_mut(), |m| m.ptr.as_ptr()),
+                mask.ptr.as_ptr(),
                 scale,
                 0.0,
                 0.0,

@@ -2,6 +2,7 @@
 //! what a sequence's state looks like there; the engine above checks, cuts and adopts.
 
 use bytes::Bytes;
+use ggml_kernels::graph::Outline;
 
 use crate::request::Token;
 
@@ -122,6 +123,11 @@ pub(super) trait Executor: std::fmt::Debug + Send {
     /// cut.
     fn is_batch_invariant(&self) -> bool;
 
+    fn is_on_cpu(&self) -> bool;
+
+    /// Rows of a pass that suit it.
+    fn rows(&self) -> usize;
+
     fn state(&self) -> Result<State, Cause>;
     /// `len` tokens are in it.
     fn keep(&self, state: &State, len: usize) -> Kept;
@@ -133,6 +139,9 @@ pub(super) trait Executor: std::fmt::Debug + Send {
 
     /// Bytes of the state of a sequence of so many tokens.
     fn state_bytes(&self, tokens: usize) -> usize;
+
+    /// What a pass of `tokens` behind `past` others consists of; `None`: nothing that ggml knows.
+    fn outline(&self, past: usize, tokens: usize) -> Option<Result<Outline, Cause>>;
 
     /// Runs every share and returns its wanted logits, `[wanted, n_vocab]` each. After a failure
     /// that came too late for the states to be as they were, says so.

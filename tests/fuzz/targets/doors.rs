@@ -38,7 +38,7 @@ fn daemon(dir: &Path) -> Service {
     let limits = scheduler::Limits {
         max_concurrent: 4,
         max_queue: 256,
-        chunk: options.chunk,
+        chunk: engine.chunk(),
         prefix_bytes: 1 << 20,
         request_memory: usize::MAX,
         patience: Duration::from_secs(5),

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use ggml_kernels::cpu::{Crew, Pool, Tier};
 use ggml_kernels::gguf::GgufFile;
+use ggml_kernels::graph::Outline;
 use ggml_kernels::quant::TensorType;
 
 use super::{Broken, Executor, Kept, Share, State, Watch};
@@ -74,6 +75,14 @@ impl Executor for Cpu {
         true
     }
 
+    fn is_on_cpu(&self) -> bool {
+        true
+    }
+
+    fn rows(&self) -> usize {
+        512
+    }
+
     fn state(&self) -> Result<State, Cause> {
         Ok(State::Cpu(Held::new(&self.shape)))
     }
@@ -98,6 +107,10 @@ impl Executor for Cpu {
 
     fn state_bytes(&self, tokens: usize) -> usize {
         self.shape.bytes(tokens)
+    }
+
+    fn outline(&self, _: usize, _: usize) -> Option<Result<Outline, Cause>> {
+        None
     }
 
     fn pass(

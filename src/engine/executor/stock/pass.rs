@@ -1,160 +1,143 @@
 //! One pass over a chunk of tokens: the layers as a graph. Shapes in comments are ggml's,
-//! fastest first.
+//! fastest first. Nothing of the graph's shape depends on how many tokens came before but the
+//! number of rows that attention looks at, which is rounded up: where the pass stands in its text is
+//! said by its inputs.
 
 use ggml_kernels::graph::{Graph, GraphError};
 use ggml_kernels::ops::kda::L2_EPS;
 use ggml_kernels::ops::moe::{Experts, Routing};
-use ggml_kernels::quant::TensorType;
-use ggml_kernels::tensor::{Indices, Tensor};
-use half::f16;
+use ggml_kernels::tensor::Tensor;
 use quantize::schema::{GateLaw, Hparams};
 
+use super::inputs::Inputs;
 use super::state::{KDA_TENSORS, State};
 use super::weights::{Weight, Weights};
+use super::work::Work;
 use crate::engine::Want;
 use crate::engine::layers::{FfnParts, GateParts, KdaParts, MixerParts, MlaParts, Mlp, QueryParts};
-use crate::request::Token;
 
-type Built = Result<Tensor, GraphError>;
+type Op = Result<Tensor, GraphError>;
 
 /// Tensors of a pass: the widest layer takes about 100, a router's slices two an expert used.
 pub(super) fn tensors_needed(h: &Hparams) -> usize {
     128 + h.layers.len() * (160 + 2 * h.moe.used)
 }
 
-/// What one lane wants of a pass.
-pub(super) struct Work<'t> {
-    pub past: usize,
-    pub tokens: &'t [Token],
-    pub want: Want,
+/// A pass as a graph: where its inputs come in and its logits out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Built {
+    pub inputs: Inputs,
+    /// `[n_vocab, wanted rows]`, if any are wanted.
+    pub logits: Option<Tensor>,
 }
 
-/// Builds the pass; returns the logits `[n_vocab, wanted rows]`, if any are wanted.
+/// Builds the pass; its inputs are those of `work`.
 pub(super) fn build<'a>(
     graph: &Graph<'a>,
     weights: &'a Weights,
     state: &'a mut State,
     work: &Work<'_>,
-) -> Result<Option<Tensor>, GraphError> {
-    let &Work { past, tokens, want } = work;
+) -> Result<Built, GraphError> {
+    let inputs = Inputs::new(graph, &weights.hparams, work)?;
     let pass = Pass {
         graph,
         weights,
         h: &weights.hparams,
-        past,
-        tokens: tokens.len(),
-        mask: causal_mask(graph, past, tokens.len())?,
-        positions: match weights.hparams.mla.rope_base {
-            Some(_) => Some(positions(graph, past, tokens.len())?),
-            None => None,
-        },
+        tokens: work.tokens.len(),
+        n_kv: work.n_kv(),
+        inputs: &inputs,
     };
-    let fixed = graph.state(&mut state.fixed)?;
-    let rows = graph.state(&mut state.rows)?;
-    let mut kda_states = fixed.chunks_exact(KDA_TENSORS);
-    let mut mla_rows = rows.iter();
-    let ids = graph.indices(tokens, [tokens.len(), 1, 1, 1], weights.hparams.vocab)?;
-    let mut x = graph.get_rows(pass.weight(weights.parts.token_embd)?, ids)?;
-    x = graph.name(x, "embd");
-    let last_layer = weights.parts.layers.len() - 1;
-    for (at, layer) in weights.parts.layers.iter().enumerate() {
-        let normed = pass.norm(x, layer.attn_norm)?;
-        let mut mixed = match &layer.mixer {
-            MixerParts::Kda(w) => {
-                let state = kda_states.next().ok_or(GraphError::TooLarge)?;
-                pass.kda(w, normed, state)?
-            }
-            MixerParts::Mla(w) => {
-                let rows = *mla_rows.next().ok_or(GraphError::TooLarge)?;
-                pass.mla(w, normed, rows)?
-            }
-        };
-        if at == last_layer {
-            // State is complete: only the wanted rows go on.
-            match want {
-                Want::Nothing => return Ok(None),
-                Want::Last => (x, mixed) = (pass.last_row(x)?, pass.last_row(mixed)?),
-                Want::All => {}
-            }
-        }
-        x = graph.add(x, mixed)?;
-        let normed = pass.norm(x, layer.ffn_norm)?;
-        let out = match &layer.ffn {
-            FfnParts::Dense(w) => pass.mlp(w, normed, f32::INFINITY)?,
-            FfnParts::Sparse(w) => {
-                let limits = pass.h.layers[at].limits;
-                let logits = graph.mul_mat(pass.weight(w.router)?, normed)?;
-                let bias = pass.weight(w.router_bias)?;
-                let (ids, weights) = graph.route(logits, bias, pass.routing())?;
-                let experts = Experts {
-                    gate: pass.weight(w.experts.gate)?,
-                    up: pass.weight(w.experts.up)?,
-                    down: pass.weight(w.experts.down)?,
-                    limit: limits.experts,
-                };
-                let routed = graph.experts(normed, experts, ids, weights)?;
-                match &w.shared {
-                    Some(shared) => graph.add(routed, pass.mlp(shared, normed, limits.shared)?)?,
-                    None => routed,
-                }
-            }
-        };
-        x = graph.name(graph.add(x, out)?, &format!("l_out-{at}"));
-    }
-    let x = graph.name(pass.norm(x, weights.parts.output_norm)?, "result_norm");
-    let logits = graph.mul_mat(pass.weight(weights.parts.output)?, x)?;
-    graph.output(logits)?;
-    Ok(Some(logits))
-}
-
-fn positions(graph: &Graph, past: usize, tokens: usize) -> Result<Indices, GraphError> {
-    let end = past + tokens;
-    let all: Vec<u32> = (past..end).map(|at| at as u32).collect();
-    graph.indices(&all, [tokens, 1, 1, 1], end)
-}
-
-/// `[n_kv, tokens]`: a token sees what came before it and itself. One token sees all rows.
-fn causal_mask(graph: &Graph, past: usize, tokens: usize) -> Result<Option<Tensor>, GraphError> {
-    if tokens == 1 {
-        return Ok(None);
-    }
-    let n_kv = past + tokens;
-    let mut mask = vec![f16::ZERO; n_kv * tokens];
-    for (t, row) in mask.chunks_exact_mut(n_kv).enumerate() {
-        row[past + t + 1..].fill(f16::NEG_INFINITY);
-    }
-    let bytes = mask.iter().flat_map(|v| v.to_ne_bytes()).collect();
-    let mask = graph.input(TensorType::F16, [n_kv, tokens, 1, 1], bytes)?;
-    Ok(Some(mask))
+    let logits = pass.layers(state, work.want)?;
+    Ok(Built { inputs, logits })
 }
 
 struct Pass<'g, 'a> {
     graph: &'g Graph<'a>,
     weights: &'a Weights,
     h: &'g Hparams,
-    /// Rows in the cache before this pass.
-    past: usize,
     tokens: usize,
-    mask: Option<Tensor>,
-    /// Where columns are rotated.
-    positions: Option<Indices>,
+    /// Rows of the cache that attention looks at.
+    n_kv: usize,
+    inputs: &'g Inputs,
 }
 
 impl<'a> Pass<'_, 'a> {
-    fn weight(&self, w: Weight) -> Built {
+    fn layers(&self, state: &'a mut State, want: Want) -> Result<Option<Tensor>, GraphError> {
+        let (pass, graph, weights) = (self, self.graph, self.weights);
+        let fixed = graph.state(&mut state.fixed)?;
+        let rows = graph.state(&mut state.rows)?;
+        let mut kda_states = fixed.chunks_exact(KDA_TENSORS);
+        let mut mla_rows = rows.iter();
+        let embedding = pass.weight(weights.parts.token_embd)?;
+        let mut x = graph.get_rows(embedding, self.inputs.ids)?;
+        x = graph.name(x, "embd");
+        let last_layer = weights.parts.layers.len() - 1;
+        for (at, layer) in weights.parts.layers.iter().enumerate() {
+            let normed = pass.norm(x, layer.attn_norm)?;
+            let mut mixed = match &layer.mixer {
+                MixerParts::Kda(w) => {
+                    let state = kda_states.next().ok_or(GraphError::TooLarge)?;
+                    pass.kda(w, normed, state)?
+                }
+                MixerParts::Mla(w) => {
+                    let rows = *mla_rows.next().ok_or(GraphError::TooLarge)?;
+                    pass.mla(w, normed, rows)?
+                }
+            };
+            if at == last_layer {
+                // State is complete: only the wanted rows go on.
+                match want {
+                    Want::Nothing => return Ok(None),
+                    Want::Last => (x, mixed) = (pass.last_row(x)?, pass.last_row(mixed)?),
+                    Want::All => {}
+                }
+            }
+            x = graph.add(x, mixed)?;
+            let normed = pass.norm(x, layer.ffn_norm)?;
+            let out = match &layer.ffn {
+                FfnParts::Dense(w) => pass.mlp(w, normed, f32::INFINITY)?,
+                FfnParts::Sparse(w) => {
+                    let limits = pass.h.layers[at].limits;
+                    let logits = graph.mul_mat(pass.weight(w.router)?, normed)?;
+                    let bias = pass.weight(w.router_bias)?;
+                    let (ids, weights) = graph.route(logits, bias, pass.routing())?;
+                    let experts = Experts {
+                        gate: pass.weight(w.experts.gate)?,
+                        up: pass.weight(w.experts.up)?,
+                        down: pass.weight(w.experts.down)?,
+                        limit: limits.experts,
+                    };
+                    let routed = graph.experts(normed, experts, ids, weights)?;
+                    match &w.shared {
+                        Some(shared) => {
+                            graph.add(routed, pass.mlp(shared, normed, limits.shared)?)?
+                        }
+                        None => routed,
+                    }
+                }
+            };
+            x = graph.name(graph.add(x, out)?, &format!("l_out-{at}"));
+        }
+        let x = graph.name(pass.norm(x, weights.parts.output_norm)?, "result_norm");
+        let logits = graph.mul_mat(pass.weight(weights.parts.output)?, x)?;
+        graph.output(logits)?;
+        Ok(Some(logits))
+    }
+
+    fn weight(&self, w: Weight) -> Op {
         self.graph.weight(w.storage(&self.weights.storages), w.at)
     }
 
-    fn norm(&self, x: Tensor, weight: Weight) -> Built {
+    fn norm(&self, x: Tensor, weight: Weight) -> Op {
         self.graph
             .rms_norm(x, self.weight(weight)?, self.h.norm_eps)
     }
 
-    fn project(&self, w: Weight, x: Tensor) -> Built {
+    fn project(&self, w: Weight, x: Tensor) -> Op {
         self.graph.mul_mat(self.weight(w)?, x)
     }
 
-    fn mlp(&self, w: &Mlp<Weight>, x: Tensor, limit: f32) -> Built {
+    fn mlp(&self, w: &Mlp<Weight>, x: Tensor, limit: f32) -> Op {
         let gate = self.project(w.gate, x)?;
         let up = self.project(w.up, x)?;
         self.project(w.down, self.graph.swiglu(gate, up, limit)?)
@@ -170,7 +153,7 @@ impl<'a> Pass<'_, 'a> {
         }
     }
 
-    fn last_row(&self, x: Tensor) -> Built {
+    fn last_row(&self, x: Tensor) -> Op {
         let [width, rows, ..] = x.ne();
         let bytes = width * size_of::<f32>();
         let strides = [bytes; 3];
@@ -179,7 +162,7 @@ impl<'a> Pass<'_, 'a> {
     }
 
     /// x `[hidden, tokens]`, normed; state as [`KDA_TENSORS`] says.
-    fn kda(&self, w: &KdaParts<Weight, Weight>, x: Tensor, state: &[Tensor]) -> Built {
+    fn kda(&self, w: &KdaParts<Weight, Weight>, x: Tensor, state: &[Tensor]) -> Op {
         let g = self.graph;
         let (d, heads, tokens) = (self.h.kda.head_dim, self.h.kda.heads, self.tokens);
         let by_head = [d, heads, tokens, 1];
@@ -201,13 +184,14 @@ impl<'a> Pass<'_, 'a> {
         let beta = g.reshape(beta, [1, heads, tokens, 1])?;
         let out = g.kda([q, k, v, gate], beta, state[3])?;
         let out = g.rms_norm(out, self.weight(w.norm)?, self.h.norm_eps)?;
-        let open = g.sigmoid(self.gate(&w.open, x)?)?;
-        let out = g.mul(out, g.reshape(open, by_head)?)?;
+        // Shaped first, so that the sigmoid and the product stand side by side: one kernel on CUDA.
+        let open = g.sigmoid(g.reshape(self.gate(&w.open, x)?, by_head)?)?;
+        let out = g.mul(out, open)?;
         self.project(w.output, g.reshape(out, [d * heads, tokens, 1, 1])?)
     }
 
     /// x `[hidden, tokens]`, normed; rows: this layer's cache `[latent, capacity]`.
-    fn mla(&self, w: &MlaParts<Weight, Weight>, x: Tensor, rows: Tensor) -> Built {
+    fn mla(&self, w: &MlaParts<Weight, Weight>, x: Tensor, rows: Tensor) -> Op {
         let g = self.graph;
         let m = &self.h.mla;
         let (tokens, f) = (self.tokens, size_of::<f32>());
@@ -221,22 +205,12 @@ impl<'a> Pass<'_, 'a> {
         let k_r = self.turned(k_r)?;
         let k_r = g.view(k_r, [m.qk_rope, tokens, 1, 1], [k_r.row_bytes(); 3], 0)?;
         let new = g.concat(c, k_r, 0)?;
-        let row_bytes = rows.row_bytes();
-        let latent = m.latent();
-        let place = g.view(
-            rows,
-            [latent, tokens, 1, 1],
-            [row_bytes; 3],
-            self.past * row_bytes,
-        )?;
-        g.copy(new, place)?;
-        let n_kv = self.past + tokens;
-        let rows = g.view(
-            rows,
-            [latent, n_kv, 1, 1],
-            [row_bytes, row_bytes * n_kv, row_bytes * n_kv],
-            0,
-        )?;
+        let rows = g.set_rows(rows, new, self.inputs.places)?;
+        // Written even where nobody wants what attention says.
+        g.compute_next(rows)?;
+        let all = rows.row_bytes() * self.n_kv;
+        let strides = [rows.row_bytes(), all, all];
+        let rows = g.view(rows, [m.latent(), self.n_kv, 1, 1], strides, 0)?;
         // q' = q_nope W_kb, so that scores are q'.c + q_r.k_r for all heads over the same rows.
         let q = match &w.q {
             QueryParts::Whole(q) => self.project(*q, x)?,
@@ -256,7 +230,7 @@ impl<'a> Pass<'_, 'a> {
         let absorbed = g.mul_mat(self.weight(w.k_b)?, g.permute(q_nope, heads_outside)?)?;
         let q = g.concat(absorbed, g.permute(q_r, heads_outside)?, 0)?;
         let scale = 1.0 / (m.qk() as f32).sqrt();
-        let out = g.mla_attention(q, rows, m.kv_lora_rank, self.mask, scale)?;
+        let out = g.mla_attention(q, rows, m.kv_lora_rank, self.inputs.mask, scale)?;
         // [rank, heads, tokens] -> [v, heads, tokens]
         let out = g.mul_mat(self.weight(w.v_b)?, g.permute(out, heads_outside)?)?;
         let out = g.cont(
@@ -276,7 +250,7 @@ impl<'a> Pass<'_, 'a> {
     }
 
     /// A gate of KDA.
-    fn gate(&self, w: &GateParts<Weight>, x: Tensor) -> Built {
+    fn gate(&self, w: &GateParts<Weight>, x: Tensor) -> Op {
         match *w {
             GateParts::Whole(w) => self.project(w, x),
             GateParts::Narrow { a, b } => self.project(b, self.project(a, x)?),
@@ -284,8 +258,8 @@ impl<'a> Pass<'_, 'a> {
     }
 
     /// `[width, heads, tokens]` of the part that is rotated, if it is.
-    fn turned(&self, x: Tensor) -> Built {
-        match (self.h.mla.rope_base, self.positions) {
+    fn turned(&self, x: Tensor) -> Op {
+        match (self.h.mla.rope_base, self.inputs.positions) {
             (Some(base), Some(positions)) => self.graph.rope(x, positions, base),
             _ => Ok(x),
         }

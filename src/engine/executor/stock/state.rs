@@ -6,11 +6,10 @@ use ggml_kernels::quant::TensorType;
 use ggml_kernels::storage::{self, Placement, StorageError};
 use quantize::schema::{Hparams, Mixer};
 
+use super::ready::Ready;
+use super::work::{STEP, bucket};
 use crate::engine::error::Cause;
 use crate::engine::{BLOCK, HostState};
-
-/// Cache rows are added in steps of so many.
-const ROW_STEP: usize = 256;
 
 /// Tensors that a KDA layer has in [`State::fixed`]: the convolution tails of q, k and v
 /// (`[conv - 1, d_inner]`), then S transposed (`[d, d, heads]`), all f32.
@@ -24,6 +23,8 @@ pub(in crate::engine) struct State {
     pub(super) rows: storage::State,
     capacity: usize,
     shape: Shape,
+    /// The last short pass, which has these tensors' addresses in it.
+    pub(super) ready: Option<Ready>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -65,7 +66,7 @@ impl Shape {
     /// Bytes of a state of so many tokens.
     pub fn bytes(&self, tokens: usize) -> usize {
         let fixed: usize = self.fixed.iter().filter_map(Placement::bytes).sum();
-        fixed + self.mla_layers * self.row_bytes() * tokens.next_multiple_of(ROW_STEP)
+        fixed + self.mla_layers * self.row_bytes() * bucket(tokens)
     }
 
     fn rows(&self, backend: &Backend, capacity: usize) -> Result<storage::State, StorageError> {
@@ -168,12 +169,13 @@ fn transposed(bytes: &[u8], columns: usize, rows: usize) -> Vec<u8> {
 }
 
 impl State {
-    pub(super) fn new(shape: &Shape, backend: &Backend) -> Result<Self, Cause> {
+    pub(super) fn new(shape: &Shape, backend: &Backend) -> Result<Self, StorageError> {
         Ok(Self {
             fixed: storage::State::zeroed(backend, &shape.fixed)?,
-            rows: shape.rows(backend, ROW_STEP)?,
-            capacity: ROW_STEP,
+            rows: shape.rows(backend, STEP)?,
+            capacity: STEP,
             shape: shape.clone(),
+            ready: None,
         })
     }
 
@@ -181,16 +183,17 @@ impl State {
         self.fixed.bytes() + self.rows.bytes()
     }
 
-    /// Makes room for `len` rows a layer, by half again what there was; `held` are in use.
+    /// Makes room to look at `len` rows a layer, by half again what there was; `held` are in use.
     pub(super) fn reserve(
         &mut self,
         held: usize,
         len: usize,
         backend: &Backend,
-    ) -> Result<(), Cause> {
-        if len > self.capacity {
-            let capacity = len.max(self.capacity + self.capacity / 2);
-            let capacity = capacity.next_multiple_of(ROW_STEP);
+    ) -> Result<(), StorageError> {
+        if bucket(len) > self.capacity {
+            let capacity = bucket(len.max(self.capacity + self.capacity / 2));
+            // It would hold the rows that go.
+            self.ready = None;
             let mut rows = self.shape.rows(backend, capacity)?;
             for at in 0..rows.len() {
                 rows.write(at, &self.rows.read(at, held * self.shape.row_bytes()))?;

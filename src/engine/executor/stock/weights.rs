@@ -1,4 +1,4 @@
-//! A model's weights where ggml finds them: mapped, or filled into the device's memory.
+//! A model's weights where ggml finds them: mapped, or copied into the device's memory.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl Weights {
         gpu_layers: Option<usize>,
     ) -> Result<Self, Unfit> {
         let (file, h) = (&model.file, model.hparams());
-        let (mut mapped, mut device, mut split) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut mapped, mut copied, mut split) = (Vec::new(), Vec::new(), Vec::new());
         let mut found = HashMap::new();
         for spec in &model.specs {
             let tensor = model.tensor(&spec.name)?;
@@ -64,14 +64,18 @@ impl Weights {
                 ty: tensor.ty,
                 ne: tensor.ne.map(|n| n as usize),
             };
-            // The embedding stays mapped: one row a token is read, and not every device reads
-            // rows of every type.
-            let on_device = !backend.is_cpu()
-                && spec.role != Role::TokenEmbd
-                && spec.layer.is_none_or(|l| gpu_layers.is_none_or(|n| l < n));
-            let place = if on_device {
-                device.push((placement, file.data(tensor)));
-                (DEVICE, device.len() - 1)
+            let to_device = spec.layer.is_none_or(|l| gpu_layers.is_none_or(|n| l < n));
+            let copy = match spec.role {
+                // Few bytes, and what nobody can change under us is seen once to have an order.
+                Role::RouterBias => to_device,
+                _ if backend.is_cpu() => false,
+                // A row a token is read, which not every device can do of every type.
+                Role::TokenEmbd => backend.reads_rows_of(&placement),
+                _ => to_device,
+            };
+            let place = if copy {
+                copied.push((placement, file.data(tensor)));
+                (COPIED, copied.len() - 1)
             } else {
                 mapped.push((placement, tensor.offset));
                 (MAPPED, mapped.len() - 1)
@@ -85,7 +89,7 @@ impl Weights {
             .collect();
         let storages = vec![
             storage::Weights::mapped(map, &mapped)?,
-            storage::Weights::copied(backend, &device)?,
+            storage::Weights::copied(backend, &copied)?,
             storage::Weights::copied(backend, &split)?,
         ];
         let mut places = Places(found);
@@ -100,7 +104,7 @@ impl Weights {
 
 /// Storages, by where their tensors lie.
 const MAPPED: usize = 0;
-const DEVICE: usize = 1;
+const COPIED: usize = 1;
 const SPLIT: usize = 2;
 
 fn owned(h: &Hparams, layer: Option<usize>, role: Role) -> Placement {
