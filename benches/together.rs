@@ -77,7 +77,8 @@ fn main() {
         lanes(&mut engine, &path, threads, depth);
     }
     if prompt > 0 {
-        neighbour(engine, options.chunk, prompt);
+        let chunk = engine.chunk();
+        neighbour(engine, chunk, prompt);
     }
 }
 
@@ -95,7 +96,7 @@ fn lanes(engine: &mut Engine, path: &Path, threads: usize, depth: usize) {
     let room = depth + DECODE + 8;
     let cache = RivalCache::F16;
     let mut rival =
-        Llama::open_many(path, threads, room, 512, cache, SLOTS).expect("llama.cpp opens it");
+        Llama::open_many(path, (threads, 0), room, 512, cache, SLOTS).expect("llama.cpp opens it");
     println!("\ndecoded tokens/s of all, {depth} tokens deep, median of {ROUNDS}");
     println!("busy      deltad  of one  llama.cpp  of one  ratio");
     let (mut one, mut rivals_one) = (1.0, 1.0);

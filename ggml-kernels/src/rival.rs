@@ -91,13 +91,14 @@ impl Llama {
         batch: usize,
         cache: RivalCache,
     ) -> Result<Self, RivalError> {
-        Self::open_many(path, threads, context, batch, cache, 1)
+        Self::open_many(path, (threads, 0), context, batch, cache, 1)
     }
 
-    /// As [`Llama::open`], for `sequences` conversations with room for `context` tokens each.
+    /// As [`Llama::open`], for `sequences` conversations with room for `context` tokens each, with so
+    /// many layers on a device that this build has.
     pub fn open_many(
         path: &Path,
-        threads: usize,
+        (threads, gpu_layers): (usize, usize),
         context: usize,
         batch: usize,
         cache: RivalCache,
@@ -115,7 +116,7 @@ impl Llama {
         unsafe {
             sys::llama_backend_init();
             let mut params = sys::llama_model_default_params();
-            params.n_gpu_layers = 0;
+            params.n_gpu_layers = i32::try_from(gpu_layers).unwrap_or(i32::MAX);
             params.use_extra_bufts = false;
             let model = sys::llama_model_load_from_file(name.as_ptr(), params);
             let model = NonNull::new(model).ok_or_else(|| fail("the model does not load"))?;

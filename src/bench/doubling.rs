@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use super::measure::BEFORE;
 use super::report::Doubling;
-use super::side::MOST;
 use super::{BenchError, Progress, memory};
 use crate::engine::{Engine, Want};
 use crate::request::Token;
@@ -38,7 +37,7 @@ pub fn run(
         while sequence.len() < end {
             progress.go_on()?;
             let at = sequence.len();
-            let piece: Vec<Token> = (at..end.min(at + MOST)).map(token).collect();
+            let piece: Vec<Token> = (at..end.min(at + engine.chunk())).map(token).collect();
             engine.feed(&mut sequence, &piece, Want::Nothing)?;
         }
         let read = (end - begun.1) as f64 / begun.0.elapsed().as_secs_f64();

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::company::Company;
 use super::report::{Figure, Rate, Report, Share, What};
-use super::side::{MOST, Ours, Side};
+use super::side::{Ours, Side};
 use super::{BenchError, Progress, memory};
 use crate::engine::meter::{Meter, Work};
 use crate::request::Token;
@@ -16,6 +16,8 @@ pub const BEFORE: usize = 2;
 pub struct Plan {
     pub depths: Vec<usize>,
     pub lanes: Vec<usize>,
+    /// Tokens of a pass.
+    pub pass: usize,
     pub prompt: usize,
     pub tokens: usize,
     pub repeats: usize,
@@ -90,7 +92,7 @@ impl Case<'_> {
             ));
         }
         for (lane, text) in self.texts.iter().enumerate() {
-            for piece in text[..self.depth].chunks(MOST) {
+            for piece in text[..self.depth].chunks(self.plan.pass) {
                 self.progress.go_on()?;
                 side.feed(&[(lane, piece)])?;
             }
@@ -149,7 +151,7 @@ impl Case<'_> {
         let (start, n) = match what {
             What::Prefill => {
                 let start = Instant::now();
-                for piece in text(0, 0, self.plan.prompt).chunks(MOST) {
+                for piece in text(0, 0, self.plan.prompt).chunks(self.plan.pass) {
                     self.progress.go_on()?;
                     side.feed(&[(0, piece)])?;
                 }

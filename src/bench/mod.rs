@@ -120,6 +120,9 @@ pub fn run(flags: &Bench) -> Result<(), BenchError> {
     let before = memory::own();
     let options = options(flags);
     let engine = Engine::open(&flags.model, &options)?;
+    if !engine.is_on_cpu() {
+        say_pieces(&engine, &progress)?;
+    }
     let setting = setting(flags, &options, &engine);
     let mut report = Report::new(setting);
     let limit = engine.model().context();
@@ -132,21 +135,22 @@ pub fn run(flags: &Bench) -> Result<(), BenchError> {
         report.doublings = doubling::run(engine, most, flags.tokens, &progress)?;
     } else {
         let depths = depths(flags, limit)?;
-        let mut rival = rival(flags, &options)?;
+        let mut rival = rival(flags, &options, &engine)?;
         if flags.profile {
             progress.say("measuring what this machine can do at most");
             report.ceilings = Some(ceilings(flags, &options));
         }
-        let mut ours = Ours::new(engine);
         let opened = memory::own().saturating_sub(before);
         let plan = measure::Plan {
             depths,
             lanes: flags.lanes.iter().map(|&n| n.into()).collect(),
+            pass: engine.chunk(),
             prompt: flags.prompt,
             tokens: flags.tokens,
             repeats: flags.repeats.into(),
             profile: flags.profile,
         };
+        let mut ours = Ours::new(engine);
         let rival = rival.as_mut().map(|r| &mut **r as &mut dyn Side);
         measure::run(&plan, &mut ours, rival, &progress, &mut report)?;
         report.memory.deltad += opened;
@@ -169,17 +173,36 @@ pub fn run(flags: &Bench) -> Result<(), BenchError> {
     stdio::print(text).map_err(BenchError::Output)
 }
 
+/// What leaves the device costs more than any kernel.
+fn say_pieces(engine: &Engine, progress: &Progress) -> Result<(), BenchError> {
+    if let Some(outline) = engine.outline(0, 1)? {
+        let away = outline.elsewhere(engine.device()).count();
+        progress.say(format_args!(
+            "a token's graph on {}: {} pieces, {away} operators elsewhere",
+            engine.device(),
+            outline.pieces,
+        ));
+    }
+    Ok(())
+}
+
 fn options(flags: &Bench) -> Options {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Options {
         // Instructions are the processor's.
-        device: match flags.tier {
-            Some(_) => Device::Cpu,
-            None => Device::Auto,
+        device: match (flags.device, flags.tier) {
+            (Some(device), _) => device.into(),
+            (None, Some(_)) => Device::Cpu,
+            (None, None) => Device::Auto,
         },
         threads: Some(flags.threads.map_or(cores, usize::from)),
         cache_type: flags.cache_type.into(),
-        on_cpu: OnCpu::Own(flags.tier),
+        on_cpu: match flags.stock {
+            true => OnCpu::Stock,
+            false => OnCpu::Own(flags.tier),
+        },
+        chunk: flags.chunk,
+        gpu_layers: flags.gpu_layers.map(usize::from),
         ..Options::default()
     }
 }
@@ -234,16 +257,20 @@ fn ceilings(flags: &Bench, options: &Options) -> Ceilings {
 }
 
 #[cfg(feature = "rival")]
-fn rival(flags: &Bench, options: &Options) -> Result<Option<Box<dyn Side>>, BenchError> {
+fn rival(
+    flags: &Bench,
+    options: &Options,
+    engine: &Engine,
+) -> Result<Option<Box<dyn Side>>, BenchError> {
     if flags.against.is_none() {
         return Ok(None);
     }
-    let rival = rival::Theirs::new(&flags.model, options)?;
+    let rival = rival::Theirs::new(&flags.model, options, engine)?;
     Ok(Some(Box::new(rival)))
 }
 
 #[cfg(not(feature = "rival"))]
-fn rival(flags: &Bench, _: &Options) -> Result<Option<Box<dyn Side>>, BenchError> {
+fn rival(flags: &Bench, _: &Options, _: &Engine) -> Result<Option<Box<dyn Side>>, BenchError> {
     if flags.against.is_none() {
         return Ok(None);
     }

@@ -1,19 +1,23 @@
-//! llama.cpp as a side: the same file, threads and cache, weights mapped and not repacked. States are
-//! kept and taken up again as its own server does it.
+//! llama.cpp as a side: the same file, threads, cache and size of passes, on a device if we are on one,
+//! weights mapped and not repacked. States are kept and taken up again as its own server does it.
 
 use std::path::{Path, PathBuf};
 
 use ggml_kernels::rival::{Llama, RivalCache, RivalError};
 
 use super::BenchError;
-use super::side::{MOST, Side};
-use crate::engine::{CacheType, Options};
+use super::side::Side;
+use crate::engine::{CacheType, Engine, Options};
 use crate::request::Token;
 
 pub struct Theirs {
     path: PathBuf,
     threads: usize,
     cache: RivalCache,
+    /// Tokens of a pass.
+    pass: usize,
+    /// Layers whose weights go to the device.
+    gpu_layers: usize,
     lanes: usize,
     /// Opened for a number of sequences and their room.
     opened: Option<Llama>,
@@ -29,7 +33,7 @@ impl From<RivalError> for BenchError {
 }
 
 impl Theirs {
-    pub fn new(path: &Path, options: &Options) -> Result<Theirs, BenchError> {
+    pub fn new(path: &Path, options: &Options, engine: &Engine) -> Result<Theirs, BenchError> {
         let cache = match options.cache_type {
             CacheType::F32 => RivalCache::F32,
             CacheType::F16 => RivalCache::F16,
@@ -42,6 +46,11 @@ impl Theirs {
             path: path.to_owned(),
             threads: options.threads.unwrap_or(1),
             cache,
+            pass: engine.chunk(),
+            gpu_layers: match engine.is_on_cpu() {
+                true => 0,
+                false => options.gpu_layers.unwrap_or(usize::MAX),
+            },
             lanes: 0,
             opened: None,
             has_fed: false,
@@ -63,7 +72,8 @@ impl Side for Theirs {
     fn begin(&mut self, lanes: usize, room: usize) -> Result<(), BenchError> {
         (self.opened, self.kept) = (None, Vec::new());
         (self.has_fed, self.lanes) = (false, lanes);
-        let llama = Llama::open_many(&self.path, self.threads, room, MOST, self.cache, lanes)?;
+        let place = (self.threads, self.gpu_layers);
+        let llama = Llama::open_many(&self.path, place, room, self.pass, self.cache, lanes)?;
         self.opened = Some(llama);
         Ok(())
     }

@@ -13,7 +13,7 @@ pub trait Side {
     fn begin(&mut self, lanes: usize, room: usize) -> Result<(), BenchError>;
 
     /// Feeds sequences their next tokens in one pass and waits for the logits of each one's last.
-    /// At most [`MOST`] tokens in all.
+    /// At most a pass's tokens in all.
     fn feed(&mut self, lanes: &[(usize, &[Token])]) -> Result<(), BenchError>;
 
     /// Keeps the state of every sequence.
@@ -22,9 +22,6 @@ pub trait Side {
     /// Every sequence as it was when it was kept.
     fn go_back(&mut self) -> Result<(), BenchError>;
 }
-
-/// Tokens of a pass.
-pub const MOST: usize = 512;
 
 /// The engine.
 pub struct Ours {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::engine::{CacheType, Kind};
+use crate::engine::{CacheType, Device, Kind};
 
 pub const EXAMPLES: &str = "\
 Each figure is the median of the repeats, with the least and the most beside it. A repeat begins
@@ -46,9 +46,21 @@ pub struct Bench {
     /// Threads on the CPU [default: every core].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// What computes [default: a GPU that this build can use, else the CPU].
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<DeviceName>,
+    /// Layers whose weights go to the GPU, from the first on [default: all].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    pub gpu_layers: Option<u16>,
+    /// Tokens of one pass [default: what suits the device].
+    #[arg(long, value_name = "N", value_parser = some_tokens)]
+    pub chunk: Option<usize>,
+    /// On the CPU, run ggml's graph, as a GPU would, in place of our own kernels.
+    #[arg(long, conflicts_with = "tier")]
+    pub stock: bool,
     /// Use these instructions of the processor and no better ones: scalar, avx2, avx512, amx, neon
     /// or neon-i8mm.
-    #[arg(long, value_name = "TIER")]
+    #[arg(long, value_name = "TIER", conflicts_with = "device")]
     pub tier: Option<Kind>,
     /// The type of the cache's rows.
     #[arg(long, value_name = "TYPE", default_value = "f16")]
@@ -82,6 +94,27 @@ pub struct Bench {
 pub enum Rival {
     #[value(name = "llama.cpp")]
     LlamaCpp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DeviceName {
+    Auto,
+    Cpu,
+    Cuda,
+    Metal,
+    Vulkan,
+}
+
+impl From<DeviceName> for Device {
+    fn from(name: DeviceName) -> Device {
+        match name {
+            DeviceName::Auto => Device::Auto,
+            DeviceName::Cpu => Device::Cpu,
+            DeviceName::Cuda => Device::Cuda,
+            DeviceName::Metal => Device::Metal,
+            DeviceName::Vulkan => Device::Vulkan,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
