@@ -14,7 +14,7 @@ SYSCONFDIR ?= /etc
 DBUSPOLICYDIR = $(if $(filter /usr,$(PREFIX)),$(SHAREDIR),$(DESTDIR)$(SYSCONFDIR))/dbus-1/system.d
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo table test test-systemd test-package bench bench-tables fuzz crash install package clean deps
+.PHONY: help build demo table test test-vulkan test-systemd test-package bench bench-tables fuzz crash install package clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: ## formatting, lints without warnings, every test, a booted system where t
 	@CARGO=$(CARGO) scripts/check-arm.sh
 	$(CARGO) test --release --locked --workspace
 	@tests/systemd/run.py
+
+test-vulkan: deps ## the tests of devices, on a Vulkan driver made of software
+	@CARGO=$(CARGO) scripts/test-vulkan.sh
 
 bench: deps ## every benchmark; figures are printed
 	$(CARGO) bench --locked --workspace --profile release

@@ -12,7 +12,7 @@ const CACHES: [CacheType; 4] = [
 ];
 
 /// As a file would give it back: bytes that nobody shares.
-fn through_bytes(snapshot: &Snapshot) -> HostState {
+pub fn through_bytes(snapshot: &Snapshot) -> HostState {
     let copy = |bytes: bytes::Bytes| bytes.to_vec().into();
     let blocks: Vec<bytes::Bytes> = (0..snapshot.blocks())
         .map(|at| copy(snapshot.block(at)))

@@ -1,8 +1,10 @@
 //! The engine against an independent implementation's numbers (`tests/fixtures/*/golden.safetensors`,
 //! made by `tests/fixtures/generate.py` and `generate_ling.py`), and against itself however a text is fed.
 
+mod backends;
 mod checkpoint;
 mod company;
+mod device;
 mod disk;
 mod exactness;
 mod host;
