@@ -23,7 +23,7 @@ pub use bailing_moe_v3::BailingMoeV3;
 pub use error::SchemaError;
 pub use fields::Fields;
 pub use ggml_kernels::cpu::kda::GateLaw;
-pub use hparams::{Ffn, Hparams, Kda, LayerKind, Limits, Mixer, Mla, Moe};
+pub use hparams::{Clamps, Ffn, Hparams, Kda, LayerKind, Mixer, Mla, Moe};
 pub use keys::Keys;
 pub use kimi_linear::KimiLinear;
 pub use tensors::{Role, TensorSpec, check, layer_of, name, tensors};

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::output::Output;
 use crate::recipe::{self, FileType};
 use crate::schema::{
-    self, BailingMoeV3, Ffn, GateLaw, Hparams, Kda, KimiLinear, LayerKind, Limits, Mixer, Mla, Moe,
+    self, BailingMoeV3, Clamps, Ffn, GateLaw, Hparams, Kda, KimiLinear, LayerKind, Mixer, Mla, Moe,
     Role, TensorSpec,
 };
 use ggml_kernels::gguf::{GgufWriter, Layout, Metadata, PlannedTensor};
@@ -54,7 +54,7 @@ impl Shape {
                 Mixer::Kda
             },
             ffn: if at == 0 { Ffn::Dense } else { Ffn::Sparse },
-            limits: Limits::NONE,
+            limits: Clamps::NONE,
         };
         let layers = (0..layers).map(kind).collect();
         match self {

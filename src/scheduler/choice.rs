@@ -10,13 +10,13 @@ use crate::text::{Constraint, Delta, ReplyReader, Stopped, TextStream, Tokenizer
 
 pub struct Choice {
     sampler: Sampler,
-    reader: Reader,
+    decoder: Decoder,
     /// Away while its mask is computed.
     constraint: Option<Constraint>,
     n_tokens: usize,
 }
 
-enum Reader {
+enum Decoder {
     Raw(TextStream),
     Reply(Box<ReplyReader>),
 }
@@ -44,11 +44,11 @@ impl Choice {
         let seed = request.seed.wrapping_add(index as u64);
         Choice {
             sampler: Sampler::new(&request.sampling, seed, &request.prompt),
-            reader: match &request.style {
-                Style::Raw => Reader::Raw(TextStream::new(&request.stop.strings)),
+            decoder: match &request.style {
+                Style::Raw => Decoder::Raw(TextStream::new(&request.stop.strings)),
                 Style::Chat(expect) => {
                     let reader = ReplyReader::new(tokenizer, &request.stop, expect.clone());
-                    Reader::Reply(Box::new(reader))
+                    Decoder::Reply(Box::new(reader))
                 }
             },
             constraint: request.constraints.pop(),
@@ -115,14 +115,14 @@ impl Choice {
 
     /// The parts that `token` made certain, and what ended the text, if anything did.
     fn read(&mut self, tokenizer: &Tokenizer, token: Token) -> (Vec<Part>, Option<Stopped>) {
-        match &mut self.reader {
+        match &mut self.decoder {
             // Markup is not text.
-            Reader::Raw(_) if tokenizer.is_special(token) => (Vec::new(), None),
-            Reader::Raw(stream) => {
+            Decoder::Raw(_) if tokenizer.is_special(token) => (Vec::new(), None),
+            Decoder::Raw(stream) => {
                 let piece = stream.push(tokenizer.token_bytes(token));
                 (text(piece.text), piece.stopped.map(Stopped::By))
             }
-            Reader::Reply(reader) => {
+            Decoder::Reply(reader) => {
                 let parts = reader.push(tokenizer, token).into_iter().map(part);
                 (parts.collect(), reader.stopped())
             }
@@ -130,14 +130,14 @@ impl Choice {
     }
 
     fn finish(&mut self) -> Vec<Part> {
-        match &mut self.reader {
-            Reader::Raw(stream) => text(stream.finish().text),
-            Reader::Reply(reader) => reader.finish().into_iter().map(part).collect(),
+        match &mut self.decoder {
+            Decoder::Raw(stream) => text(stream.finish().text),
+            Decoder::Reply(reader) => reader.finish().into_iter().map(part).collect(),
         }
     }
 
     fn calls_tools(&self) -> bool {
-        matches!(&self.reader, Reader::Reply(reader) if reader.calls_tools())
+        matches!(&self.decoder, Decoder::Reply(reader) if reader.calls_tools())
     }
 }
 

@@ -4,7 +4,7 @@
 mod config;
 
 use super::{
-    Ffn, Fields, GateLaw, Hparams, Kda, Keys, Kin, LayerKind, Limits, Mla, Role, SchemaError,
+    Clamps, Ffn, Fields, GateLaw, Hparams, Kda, Keys, Kin, LayerKind, Mla, Role, SchemaError,
 };
 use ggml_kernels::gguf::{Array, Value};
 
@@ -105,7 +105,7 @@ impl Kin for BailingMoeV3 {
         if let Some(base) = h.mla.rope_base {
             own.push(("rope.freq_base", Value::F32(base)));
         }
-        let bounds = |of: fn(&Limits) -> f32| -> Vec<f32> {
+        let bounds = |of: fn(&Clamps) -> f32| -> Vec<f32> {
             let bound = |x: f32| if x.is_finite() { x } else { 0.0 };
             h.layers.iter().map(|l| bound(of(&l.limits))).collect()
         };
@@ -173,7 +173,7 @@ impl Kin for BailingMoeV3 {
 fn set_limits(layers: &mut [LayerKind], experts: &[f32], shared: &[f32]) {
     for (layer, (&experts, &shared)) in layers.iter_mut().zip(experts.iter().zip(shared)) {
         if layer.ffn == Ffn::Sparse {
-            layer.limits = Limits { experts, shared };
+            layer.limits = Clamps { experts, shared };
         }
     }
 }

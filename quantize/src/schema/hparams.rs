@@ -22,19 +22,19 @@ pub enum Ffn {
 pub struct LayerKind {
     pub mixer: Mixer,
     pub ffn: Ffn,
-    pub limits: Limits,
+    pub limits: Clamps,
 }
 
 /// What a sparse layer's products `min(silu(gate), limit) * clamp(up, -limit, limit)` are bounded
 /// by; infinity where they are not.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limits {
+pub struct Clamps {
     pub experts: f32,
     pub shared: f32,
 }
 
-impl Limits {
-    pub const NONE: Limits = Limits {
+impl Clamps {
+    pub const NONE: Clamps = Clamps {
         experts: f32::INFINITY,
         shared: f32::INFINITY,
     };

@@ -1,6 +1,6 @@
 //! A file's keys of one architecture, asked for by name, with errors that give the name.
 
-use super::{Ffn, GateLaw, Kda, LayerKind, Limits, Mixer, Mla, Moe, SchemaError};
+use super::{Clamps, Ffn, GateLaw, Kda, LayerKind, Mixer, Mla, Moe, SchemaError};
 use ggml_kernels::gguf::{Array, Metadata, Value};
 
 pub struct Keys<'a> {
@@ -133,7 +133,7 @@ impl<'a> Keys<'a> {
         let kind = |(at, &kv): (usize, &u64)| LayerKind {
             mixer: if kv == 0 { Mixer::Kda } else { Mixer::Mla },
             ffn: if at < dense { Ffn::Dense } else { Ffn::Sparse },
-            limits: Limits::NONE,
+            limits: Clamps::NONE,
         };
         Ok(kv.iter().take(n).enumerate().map(kind).collect())
     }

@@ -1,7 +1,7 @@
 //! Kimi-Linear: `kimi-linear` files, `KimiLinearForCausalLM` on the hub.
 
 use super::{
-    Ffn, Fields, GateLaw, Hparams, Kda, Keys, Kin, LayerKind, Limits, Mixer, Mla, Moe, Role,
+    Clamps, Ffn, Fields, GateLaw, Hparams, Kda, Keys, Kin, LayerKind, Mixer, Mla, Moe, Role,
     SchemaError,
 };
 use ggml_kernels::gguf::Value;
@@ -78,7 +78,7 @@ impl Kin for KimiLinear {
         let kind = |(at, mixer)| LayerKind {
             mixer,
             ffn: if at < dense { Ffn::Dense } else { Ffn::Sparse },
-            limits: Limits::NONE,
+            limits: Clamps::NONE,
         };
         let layers = mixers(&linear, n)?.into_iter().enumerate().map(kind);
         let context_length = match fields.optional("model_max_length")? {

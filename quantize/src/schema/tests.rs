@@ -13,7 +13,7 @@ fn uneven() -> Hparams {
     let kind = |(mixer, ffn)| LayerKind {
         mixer,
         ffn,
-        limits: Limits::NONE,
+        limits: Clamps::NONE,
     };
     Hparams {
         kin: &KimiLinear,

@@ -2,7 +2,7 @@
 //! whatever nobody here has heard of.
 
 use super::{BailingMoeV3, set_limits};
-use crate::schema::{Ffn, Fields, GateLaw, Hparams, Kda, LayerKind, Limits, Mixer, Mla, Moe};
+use crate::schema::{Clamps, Ffn, Fields, GateLaw, Hparams, Kda, LayerKind, Mixer, Mla, Moe};
 use serde_json::Value as Json;
 
 pub fn read(fields: &Fields<'_>) -> Result<Hparams, String> {
@@ -33,7 +33,7 @@ pub fn read(fields: &Fields<'_>) -> Result<Hparams, String> {
     let kind = |at| LayerKind {
         mixer: if is_mla(at) { Mixer::Mla } else { Mixer::Kda },
         ffn: if at < dense { Ffn::Dense } else { Ffn::Sparse },
-        limits: Limits::NONE,
+        limits: Clamps::NONE,
     };
     let mut layers: Vec<_> = (0..n).map(kind).collect();
     let ahead = fields.number_or("num_nextn_predict_layers", 0)?;

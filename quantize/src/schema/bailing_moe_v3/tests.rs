@@ -26,7 +26,7 @@ fn sizes_bounds_and_laws_survive_being_written() {
     (h.moe.groups, h.moe.groups_used) = (1, 1);
     h.moe.shared_ff = 640;
     h.kda.gate = GateLaw::Bounded { lower: -3.5 };
-    h.layers.iter_mut().for_each(|l| l.limits = Limits::NONE);
+    h.layers.iter_mut().for_each(|l| l.limits = Clamps::NONE);
     let metadata = metadata(&h);
     for absent in [
         "attention.q_lora_rank",
@@ -135,16 +135,16 @@ fn a_checkpoints_sizes_are_read_by_its_rules() {
     assert_eq!(
         (h.layers[34].limits, h.layers[1].limits),
         (
-            Limits {
+            Clamps {
                 experts: f32::INFINITY,
                 shared: 5.0
             },
-            Limits::NONE,
+            Clamps::NONE,
         )
     );
     assert_eq!(
         h.layers[41].limits,
-        Limits {
+        Clamps {
             experts: 4.0,
             shared: 7.0
         }
