@@ -3,6 +3,7 @@
 
 mod carry;
 mod clients;
+mod description;
 mod error;
 mod events;
 mod generation;
@@ -103,6 +104,7 @@ pub async fn serve(which: Which, door: Arc<Door>) -> Result<Presence, BusError> 
     server.at(PATH, manager).await?;
     let objects = objects::ObjectManager { bus: bus.clone() };
     server.at(PATH, objects).await?;
+    description::serve(&bus).await?;
     bus.put_what_lasts().await;
     tokio::spawn(watch(bus.clone(), leaving));
     // Nobody may replace us, and we wait in no queue: two daemons would share one model's callers.

@@ -137,6 +137,14 @@ impl Objects {
         })
     }
 
+    /// Where the objects of a user are.
+    pub fn paths(&self, uid: u32) -> Vec<OwnedObjectPath> {
+        self.with(|all| {
+            let own = all.iter().filter(|(_, o)| o.uid() == uid);
+            own.map(|(path, _)| path.clone()).collect()
+        })
+    }
+
     fn of(&self, uid: u32, service: Option<&Service>) -> HashMap<OwnedObjectPath, Interfaces> {
         let own: Vec<_> = self.with(|all| {
             let own = all.iter().filter(|(_, o)| o.uid() == uid);

@@ -72,6 +72,21 @@ async fn another_user_neither_sees_nor_uses_my_session() {
         return;
     };
     assert_eq!(listed.trim(), "(@a{oa{sa{sv}}} {},)");
+    let describes = "org.freedesktop.DBus.Introspectable.Introspect";
+    let (above, id) = session.rsplit_once('/').expect("a path");
+    let own = client.call(
+        above,
+        "org.freedesktop.DBus.Introspectable",
+        "Introspect",
+        &(),
+    );
+    let own: String = own.await.expect("mine").body().deserialize().expect("text");
+    assert!(own.contains(id), "{own}");
+    for path in [PATH, "/", above] {
+        let described = on(path, describes, &[]).expect("as above");
+        assert!(described.contains("<node>"), "{path}: {described}");
+        assert!(!described.contains(id), "{path}: {described}");
+    }
     let reads = "org.freedesktop.DBus.Properties.Get";
     let own = "org.deltad.Inference1.Session";
     for (method, args) in [
