@@ -46,6 +46,19 @@ pub fn chat(
     Ok(asked)
 }
 
+/// The bytes of a call's texts, which are nearly all of a large one.
+pub fn weight(messages: &[Value], options: &Map<String, Value>) -> u64 {
+    fn of(value: &Value) -> u64 {
+        match value {
+            Value::String(text) => text.len() as u64,
+            Value::Array(items) => items.iter().map(of).sum(),
+            Value::Object(map) => map.iter().map(|(k, v)| k.len() as u64 + of(v)).sum(),
+            _ => 8,
+        }
+    }
+    messages.iter().chain(options.values()).map(of).sum()
+}
+
 pub fn fits(bytes: usize, max_bytes: usize) -> Result<(), Error> {
     if bytes <= max_bytes {
         Ok(())

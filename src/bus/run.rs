@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use super::clients::Client;
 use super::error::Error;
@@ -27,7 +28,8 @@ pub struct Submitted {
     pub n: usize,
 }
 
-/// Reads and admits, off the threads that do the sockets.
+/// Reads and admits, off the threads that do the sockets. A large call waits for its place among the
+/// large ones of all doors.
 pub async fn submit(
     bus: &Arc<Bus>,
     caller: Caller,
@@ -35,8 +37,15 @@ pub async fn submit(
     options: Map<String, Value>,
     thread: Option<Thread>,
 ) -> Result<Submitted, Error> {
+    let (door, bytes) = (&bus.door, options::weight(&messages, &options));
+    let due = Instant::now() + door.limits.body;
+    let Some(share) = door.bodies.share(&door.limits, bytes, due).await else {
+        let why = "too many large calls are being read; ask again in a moment";
+        return Err(Error::QueueFull(why.into()));
+    };
     let at = bus.clone();
     let work = move || {
+        let _share = share;
         let service = at.service(&caller)?;
         let asked = options::chat(messages, options, at.door.limits.request_bytes)?;
         // A chat is one request.

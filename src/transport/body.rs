@@ -1,5 +1,6 @@
 //! Reads a request's body as JSON: within its size, its time, and what all large bodies may hold
 //! together, so that many clients that each send little less than the limit cost no more than a few.
+//! Calls on the bus take their places in the same budget.
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use axum::http::StatusCode;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::error::Error;
 use super::limits::HttpLimits;
@@ -21,6 +23,11 @@ const LARGE: usize = 4;
 /// In bytes, taken by the kibibyte.
 pub struct Budget(Arc<Semaphore>);
 
+/// A place for a body or a call, free again when dropped.
+pub struct Share {
+    _places: Option<OwnedSemaphorePermit>,
+}
+
 impl Budget {
     pub fn new(limits: &HttpLimits) -> Budget {
         Budget(Arc::new(Semaphore::new(
@@ -28,16 +35,18 @@ impl Budget {
         )))
     }
 
-    /// A place for a body; small ones need none.
-    async fn share(&self, limits: &HttpLimits, stated: u64) -> Option<OwnedSemaphorePermit> {
+    /// A place for so many bytes, where it is free by `due`; small ones need none.
+    pub async fn share(&self, limits: &HttpLimits, stated: u64, due: Instant) -> Option<Share> {
         if stated <= SMALL {
-            return None;
+            return Some(Share { _places: None });
         }
         let bytes =
             usize::try_from(stated).map_or(limits.request_bytes, |n| n.min(limits.request_bytes));
         let places = self.0.clone().acquire_many_owned(kibibytes(bytes) as u32);
+        let places = tokio::time::timeout_at(due, places).await.ok()?;
         // It is never closed.
-        places.await.ok()
+        let _places = places.ok();
+        Some(Share { _places })
     }
 }
 
@@ -48,7 +57,7 @@ fn kibibytes(bytes: usize) -> usize {
 /// A body, and its part of the budget for as long as it lives.
 pub struct Read {
     pub value: Value,
-    _share: Option<OwnedSemaphorePermit>,
+    _share: Share,
 }
 
 /// Takes in a body that nobody asked for, piece by piece: closing on a client that is still sending
@@ -70,10 +79,10 @@ pub async fn discard(limits: &HttpLimits, mut raw: Body) {
 
 pub async fn read(budget: &Budget, limits: &HttpLimits, raw: Body) -> Result<Read, Error> {
     let max = limits.request_bytes;
-    let due = tokio::time::Instant::now() + limits.body;
+    let due = Instant::now() + limits.body;
     // Without a length it may become as large as any.
     let stated = raw.size_hint().upper().unwrap_or(u64::MAX);
-    let Ok(share) = tokio::time::timeout_at(due, budget.share(limits, stated)).await else {
+    let Some(share) = budget.share(limits, stated, due).await else {
         let why = "too many large requests are being read; ask again in a moment".to_owned();
         let status = StatusCode::SERVICE_UNAVAILABLE;
         return Err(Error::new(status, Some("busy"), why));

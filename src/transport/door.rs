@@ -14,7 +14,8 @@ pub struct Door {
     pub service: OnceLock<Service>,
     pub limits: HttpLimits,
     pub traffic: Traffic,
-    pub(super) bodies: Budget,
+    /// What large requests may hold together, by whatever door they come.
+    pub bodies: Budget,
     pub(super) background: Arc<Background>,
 }
 

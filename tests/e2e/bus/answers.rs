@@ -274,3 +274,40 @@ async fn the_queue_is_as_long_for_the_bus_as_for_the_socket() {
     };
     assert_eq!(refused, "org.deltad.Inference1.Error.QueueFull");
 }
+
+#[tokio::test]
+async fn large_calls_wait_for_large_bodies_and_small_ones_for_nobody() {
+    use std::io::Write;
+
+    let bus = PrivateBus::start();
+    let daemon = bus.serve("[limits]\nrequest_bytes = \"256KiB\"\n");
+    // Four hold all the places that there are, without ever sending.
+    let held: Vec<_> = (0..4)
+        .map(|_| {
+            let socket = std::os::unix::net::UnixStream::connect(&daemon.socket);
+            let mut socket = socket.expect("a connection");
+            let head = "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: 262144\r\n\r\n{";
+            socket.write_all(head.as_bytes()).expect("it listens");
+            socket
+        })
+        .collect();
+    let client = Client(bus.connect().await);
+    let small = client.call(PATH, "Manager", "Ask", &("x", short(1))).await;
+    small.expect("an answer");
+    // Refused as soon as it is read.
+    let wrong = Options::from([("temperature", 7.0.into())]);
+    let large = ("x".repeat(100_000), wrong);
+    // The first may come before the bodies have taken their places.
+    let mut tries = 0;
+    let call = loop {
+        let mut call = Box::pin(client.call(PATH, "Manager", "Ask", &large));
+        match tokio::time::timeout(std::time::Duration::from_secs(1), &mut call).await {
+            Err(_) => break call,
+            Ok(answered) => assert!(answered.is_err() && tries < 20, "{answered:?}"),
+        }
+        tries += 1;
+    };
+    drop(held);
+    let (name, _) = call.await.expect_err("it is wrong");
+    assert_eq!(name, "org.deltad.Inference1.Error.InvalidArgument");
+}
