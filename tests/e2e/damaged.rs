@@ -78,27 +78,28 @@ fn cut(path: &Path) {
 }
 
 /// More tokens than a block has.
-const LONG: &str = "My locker code is 4827. My name is Tessa. What is 3 + 4? What is 5 + 6? \
+const LONG: &str = "My locker code is 4827. What is 3 + 4? What is 5 + 6? \
     What is 1 + 2? What is 7 + 8? What is 2 + 2? What is 9 + 1? What is my locker code?";
 
 #[test]
 fn rows_and_states_that_are_cut_or_gone_under_a_running_daemon_cost_reading_again() {
     let daemon = start_with(&demo("model"), "f16", "");
+    let unharmed = start_with(&demo("model"), "f16", "");
     let question = "What is my locker code?";
-    for (name, harm) in [
-        ("rows", cut as fn(&Path)),
-        ("state", cut),
-        ("rows", gone),
-        ("state", gone),
+    // Nobody's words are another's: what one has in memory would serve all.
+    for (person, name, harm) in [
+        ("Tessa", "rows", cut as fn(&Path)),
+        ("Robin", "state", cut),
+        ("Maria", "rows", gone),
+        ("Oscar", "state", gone),
     ] {
-        let session = format!("{name}{}", harm as usize);
-        post(&daemon, "/v1/sessions", json!({"name": session}));
-        ask(&daemon, &session, LONG);
-        // In memory it would be, so that its files are not looked at.
-        let fork = format!("/v1/sessions/{session}/fork");
-        let twin = format!("{session}-twin");
-        post(&daemon, &fork, json!({"name": twin}));
-        let want = ask(&daemon, &twin, question);
+        let session = person.to_lowercase();
+        let long = format!("My name is {person}. {LONG}");
+        for daemon in [&daemon, &unharmed] {
+            post(daemon, "/v1/sessions", json!({"name": session}));
+            ask(daemon, &session, &long);
+        }
+        let want = ask(&unharmed, &session, question);
         assert!(cached(&want) > 64, "{want}");
         post(
             &daemon,

@@ -251,6 +251,10 @@ async fn a_session_leaves_by_a_descriptor_and_comes_in_by_one() {
         .call(&session, "Session", "Export", &(descriptor(&file),))
         .await;
     written.expect("it is written");
+    let rebuilt = client.call(PATH, "Manager", "Rebuild", &("talk",)).await;
+    let rebuilt: zbus::OwnedObjectPath = rebuilt.expect("a path").body().deserialize().expect("o");
+    assert_eq!(rebuilt.to_string(), session.to_string());
+    assert_eq!(client.count(&session, "Session", "State").await, 3);
     let file = std::fs::File::open(&path).expect("it is there");
     let import = (descriptor(&file),);
     let made = client.call(PATH, "Manager", "Import", &import).await;
@@ -270,10 +274,6 @@ async fn a_session_leaves_by_a_descriptor_and_comes_in_by_one() {
     let (name, why) = refused.expect_err("nothing");
     assert_eq!(name, "org.deltad.Inference1.Error.SessionRefused");
     assert!(why.contains("too short"), "{why}");
-    let rebuilt = client.call(PATH, "Manager", "Rebuild", &("talk",)).await;
-    let rebuilt: zbus::OwnedObjectPath = rebuilt.expect("a path").body().deserialize().expect("o");
-    assert_eq!(rebuilt.to_string(), session.to_string());
-    assert_eq!(client.count(&session, "Session", "State").await, 3);
 }
 
 #[tokio::test]
