@@ -197,9 +197,10 @@ fn options(flags: &Bench) -> Options {
         },
         threads: Some(flags.threads.map_or(cores, usize::from)),
         cache_type: flags.cache_type.into(),
-        on_cpu: match flags.stock {
-            true => OnCpu::Stock,
-            false => OnCpu::Own(flags.tier),
+        on_cpu: if flags.stock {
+            OnCpu::Stock
+        } else {
+            OnCpu::Own(flags.tier)
         },
         chunk: flags.chunk,
         gpu_layers: flags.gpu_layers.map(usize::from),

@@ -120,10 +120,13 @@ fn sent_back(body: &Value, manner: &Value) -> Vec<Value> {
     if let Some(output) = body["output"].as_array() {
         let kept = output.iter().filter(|i| !(hides && thinks(&i["type"])));
         return kept
-            .map(|item| match thinks(&item["type"]) {
-                true => json!({"type": "reasoning", "id": item["id"], "summary": [],
-                    "content": null, "encrypted_content": null}),
-                false => item.clone(),
+            .map(|item| {
+                if thinks(&item["type"]) {
+                    json!({"type": "reasoning", "id": item["id"], "summary": [],
+                        "content": null, "encrypted_content": null})
+                } else {
+                    item.clone()
+                }
             })
             .collect();
     }

@@ -149,9 +149,10 @@ impl State {
         let at: Vec<usize> = (0..both).collect();
         let same = |at: &usize| Arc::ptr_eq(&self.blocks[*at], &other.blocks[*at]);
         let shared = at.partition_point(same) * self.shape.block_bytes();
-        let slot = match Arc::ptr_eq(&self.slot, &other.slot) {
-            true => self.shape.slot_bytes(),
-            false => 0,
+        let slot = if Arc::ptr_eq(&self.slot, &other.slot) {
+            self.shape.slot_bytes()
+        } else {
+            0
         };
         self.bytes() - shared - slot
     }
