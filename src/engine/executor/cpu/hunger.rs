@@ -1,8 +1,8 @@
 //! Whether weights are missing from memory, as they are where a model is larger than it. While they
 //! are, the kernel is asked for the chosen experts as soon as the router has named them: it reads
 //! exactly those, many at once, where each touch alone would wait for its own and for whatever the
-//! kernel guesses lies around it. In memory the asking would cost a tenth of a pass for nothing, so
-//! it ends soon after it brought nothing from the disk.
+//! kernel guesses lies around it. In memory the asking would cost some hundredths of a pass for
+//! nothing, so it ends soon after it brought nothing from the disk.
 
 use std::collections::BTreeSet;
 
