@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod cpu;
+pub mod cuda;
 pub mod gguf;
 pub mod graph;
 pub mod map;

@@ -1,0 +1,1 @@
+//! Device, streams, memory and graphs, over the driver's own interface.

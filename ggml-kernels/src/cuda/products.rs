@@ -1,0 +1,1 @@
+//! See the kernels of the same name.
