@@ -30,9 +30,14 @@ typedef __nv_bfloat16 bf16;
 #define KERNEL_BOUNDS(name, Args, max_threads, min_blocks) \
   extern "C" __global__ void __launch_bounds__(max_threads, min_blocks) name(const __grid_constant__ Args a)
 #define SHARED(T, name, n) __shared__ __align__(16) T name[n]
-#define DYNAMIC_SHARED(T, name)                              \
+#define DYNAMIC_SHARED(T, name)                                          \
   extern __shared__ __align__(128) unsigned char dynamic_shared_bytes[]; \
   T *name = reinterpret_cast<T *>(dynamic_shared_bytes)
+// Text that the host finds by name.
+#define GLOBAL_TEXT(name, text) \
+  extern "C" {                  \
+  __device__ char name[] = text; \
+  }
 
 DEVICE float to_float(f16 v) { return __half2float(v); }
 DEVICE float to_float(bf16 v) { return __bfloat162float(v); }

@@ -19,36 +19,45 @@ struct Kernel {
   Kernel(const char *name, std::size_t args, int max_threads, void (*run)(const void *args));
 };
 
+// One GLOBAL_TEXT.
+struct Text {
+  const char *name, *text;
+  const Text *next;
+  Text(const char *name, const char *text);
+};
+
 struct Index {
   std::uint32_t x, y, z;
 };
-
-struct Block;
-struct Warp;
-struct Copies;
-
-struct Fiber {
-  Index thread;
-  Block *block;
-  Warp *warp;
-  std::uint32_t lane;
-  void *stack_pointer;
-  Copies *copies;
-};
-
-struct Block {
-  Index index, dim, grid;
-  const Kernel *kernel;
-};
-
-// The fiber that runs on this system thread.
-extern __thread Fiber *current;
 
 // One SHARED in the source.
 struct SharedSite {
   int number;
   SharedSite();
 };
+
+struct Launch;
+class Team;
+struct Warp;
+struct Copies;
+
+struct Block {
+  Index index, dim, grid;
+};
+
+struct Fiber {
+  Index thread;
+  std::uint32_t lane;
+  Block *block;
+  Warp *warp;
+  Team *team;
+  Copies *copies;
+  void *stack_pointer;
+};
+
+// The fiber that runs on this system thread; null outside of kernels.
+extern __thread Fiber *current;
+
 void *shared(const SharedSite &site, std::size_t bytes);
 void *dynamic_shared();
 

@@ -76,6 +76,7 @@ struct uint3 {
 #define SHARED(T, name, n)                                 \
   static const ::emulated::SharedSite name##_shared_site;  \
   T(&name)[n] = *static_cast<T(*)[n]>(::emulated::shared(name##_shared_site, sizeof(T[n])))
+#define GLOBAL_TEXT(name, text) static const ::emulated::Text name##_text(#name, text);
 #define DYNAMIC_SHARED(T, name) T *name = static_cast<T *>(::emulated::dynamic_shared())
 
 template <typename To, typename From>
