@@ -20,8 +20,12 @@ fn device() -> Option<Device> {
     }
 }
 
-/// The file of kernels, beside the program that the same build makes.
+/// The file of kernels: what `DELTAD_KERNELS` names, or else beside the program that the same build
+/// makes.
 fn kernels() -> PathBuf {
+    if let Some(named) = std::env::var_os("DELTAD_KERNELS") {
+        return named.into();
+    }
     let test = std::env::current_exe().expect("this program has a path");
     let built = test.parent().and_then(std::path::Path::parent);
     built.expect("tests are built in deps").join(FILE)
