@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use ggml_kernels::cuda::driver::{CudaError, Device, FILE};
 
 mod driver;
+mod mixers;
 
 /// The card, where there is one with kernels. Everything but their absence is a failure.
 fn device() -> Option<Device> {
@@ -20,8 +21,12 @@ fn device() -> Option<Device> {
     }
 }
 
-/// The file of kernels, beside the program that the same build makes.
+/// The file of kernels: what `DELTAD_KERNELS` names, or else beside the program that the same build
+/// makes.
 fn kernels() -> PathBuf {
+    if let Some(named) = std::env::var_os("DELTAD_KERNELS") {
+        return named.into();
+    }
     let test = std::env::current_exe().expect("this program has a path");
     let built = test.parent().and_then(std::path::Path::parent);
     built.expect("tests are built in deps").join(FILE)

@@ -9,7 +9,7 @@ use super::CudaError;
 pub const FILE: &str = "deltad-kernels.fatbin";
 
 /// Of the sources that this program was built beside; a file of kernels carries that of its own.
-pub const ID: &str = "unnamed";
+pub const ID: &str = env!("DELTAD_KERNELS_ID");
 
 /// The text in a file of kernels that holds its id.
 pub(super) const ID_NAME: &CStr = c"deltad_kernels_id";
