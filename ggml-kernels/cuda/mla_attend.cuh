@@ -72,21 +72,21 @@ struct Loader {
     seen = lane.position + 1 - at.tile * ROWS;
   }
   __device__ __forceinline__ bool is_last() const { return at.tile + 1 == at.tiles; }
-  // Rows that the lane does not see are zeros: what lies there may be no number.
+  // Rows that the lane does not see are zeros: what lies there may be no number. A tile is contiguous in its block,
+  // and has 16 bytes more to a row in shared memory.
   __device__ __forceinline__ void load(u32 any_latent, f16 *to) const {
-    const u32 latent = LATENT ? LATENT : any_latent;
-    const u32 chunks = latent / 8, pitch = latent + 8;
-    const u32 step_row = ATTEND_THREADS / chunks, step_chunk = ATTEND_THREADS % chunks;
-    u32 row = threadIdx.x / chunks, chunk = threadIdx.x % chunks;
+    if constexpr (LATENT != 0) {
+      constexpr u32 CHUNKS = ROWS * LATENT / 8;
 #pragma unroll
-    for (u32 i = 0; i < (ROWS * (LATENT ? LATENT : 576) / 8 + ATTEND_THREADS - 1) / ATTEND_THREADS; i++) {
-      if (row >= ROWS) break;
-      cp_async16_if(to + row * pitch + chunk * 8, rows + static_cast<u64>(row) * latent + chunk * 8, row < seen);
-      row += step_row;
-      chunk += step_chunk;
-      if (chunk >= chunks) {
-        chunk -= chunks;
-        row++;
+      for (u32 i = 0; i < (CHUNKS + ATTEND_THREADS - 1) / ATTEND_THREADS; i++) {
+        const u32 at = i * ATTEND_THREADS + threadIdx.x, row = at / (LATENT / 8);
+        if ((i + 1) * ATTEND_THREADS <= CHUNKS || at < CHUNKS) cp_async16_if(to + (at + row) * 8, rows + at * 8, row < seen);
+      }
+    } else {
+      const u32 chunks = any_latent / 8;
+      for (u32 at = threadIdx.x; at < ROWS * chunks; at += ATTEND_THREADS) {
+        const u32 row = at / chunks;
+        cp_async16_if(to + (at + row) * 8, rows + at * 8, row < seen);
       }
     }
   }

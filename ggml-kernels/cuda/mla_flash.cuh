@@ -1,5 +1,5 @@
 // Causal attention of a wide pass over expanded keys and values, for a group of heads: a block has 128 queries of
-// one head and walks the lane's rows in tiles of 64, which are the blocks of the cache. Each warp has 32 queries.
+// one head and walks the lane's rows in tiles of 64. Each warp has 32 queries.
 // A query's sums depend on its own rows alone, so the cut of a pass changes no bit (unless the keys are split).
 #pragma once
 #include "mla_common.cuh"
@@ -7,15 +7,16 @@
 struct MlaFlashArgs {
   const f16 *q;           // [rows, heads * (nope + rope)]; scores are powers of two
   const f16 *k;           // [keys, group * nope]
+  const f16 *rotated;     // [keys, rope]: the keys' other columns, of all heads
   const f16 *v;           // [keys, group * v]
-  const WideLane *lanes;  // for the other `rope` columns of keys, in the blocks
-  const u32 *starts;      // [lanes]: where in k and v a lane's rows begin
+  const WideLane *lanes;
+  const u32 *starts;      // [lanes]: where in keys a lane's rows begin
   const float *gate;      // [rows, heads], rows gate_stride apart; nowhere: no gate
   f16 *out;               // [rows, heads * v]
   float *out32;           // the same; nowhere: not asked
   float *sums;            // splits > 1: [splits, rows, heads, v], for mla_merge instead of `out`
   float2 *heads_of;       // [splits, rows, heads]
-  u32 rows, heads, first, group, nope, rope, v_width, rank, layer, splits, gate_stride;
+  u32 rows, heads, first, group, nope, rope, v_width, splits, gate_stride;
 };
 
 namespace mla {
@@ -28,30 +29,26 @@ struct Flash {
   static constexpr u32 MOST_V = V ? V : 128;
   u32 nope, rope, width, v_width, k_pitch, v_pitch;
 
-  // Rows [count of `rows`, columns] to shared memory; rows from `seen` on are zeros.
+  // ROWS rows to shared memory, as zeros from `seen` on.
   template <u32 ROWS, u32 COLUMNS>
-  static __device__ __forceinline__ void load(f16 *to, u32 pitch, const f16 *from, u64 stride, u32 any_columns, u32 seen) {
-    const u32 chunks = (COLUMNS ? COLUMNS : any_columns) / 8;
+  static __device__ __forceinline__ void load(f16 *to, u32 pitch, const f16 *from, u32 stride, u32 any_columns, u32 seen) {
+    if constexpr (COLUMNS != 0) {
+      constexpr u32 CHUNKS = COLUMNS / 8, STEP = FLASH_THREADS / CHUNKS;
+      if (seen >= ROWS) {
+        f16 *there = to + threadIdx.x / CHUNKS * pitch + threadIdx.x % CHUNKS * 8;
+        const f16 *here = from + threadIdx.x / CHUNKS * stride + threadIdx.x % CHUNKS * 8;
 #pragma unroll
+        for (u32 i = 0; i < ROWS / STEP; i++) cp_async16(there + i * STEP * pitch, here + i * (STEP * stride));
+        return;
+      }
+    }
+    const u32 chunks = (COLUMNS ? COLUMNS : any_columns) / 8;
+#pragma unroll 1
     for (u32 i = threadIdx.x; i < ROWS * chunks; i += FLASH_THREADS) {
       const u32 row = i / chunks, at = i % chunks * 8;
       const bool is = row < seen;
-      cp_async16_if(to + row * pitch + at, from + (is ? row : 0) * stride + at, is);
+      cp_async16_if(to + row * pitch + at, from + static_cast<u64>(is ? row : 0) * stride + at, is);
     }
-  }
-
-  __device__ __forceinline__ void load_keys(const MlaFlashArgs &a, const WideLane &lane, u64 start, u32 head, u32 tile, u32 all, f16 *to) const {
-    const u32 first = tile * FLASH_KEYS, seen = all - first;
-    const u64 stride = static_cast<u64>(a.group) * nope;
-    load<FLASH_KEYS, NOPE>(to, k_pitch, a.k + (start + first) * stride + head * nope, stride, nope, seen);
-    const f16 *row = row_of(lane.table, a.layer, a.rank + rope, first) + a.rank;
-    load<FLASH_KEYS, ROPE>(to + nope, k_pitch, row, a.rank + rope, rope, seen);
-  }
-
-  __device__ __forceinline__ void load_values(const MlaFlashArgs &a, u64 start, u32 head, u32 tile, u32 all, f16 *to) const {
-    const u32 first = tile * FLASH_KEYS;
-    const u64 stride = static_cast<u64>(a.group) * v_width;
-    load<FLASH_KEYS, V>(to, v_pitch, a.v + (start + first) * stride + head * v_width, stride, v_width, all - first);
   }
 
   __device__ __forceinline__ void run(const MlaFlashArgs &a) {
@@ -73,10 +70,20 @@ struct Flash {
     const u32 all = lane.position + lane.rows, seen = lane.position + query + queries;
     const u32 key_tiles = (seen + FLASH_KEYS - 1) / FLASH_KEYS, share = (key_tiles + a.splits - 1) / a.splits;
     const u32 first_tile = split * share, end_tile = first_tile + share < key_tiles ? first_tile + share : key_tiles;
-    const u64 start = a.starts[lane_at];
+    const u32 start = a.starts[lane_at];
     const u32 tid = threadIdx.x, warp = tid / 32, thread = tid % 32, g = thread / 4, t = thread % 4;
     f16 *q_shared = memory, *k_shared = q_shared + FLASH_QUERIES * k_pitch, *v_shared = k_shared + FLASH_KEYS * k_pitch;
 
+    // Rows behind the lane's end are zeros. Addresses are made anew from little: the sums fill the registers.
+    const auto load_keys = [&](u32 tile) {
+      const u32 key = start + tile * FLASH_KEYS, left = all - tile * FLASH_KEYS, stride = a.group * nope;
+      load<FLASH_KEYS, NOPE>(k_shared, k_pitch, a.k + static_cast<u64>(key) * stride + in_group * nope, stride, nope, left);
+      load<FLASH_KEYS, ROPE>(k_shared + nope, k_pitch, a.rotated + static_cast<u64>(key) * rope, rope, rope, left);
+    };
+    const auto load_values = [&](u32 tile) {
+      const u32 key = start + tile * FLASH_KEYS, left = all - tile * FLASH_KEYS, stride = a.group * v_width;
+      load<FLASH_KEYS, V>(v_shared, v_pitch, a.v + static_cast<u64>(key) * stride + in_group * v_width, stride, v_width, left);
+    };
     float sums[2][MOST_V / 8][4], most[2][2], total[2][2];
 #pragma unroll
     for (u32 m = 0; m < 2; m++) {
@@ -94,9 +101,11 @@ struct Flash {
     depend();
     const u64 row = lane.row + query;
     if (first_tile < end_tile) {
-      const u64 stride = static_cast<u64>(a.heads) * width;
-      load<FLASH_QUERIES, NOPE + ROPE>(q_shared, k_pitch, a.q + row * stride + head * width, stride, width, queries);
-      load_keys(a, lane, start, in_group, first_tile, all, k_shared);
+      const u32 stride = a.heads * width;
+      const f16 *q = a.q + row * stride + head * width;
+      load<FLASH_QUERIES, NOPE>(q_shared, k_pitch, q, stride, nope, queries);
+      load<FLASH_QUERIES, ROPE>(q_shared + nope, k_pitch, q + nope, stride, rope, queries);
+      load_keys(first_tile);
     }
     cp_async_commit();
     const f16 *q_from = q_shared + (warp * 32 + thread % 16) * k_pitch + thread / 16 * 8;
@@ -105,7 +114,7 @@ struct Flash {
     for (u32 tile = first_tile; tile < end_tile; tile++) {
       cp_async_wait<0>();
       __syncthreads();  // the keys are there, and the values before were left
-      load_values(a, start, in_group, tile, all, v_shared);
+      load_values(tile);
       cp_async_commit();
       float s[2][8][4];
 #pragma unroll
@@ -135,7 +144,7 @@ struct Flash {
       }
       cp_async_wait<0>();
       __syncthreads();  // the values are there, and the keys were left
-      if (tile + 1 < end_tile) load_keys(a, lane, start, in_group, tile + 1, all, k_shared);
+      if (tile + 1 < end_tile) load_keys(tile + 1);
       cp_async_commit();
       // Row r of the lane sees rows <= position + r.
       const u32 mine = lane.position + query + warp * 32;

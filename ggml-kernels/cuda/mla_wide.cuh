@@ -18,6 +18,7 @@ struct MlaGatherArgs {
   const WideLane *lanes;
   const u32 *starts;  // [lanes]: where in `out` a lane's rows begin
   f16 *out;           // [rows, rank]
+  f16 *rotated;       // [rows, rope]
   u32 rank, rope, layer;
 };
 
@@ -92,21 +93,22 @@ DEVICE void rows(const MlaRowsArgs &a) {
   }
 }
 
-// Block (i, lane): rows 16 i and the next 15 of a lane, with those of this pass.
+// Block (i, lane): rows 16 i to 16 i + 15 of a lane, which end with those of this pass.
 DEVICE void gather_rows(const MlaGatherArgs &a) {
   let_go();
   const WideLane lane = a.lanes[blockIdx.y];
-  const u32 all = lane.position + lane.rows, first = blockIdx.x * 16, chunks = a.rank / 8;
+  const u32 all = lane.position + lane.rows, first = blockIdx.x * 16, chunks = (a.rank + a.rope) / 8;
   if (first >= all) return;
   const u32 count = all - first < 16 ? all - first : 16;
   depend();
-  const f16 *from = row_of(lane.table, a.layer, a.rank + a.rope, first);
-  f16 *to = a.out + (static_cast<u64>(a.starts[blockIdx.y]) + first) * a.rank;
+  const u32 latent = a.rank + a.rope;
+  const f16 *from = row_of(lane.table, a.layer, latent, first);
+  const u64 to = static_cast<u64>(a.starts[blockIdx.y]) + first;
 #pragma unroll 4
   for (u32 i = threadIdx.x; i < count * chunks; i += WIDE_THREADS) {
     const u32 row = i / chunks, at = i % chunks * 8;
-    *reinterpret_cast<uint4 *>(to + row * a.rank + at) =
-        *reinterpret_cast<const uint4 *>(from + row * (a.rank + a.rope) + at);
+    f16 *there = at < a.rank ? a.out + (to + row) * a.rank + at : a.rotated + (to + row) * a.rope + at - a.rank;
+    *reinterpret_cast<uint4 *>(there) = *reinterpret_cast<const uint4 *>(from + row * latent + at);
   }
 }
 
