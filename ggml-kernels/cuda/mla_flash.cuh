@@ -16,7 +16,7 @@ struct MlaFlashArgs {
   float *out32;           // the same; nowhere: not asked
   float *sums;            // splits > 1: [splits, rows, heads, v], for mla_merge instead of `out`
   float2 *heads_of;       // [splits, rows, heads]
-  u32 rows, heads, first, group, nope, rope, v_width, splits, gate_stride;
+  u32 rows, heads, first, group, nope, rope, v_width, splits, gate_stride, pad;
 };
 
 namespace mla {

@@ -12,6 +12,7 @@ struct MlaRowsArgs {
   f16 *queries;           // [rows, heads * (nope + rope)], multiplied with `scale`
   u32 lane_count, rows, heads, nope, rope, rank, layer, q_stride, kv_stride;
   float eps, scale;
+  u32 pad;
 };
 
 struct MlaGatherArgs {
@@ -19,7 +20,7 @@ struct MlaGatherArgs {
   const u32 *starts;  // [lanes]: where in `out` a lane's rows begin
   f16 *out;           // [rows, rank]
   f16 *rotated;       // [rows, rope]
-  u32 rank, rope, layer;
+  u32 rank, rope, layer, pad;
 };
 
 // k_b [heads][rank, nope] or v_b [heads][v, rank] to f16 rows of `rank` columns.
@@ -36,7 +37,7 @@ struct MlaMergeArgs {
   const float *gate;      // [rows, heads], rows gate_stride apart; nowhere: no gate
   f16 *out;               // [rows, heads * v]
   float *out32;           // the same; nowhere: not asked
-  u32 rows, heads, v, splits, gate_stride;
+  u32 rows, heads, v, splits, gate_stride, pad;
 };
 
 namespace mla {
