@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use ggml_kernels::cuda::driver::{CudaError, Device, FILE};
 
+mod attention;
 mod driver;
 mod mixers;
 
