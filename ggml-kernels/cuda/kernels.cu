@@ -1,6 +1,4 @@
-// All kernels as one translation unit: scripts/cuda.sh gives it to nvcc, or to a C++ compiler for the emulated card.
-#include "device.cuh"
-
+// All kernels as one translation unit, for nvcc. The emulated card is made of the same files one by one.
 #if __has_include("products.cu")
 #include "products.cu"
 #endif
@@ -13,6 +11,4 @@
 #if __has_include("wide.cu")
 #include "wide.cu"
 #endif
-
-// Which sources these are: the program loads no other's. scripts/cuda.sh says how it is made.
-GLOBAL_TEXT(deltad_kernels_id, DELTAD_KERNELS_ID)
+#include "id.cu"

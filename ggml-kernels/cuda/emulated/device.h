@@ -54,7 +54,7 @@ struct uint3 {
 #define __host__
 #define __constant__ static const
 #define __forceinline__ inline __attribute__((always_inline))
-#define DEVICE static inline __attribute__((always_inline))
+#define DEVICE inline __attribute__((always_inline))
 
 #include "block.h"
 
