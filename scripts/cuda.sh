@@ -45,7 +45,7 @@ jobs=
 
 if [ "${2:-}" = emulated ]; then
   for file in emulated/*.cpp; do
-    compile "$file" -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-parameter -c "$file"
+    compile "$file" -O3 -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-parameter -c "$file"
   done
   finish
   ${CXX:-c++} -pthread "$objects"/*.o -o "$objects/selftest"
