@@ -14,16 +14,19 @@ SYSCONFDIR ?= /etc
 DBUSPOLICYDIR = $(if $(filter /usr,$(PREFIX)),$(SHAREDIR),$(DESTDIR)$(SYSCONFDIR))/dbus-1/system.d
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo table test test-vulkan test-systemd test-package bench bench-tables fuzz crash install package clean deps
+.PHONY: help build cuda demo table test test-vulkan test-cuda-emulated test-systemd test-package bench bench-tables fuzz crash install package clean deps
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps: ## check for the system packages a build needs; install them with apt where allowed
 	@scripts/deps.sh
 
 build: deps ## build both programs
 	$(CARGO) build --release --locked
+
+cuda: ## the kernels for NVIDIA cards, beside the programs (nvcc; ARCHS=90 for an H100 alone)
+	@scripts/cuda.sh $(BUILD)
 
 demo: build ## quantize the shipped model, serve it, talk to it, stop it
 	@scripts/demo.sh
@@ -41,6 +44,13 @@ test: ## formatting, lints without warnings, every test, a booted system where t
 
 test-vulkan: deps ## the tests of devices, on a Vulkan driver made of software
 	@CARGO=$(CARGO) scripts/test-vulkan.sh
+
+EMULATED = LD_LIBRARY_PATH=$(CURDIR)/target/cuda-emulated \
+  DELTAD_KERNELS=$(CURDIR)/target/cuda-emulated/deltad-kernels.fatbin
+test-cuda-emulated: deps ## our kernels for NVIDIA cards, run on the processor by a driver of our own
+	@scripts/cuda.sh target/cuda-emulated emulated
+	$(EMULATED) $(CARGO) test --release --locked -p ggml-kernels --test cuda
+	$(EMULATED) $(CARGO) test --release --locked --test engine cuda
 
 bench: deps ## every benchmark; figures are printed
 	$(CARGO) bench --locked --workspace --profile release

@@ -45,7 +45,7 @@ fn cksum(bytes: &[u8]) -> u32 {
         crc ^= u32::from(byte) << 24;
         for _ in 0..8 {
             crc = if crc >> 31 == 1 {
-                crc << 1 ^ 0x04c1_1db7
+                (crc << 1) ^ 0x04c1_1db7
             } else {
                 crc << 1
             };

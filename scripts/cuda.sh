@@ -5,13 +5,15 @@
 #
 #   scripts/cuda.sh OUT_DIR             needs nvcc 12.8 or newer. ARCHS="90" builds for fewer cards, sooner
 #   scripts/cuda.sh OUT_DIR emulated    needs a C++17 compiler ($CXX, else c++)
+#   scripts/cuda.sh OUT_DIR card        both: holds the machine's card to the emulated one's test
 set -eu
 
 usage() {
-  echo "usage: scripts/cuda.sh OUT_DIR [emulated]" >&2
+  echo "usage: scripts/cuda.sh OUT_DIR [emulated|card]" >&2
   exit 2
 }
-[ $# -ge 1 ] && [ $# -le 2 ] && [ "${2:-emulated}" = emulated ] || usage
+[ $# -ge 1 ] && [ $# -le 2 ] || usage
+case "${2:-}" in "" | emulated | card) ;; *) usage ;; esac
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 cd "$(dirname "$0")/../ggml-kernels/cuda"
@@ -23,26 +25,27 @@ id=$(find . -path ./emulated -prune -o \( -name '*.cu' -o -name '*.cuh' \) -prin
   cat "$file"
 done | cksum | tr ' ' -)
 
-if [ "${2:-}" = emulated ]; then
-  # For the machine it is built on. Misaligned values and steps out of arrays end the process with their place.
-  # Warnings about kernels are nvcc's business.
-  flags="-std=c++17 -O2 -march=native -fPIC -fvisibility=hidden -pthread"
-  checks=${CHECKS--fsanitize=alignment,bounds -fno-sanitize-recover=all -static-libubsan}
-  objects=$(mktemp -d)
-  trap 'rm -rf "$objects"' EXIT
-  compile() {
-    object=$objects/$(echo "$1" | tr / -).o
-    shift
-    ${CXX:-c++} $flags "$@" -o "$object" &
-    jobs="$jobs $!"
-  }
-  finish() {
-    for job in $jobs; do wait "$job" || exit 1; done
-    jobs=
-  }
+# For the machine it is built on. Misaligned values and steps out of arrays end the process with their place.
+# Warnings about kernels are nvcc's business.
+flags="-std=c++17 -O2 -march=native -fPIC -fvisibility=hidden -pthread"
+checks=${CHECKS--fsanitize=alignment,bounds -fno-sanitize-recover=all -static-libubsan}
+objects=$(mktemp -d)
+trap 'rm -rf "$objects"' EXIT
+compile() {
+  object=$objects/$(echo "$1" | tr / -).o
+  shift
+  ${CXX:-c++} $flags "$@" -o "$object" &
+  jobs="$jobs $!"
+}
+finish() {
+  for job in $jobs; do wait "$job" || exit 1; done
   jobs=
+}
+jobs=
+
+if [ "${2:-}" = emulated ]; then
   for file in emulated/*.cpp; do
-    compile "$file" -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-parameter -c "$file"
+    compile "$file" -O3 -Wall -Wextra -Wno-unknown-pragmas -Wno-unused-parameter -c "$file"
   done
   finish
   ${CXX:-c++} -pthread "$objects"/*.o -o "$objects/selftest"
@@ -70,6 +73,16 @@ command -v "$nvcc" >/dev/null || {
   echo "  cuda-toolkit of your system, or https://developer.nvidia.com/cuda-downloads. CUDACXX names one elsewhere." >&2
   exit 1
 }
+if [ "${2:-}" = card ]; then
+  for file in selftest team together run memory; do compile "$file" -c "emulated/$file.cpp"; done
+  finish
+  ln -sf "$(ldconfig -p | awk '$1 == "libcuda.so.1" {print $NF; exit}')" "$objects/libcuda.so"
+  ${CXX:-c++} -pthread "$objects"/*.o -L"$objects" -lcuda -o "$objects/selftest"
+  "$nvcc" -std=c++17 -O3 -arch=native -fatbin -x cu -o "$objects/image" emulated/selftest.cuh
+  "$objects/selftest" "$objects/image"
+  exit
+fi
+
 # The oldest card's PTX comes along: newer cards than these translate it when they load it.
 code="-gencode arch=compute_80,code=compute_80"
 for arch in ${ARCHS:-80 86 89 90 120}; do

@@ -10,17 +10,16 @@ void check_mask(std::uint32_t mask) {
   if (mask != ~0u) report("mask %08x: only full warps work together", mask);
 }
 
-// Every lane's fragments, as matrices [16][K] and [K][8]; a register holds `per` neighbours of a row of a, of a column of b.
-template <int K, int per, typename T, typename Value>
-void unpack(const Warp &warp, T a[16][K], T b[K][8], Value value) {
+// Every lane's fragments, as bits of a [16][K] and of b's columns [8][K]; a register holds four bytes of either.
+template <int K, typename Bits>
+void gather(const Warp &warp, Bits a[16][K], Bits b[8][K]) {
+  constexpr int per = 4 / sizeof(Bits);
   for (int lane = 0; lane < 32; lane++) {
     const int group = lane / 4, place = lane % 4 * per;
     const std::uint32_t *ra = static_cast<const std::uint32_t *>(warp.first[lane]);
     const std::uint32_t *rb = static_cast<const std::uint32_t *>(warp.second[lane]);
-    for (int i = 0; i < per; i++) {
-      for (int r = 0; r < 4; r++) a[group + (r & 1) * 8][place + (r >> 1) * (K / 2) + i] = value(ra[r], i);
-      for (int r = 0; r < 2; r++) b[place + r * (K / 2) + i][group] = value(rb[r], i);
-    }
+    for (int r = 0; r < 4; r++) std::memcpy(&a[group + (r & 1) * 8][place + (r >> 1) * (K / 2)], &ra[r], 4);
+    for (int r = 0; r < 2; r++) std::memcpy(&b[group][place + r * (K / 2)], &rb[r], 4);
   }
 }
 
@@ -35,6 +34,19 @@ void multiply_all(const Warp &warp, const T a[16][K], const T b[K][8]) {
     for (int column = 0; column < 8; column++)
       static_cast<T *>(warp.results[row % 8 * 4 + column / 2])[row / 8 * 2 + column % 2] = sum[column];
   }
+}
+
+void to_floats(Together what, const u16 *bits, float *values, int count) {
+  if (what == MMA_BF16) {
+    for (int i = 0; i < count; i++) values[i] = __uint_as_float(u32(bits[i]) << 16);
+    return;
+  }
+#if defined(__F16C__)
+  for (int i = 0; i < count; i += 8)
+    _mm256_storeu_ps(values + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(bits + i))));
+#else
+  for (int i = 0; i < count; i++) values[i] = f16_value(bits[i]);
+#endif
 }
 
 void copy(const Copies::Copy &c) {
@@ -129,15 +141,21 @@ void multiply(Together what, void *c, const std::uint32_t *a, const std::uint32_
   fiber.warp->second[fiber.lane] = b;
   fiber.team->meet_and(fiber, what, [&](Warp &warp) {
     if (what == MMA_S8) {
+      i8 a8[16][32], b8[8][32];
       int x[16][32], y[32][8];
-      unpack<32, 4>(warp, x, y, [](std::uint32_t r, int i) { return int(i8(r >> (8 * i))); });
+      gather<32>(warp, a8, b8);
+      for (int i = 0; i < 16 * 32; i++) x[i / 32][i % 32] = a8[i / 32][i % 32];
+      for (int k = 0; k < 32; k++)
+        for (int column = 0; column < 8; column++) y[k][column] = b8[column][k];
       multiply_all<32>(warp, x, y);
     } else {
-      float x[16][16], y[16][8];
-      if (what == MMA_F16)
-        unpack<16, 2>(warp, x, y, [](std::uint32_t r, int i) { return f16_value(u16(r >> (16 * i))); });
-      else
-        unpack<16, 2>(warp, x, y, [](std::uint32_t r, int i) { return __uint_as_float(r >> (16 * i) << 16); });
+      alignas(32) u16 a16[16][16], b16[8][16];
+      alignas(32) float x[16][16], columns[8][16], y[16][8];
+      gather<16>(warp, a16, b16);
+      to_floats(what, a16[0], x[0], 256);
+      to_floats(what, b16[0], columns[0], 128);
+      for (int k = 0; k < 16; k++)
+        for (int column = 0; column < 8; column++) y[k][column] = columns[column][k];
       multiply_all<16>(warp, x, y);
     }
   });
