@@ -58,17 +58,6 @@ DEVICE int dots_of_column(int j) { return 8 + 8 * j - j * j; }
 DEVICE int dot_of_a(int i, int j) { return dots_of_column(j) + 2 * (i - j) - 1; }
 DEVICE int dot_of_p(int i, int j) { return dots_of_column(j) + 2 * (i - j); }
 
-// Two lanes OFFSET apart swap halves of 2 LEFT sums: each goes on with LEFT of them.
-template <int LEFT, int OFFSET>
-DEVICE void halve(float *v) {
-  const bool upper = (threadIdx.x & OFFSET) != 0;
-#pragma unroll
-  for (int i = 0; i < LEFT; i++) {
-    const float keep = upper ? v[i + LEFT] : v[i], give = upper ? v[i] : v[i + LEFT];
-    v[i] = keep + __shfl_xor_sync(ALL_LANES, give, OFFSET);
-  }
-}
-
 // 24 sums over the warp: lane l ends with three of them, see where they are written.
 DEVICE void warp_dots(float v[DOTS]) {
   halve<12, 16>(v);
@@ -392,15 +381,7 @@ DEVICE void kda_scan(const KdaScanArgs &a) {
         }
       }
     }
-#pragma unroll
-    for (int left = ROWS / 2; left > 0; left /= 2) {
-      const bool upper = (l & left) != 0;
-#pragma unroll
-      for (int i = 0; i < left; i++) {
-        const float keep = upper ? asked[i + left] : asked[i], give = upper ? asked[i] : asked[i + left];
-        asked[i] = keep + __shfl_xor_sync(ALL_LANES, give, left);
-      }
-    }
+    share_sums<ROWS / 2>(asked);
     const float4 p = *reinterpret_cast<const float4 *>(stage + Stage<D>::P + 4 * my_token);
     const float ps[4] = {p.x, p.y, p.z, p.w};
     float value = asked[0];
