@@ -26,7 +26,7 @@ namespace mixers {
 constexpr float L2_EPS = 1e-6f;
 constexpr int MOST_TAPS = 4;
 
-DEVICE float silu(float x) { return x / (1.f + expf(-x)); }
+DEVICE float silu(float x) { return x * sigmoid(x); }
 
 // e^g of the biased projection.
 DEVICE float decay_of(const KdaWeights &w, float a, float x) {
