@@ -26,7 +26,7 @@ namespace mixers {
 constexpr float L2_EPS = 1e-6f;
 constexpr int MOST_TAPS = 4;
 
-DEVICE float silu(float x) { return x / (1.f + expf(-x)); }
+DEVICE float silu(float x) { return x * sigmoid(x); }
 
 // e^g of the biased projection.
 DEVICE float decay_of(const KdaWeights &w, float a, float x) {
@@ -36,5 +36,23 @@ DEVICE float decay_of(const KdaWeights &w, float a, float x) {
 
 // A layer in a slot: three tails [taps - 1, inner], then S [heads, d, d].
 DEVICE u64 tail_len(const KdaWeights &w, u32 d) { return u64(w.taps - 1) * w.heads * d; }
+
+// Two lanes OFFSET apart swap halves of 2 LEFT sums: each goes on with LEFT of them.
+template <int LEFT, int OFFSET>
+DEVICE void halve(float *v) {
+  const bool upper = (threadIdx.x & OFFSET) != 0;
+#pragma unroll
+  for (int i = 0; i < LEFT; i++) {
+    const float keep = upper ? v[i + LEFT] : v[i], give = upper ? v[i] : v[i + LEFT];
+    v[i] = keep + __shfl_xor_sync(ALL_LANES, give, OFFSET);
+  }
+}
+
+// Of 2 LEFT sums over as many neighbouring lanes each lane gets the one of its number.
+template <int LEFT>
+DEVICE void share_sums(float *v) {
+  halve<LEFT, LEFT>(v);
+  if constexpr (LEFT > 1) share_sums<LEFT / 2>(v);
+}
 
 }  // namespace mixers

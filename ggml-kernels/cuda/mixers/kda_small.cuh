@@ -60,31 +60,62 @@ DEVICE void load_narrow(Narrow<D> &n, const Matrix &m, u32 head) {
   }
 }
 
-// Two values at a time of 16 columns from column 16 * part on, as floats.
-DEVICE float2 narrow_pair(const Matrix &m, const u8 *row, u32 d, u32 part, u32 pair) {
-  if (m.type == F32) return __ldg(reinterpret_cast<const float2 *>(row) + 8 * part + pair);
-  // Q4_0: column c of a block is the low half of byte c, or from 16 on the high half of byte c - 16.
-  const u8 *bytes = row + part / 2 * 16 + 2 * pair;
-  const float scale = to_float(__ldg(reinterpret_cast<const f16 *>(row + d / 2) + part / 2));
-  const u32 shift = part % 2 * 4;
-  return make_float2(scale * float(int(bytes[0] >> shift & 15u) - 8), scale * float(int(bytes[1] >> shift & 15u) - 8));
+// Halves of what is left are swapped until each lane has one row.
+template <int LEFT, int OFFSET>
+DEVICE void narrow_halves(float *v) {
+  halve<LEFT, OFFSET>(v);
+  if constexpr (LEFT > 1) narrow_halves<LEFT / 2, OFFSET / 2>(v);
 }
 
-DEVICE float dot_pair(float2 w, const float *x, float sum) { return fmaf(w.y, x[1], fmaf(w.x, x[0], sum)); }
+DEVICE bool is_ready(const Matrix &m) { return m.type == Q8_0 || m.type == F16 || m.type == BF16; }
 
-// The product with x [D] of one of the warp's rows: lane l's is row l / LANES + (l % LANES / 2) * 32 / LANES, which
-// its neighbour has too. For 8 bits x is quantized as any product's input is.
+// What a lane reads of x [D]: for 8 bits four values, which it quantizes for all; else those of its 16 columns.
+struct NarrowInput {
+  float4 x[4];
+};
 template <int D>
-DEVICE float narrow_product(const Narrow<D> &n, const Matrix &m, u32 head, const float *x) {
+DEVICE NarrowInput load_input(const Matrix &m, const float *x) {
+  NarrowInput in;
+  const float4 *fours = reinterpret_cast<const float4 *>(x);
+  const u32 first = m.type == Q8_0 ? threadIdx.x % (D / 4) : threadIdx.x % Narrow<D>::LANES * 4;
+  in.x[0] = fours[first];
+  if (m.type != Q8_0) {
+#pragma unroll
+    for (int i = 1; i < 4; i++) in.x[i] = fours[first + i];
+  }
+  return in;
+}
+
+// One value of a row of F32 or Q4_0.
+DEVICE float slow_value(const Matrix &m, const u8 *row, u32 d, u32 column) {
+  if (m.type == F32) return __ldg(reinterpret_cast<const float *>(row) + column);
+  // Column c of a block is the low half of byte c, or from 16 on the high half of byte c - 16.
+  const u32 block = column / 32, at = column % 32;
+  const u32 nibble = __ldg(row + block * 16 + at % 16) >> (at / 16 * 4) & 15u;
+  return to_float(__ldg(reinterpret_cast<const f16 *>(row + d / 2) + block)) * float(int(nibble) - 8);
+}
+
+DEVICE float dot_pair(float2 w, float x, float y, float sum) { return fmaf(w.y, y, fmaf(w.x, x, sum)); }
+DEVICE float dot_words(const uint4 &w, const float4 &x, const float4 &y, bool is_f16, float sum) {
+  sum = dot_pair(is_f16 ? unpack_f16(w.x) : unpack_bf16(w.x), x.x, x.y, sum);
+  sum = dot_pair(is_f16 ? unpack_f16(w.y) : unpack_bf16(w.y), x.z, x.w, sum);
+  sum = dot_pair(is_f16 ? unpack_f16(w.z) : unpack_bf16(w.z), y.x, y.y, sum);
+  return dot_pair(is_f16 ? unpack_f16(w.w) : unpack_bf16(w.w), y.z, y.w, sum);
+}
+
+// The product with x of one of the warp's rows: lane l's is row l / LANES + (l % LANES / 2) * 32 / LANES, which its
+// neighbour has too. For 8 bits x is quantized as any product's input is.
+template <int D>
+DEVICE float narrow_product(const Narrow<D> &n, const Matrix &m, u32 head, const NarrowInput &in, const float *x) {
   constexpr int LANES = Narrow<D>::LANES, STEPS = Narrow<D>::STEPS;
-  const u32 lane = threadIdx.x & 31u, part = lane % LANES;
-  float sum[STEPS];
+  const u32 part = threadIdx.x % LANES;
+  float sum[STEPS] = {};
   if (m.type == Q8_0) {
-    const float4 v = *reinterpret_cast<const float4 *>(x + 4 * lane % D);
+    const float4 v = in.x[0];
     float most = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
 #pragma unroll
     for (int offset = 4; offset > 0; offset >>= 1) most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, offset));
-    const float inverse = most > 0.f ? 127.f / most : 0.f;
+    const float inverse = most > 0.f ? __fdividef(127.f, most) : 0.f;
     const u32 word = quantized(v.x, inverse) | quantized(v.y, inverse) << 8 | quantized(v.z, inverse) << 16 |
                      quantized(v.w, inverse) << 24;
     int q[4];
@@ -99,44 +130,21 @@ DEVICE float narrow_product(const Narrow<D> &n, const Matrix &m, u32 head, const
       all = __dp4a(int(n.w[2 * i].w), q[3], all);
       sum[i] = n.d[i] * scale * float(all);
     }
-  } else {
-    float v[16];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const float4 four = *reinterpret_cast<const float4 *>(x + 16 * part + 4 * i);
-      v[4 * i] = four.x;
-      v[4 * i + 1] = four.y;
-      v[4 * i + 2] = four.z;
-      v[4 * i + 3] = four.w;
-    }
+  } else if (is_ready(m)) {
 #pragma unroll
     for (int i = 0; i < STEPS; i++) {
-      const u32 words[8] = {n.w[2 * i].x,     n.w[2 * i].y,     n.w[2 * i].z,     n.w[2 * i].w,
-                            n.w[2 * i + 1].x, n.w[2 * i + 1].y, n.w[2 * i + 1].z, n.w[2 * i + 1].w};
-      sum[i] = 0.f;
-      if (m.type == F16) {
+      sum[i] = dot_words(n.w[2 * i], in.x[0], in.x[1], m.type == F16, 0.f);
+      sum[i] = dot_words(n.w[2 * i + 1], in.x[2], in.x[3], m.type == F16, sum[i]);
+    }
+  } else {
 #pragma unroll
-        for (int k = 0; k < 8; k++) sum[i] = dot_pair(unpack_f16(words[k]), v + 2 * k, sum[i]);
-      } else if (m.type == BF16) {
-#pragma unroll
-        for (int k = 0; k < 8; k++) sum[i] = dot_pair(unpack_bf16(words[k]), v + 2 * k, sum[i]);
-      } else {
-        const u8 *row = m.data + u64(narrow_row<D>(head, i)) * m.row_bytes;
-#pragma unroll
-        for (int k = 0; k < 8; k++) sum[i] = dot_pair(narrow_pair(m, row, D, part, k), v + 2 * k, sum[i]);
-      }
+    for (int i = 0; i < STEPS; i++) {
+      const u8 *row = m.data + u64(narrow_row<D>(head, i)) * m.row_bytes;
+#pragma unroll 1
+      for (u32 c = 16 * part; c < 16 * part + 16; c++) sum[i] = fmaf(slow_value(m, row, D, c), x[c], sum[i]);
     }
   }
-  // Halves of what is left are swapped until each lane has one row.
-#pragma unroll
-  for (int left = STEPS / 2, offset = LANES / 2; left > 0; left /= 2, offset /= 2) {
-    const bool upper = (lane & offset) != 0;
-#pragma unroll
-    for (int i = 0; i < left; i++) {
-      const float keep = upper ? sum[i + left] : sum[i], give = upper ? sum[i] : sum[i + left];
-      sum[i] = keep + __shfl_xor_sync(ALL_LANES, give, offset);
-    }
-  }
+  if constexpr (STEPS > 1) narrow_halves<STEPS / 2, LANES / 2>(sum);
   return sum[0] + __shfl_xor_sync(ALL_LANES, sum[0], 1);
 }
 
@@ -156,7 +164,7 @@ DEVICE Taps taps_of(const KdaWeights &w, const float *conv, const float *tail, u
 #pragma unroll
   for (int i = 0; i < MOST_TAPS; i++) {
     tap[i] = u32(i) < w.taps ? __ldg(conv + u64(channel) * w.taps + i) : 0.f;
-    x[i] = u32(i) + 1 < w.taps ? tail[u64(i) * inner + channel] : 0.f;
+    x[i] = u32(i) + 1 < w.taps ? __ldcg(tail + u64(i) * inner + channel) : 0.f;
   }
   Taps t = {0.f, tap[0]};
 #pragma unroll
@@ -208,12 +216,15 @@ DEVICE void kda_step(const KdaStepArgs &a) {
   depend();
   const float raw = (is_q ? a.in.q : a.in.k)[u64(b) * a.in.row + channel];
   const float raw_v = warp == 0 ? a.in.v[u64(b) * a.in.row + own + column + lane] : 0.f;
-  const float beta = sigmoid(a.in.beta[u64(b) * a.in.beta_row + head]);
+  const float raw_beta = a.in.beta[u64(b) * a.in.beta_row + head];
+  const float *raw_decay = a.in.decay + u64(b) * a.in.decay_row;
+  // All that is waited for is asked for by now.
   if (a.f_b.data) {
-    const float x = narrow_product<D>(f_b, a.f_b, head, a.in.decay + u64(b) * a.in.decay_row);
+    const NarrowInput in = load_input<D>(a.f_b, raw_decay);
+    const float x = narrow_product<D>(f_b, a.f_b, head, in, raw_decay);
     if ((lane & 1u) == 0) decay[narrow_channel<D>()] = decay_of(a.w, a_head, x + bias);
   } else if (is_q) {
-    decay[t] = decay_of(a.w, a_head, a.in.decay[u64(b) * a.in.decay_row + channel] + bias);
+    decay[t] = decay_of(a.w, a_head, raw_decay[channel] + bias);
   }
   const float value = silu(fmaf(taps.newest, raw, taps.before));
   (is_q ? q : k)[channel - own] = value;
@@ -271,6 +282,7 @@ DEVICE void kda_step(const KdaStepArgs &a) {
     all = make_float4(all.x + part.x, all.y + part.y, all.z + part.z, all.w + part.w);
   }
   const float4 v4 = *reinterpret_cast<const float4 *>(v + lane % 8 * 4);
+  const float beta = sigmoid(raw_beta);
   const float4 u = make_float4(beta * (v4.x - k_scale * all.x), beta * (v4.y - k_scale * all.y),
                                beta * (v4.z - k_scale * all.z), beta * (v4.w - k_scale * all.w));
 #pragma unroll
@@ -316,8 +328,8 @@ DEVICE void kda_gate(const KdaGateArgs &a) {
 #pragma unroll
   for (int i = 1; i + 1 < MOST_TAPS; i++) {
     if (u32(i) + 1 < taps) {
-      kept[i] = from[u64(i) * inner + channel];
-      if (t < D) kept_v[i] = from[2 * tail + u64(i) * inner + channel];
+      kept[i] = __ldcg(from + u64(i) * inner + channel);
+      if (t < D) kept_v[i] = __ldcg(from + 2 * tail + u64(i) * inner + channel);
     }
   }
 
@@ -327,7 +339,8 @@ DEVICE void kda_gate(const KdaGateArgs &a) {
   const float raw_v = t < D ? a.in.v[u64(b) * a.in.row + channel] : 0.f;
   const float *gate = a.open + u64(b) * a.open_row;
   if (a.g_b.data) {
-    const float x = narrow_product<D>(g_b, a.g_b, head, gate);
+    const NarrowInput in = load_input<D>(a.g_b, gate);
+    const float x = narrow_product<D>(g_b, a.g_b, head, in, gate);
     if ((lane & 1u) == 0) open[narrow_channel<D>()] = sigmoid(x);
   } else if (t < D) {
     open[t] = sigmoid(gate[own + t]);
@@ -344,13 +357,13 @@ DEVICE void kda_gate(const KdaGateArgs &a) {
     if (a.out.x) a.out.x[place] = y;
     if (a.out.q) {
       const float most = warp_max(fabsf(y));
-      const int rounded = __float2int_rn(y * (most > 0.f ? 127.f / most : 0.f));
+      const int rounded = __float2int_rn(y * (most > 0.f ? __fdividef(127.f, most) : 0.f));
       int of_half = rounded;
 #pragma unroll
       for (int offset = 8; offset > 0; offset >>= 1) of_half += __shfl_xor_sync(ALL_LANES, of_half, offset);
       a.out.q[place] = i8(rounded);
       if (lane % 16 == 0) a.out.s[place / 16] = i16(of_half);
-      if (lane == 0) a.out.d[place / 32] = most / 127.f;
+      if (lane == 0) a.out.d[place / 32] = most * (1.f / 127.f);
     }
   }
 #pragma unroll

@@ -58,17 +58,6 @@ DEVICE int dots_of_column(int j) { return 8 + 8 * j - j * j; }
 DEVICE int dot_of_a(int i, int j) { return dots_of_column(j) + 2 * (i - j) - 1; }
 DEVICE int dot_of_p(int i, int j) { return dots_of_column(j) + 2 * (i - j); }
 
-// Two lanes OFFSET apart swap halves of 2 LEFT sums: each goes on with LEFT of them.
-template <int LEFT, int OFFSET>
-DEVICE void halve(float *v) {
-  const bool upper = (threadIdx.x & OFFSET) != 0;
-#pragma unroll
-  for (int i = 0; i < LEFT; i++) {
-    const float keep = upper ? v[i + LEFT] : v[i], give = upper ? v[i] : v[i + LEFT];
-    v[i] = keep + __shfl_xor_sync(ALL_LANES, give, OFFSET);
-  }
-}
-
 // 24 sums over the warp: lane l ends with three of them, see where they are written.
 DEVICE void warp_dots(float v[DOTS]) {
   halve<12, 16>(v);
@@ -298,19 +287,32 @@ DEVICE void kda_scan(const KdaScanArgs &a) {
       a.fours + (first_four(lane, blockIdx.y) * a.heads + head) * u64(Record<D>::LEN);
   const u64 next = u64(a.heads) * Record<D>::LEN;
 
-  auto bring = [&](u32 four) {
-    float *stage = stages + four % SCAN_STAGES * Stage<D>::LEN;
-    const float *from = record + four * next;
-    for (u32 i = t; i < 13 * D / 4; i += 32 * SCAN_WARPS) cp_async16(stage + 4 * i, from + 4 * i);
-    if (t < 32)
-      cp_async16(stage + Stage<D>::V + 4 * t, from + Record<D>::V + t / 8 * D + column + t % 8 * 4);
-    else if (t < 36)
-      cp_async16(stage + Stage<D>::P + 4 * (t - 32), from + Record<D>::P + 4 * (t - 32));
-  };
+  // A stage's 16 bytes that this thread brings, the last ones by several: no branch parts the warps, so the compiler
+  // may move what is added between what is shared.
+  constexpr u32 VECTORS = 13 * D / 4, ITEMS = VECTORS + 36, EACH = (ITEMS + 32 * SCAN_WARPS - 1) / (32 * SCAN_WARPS);
+  u32 source[EACH], target[EACH];
 #pragma unroll
-  for (u32 i = 0; i < SCAN_STAGES - 1; i++) {
-    if (i < count) bring(i);
+  for (u32 n = 0; n < EACH; n++) {
+    const u32 item = min(t + n * 32 * SCAN_WARPS, ITEMS - 1), rest = item < VECTORS ? 0 : item - VECTORS;
+    target[n] = 4 * item;
+    source[n] = item < VECTORS ? 4 * item
+                : rest < 32    ? Record<D>::V + rest / 8 * D + column + rest % 8 * 4
+                               : Record<D>::P + 4 * (rest - 32);
+  }
+  // Behind the last four comes the last again, for nobody.
+  u32 brought = 0;
+  float *filled = stages;
+  auto bring = [&] {
+#pragma unroll
+    for (u32 n = 0; n < EACH; n++) cp_async16(filled + target[n], record + source[n]);
     cp_async_commit();
+    brought++;
+    record += brought < count ? next : 0;
+    filled = filled == stages + (SCAN_STAGES - 1) * Stage<D>::LEN ? stages : filled + Stage<D>::LEN;
+  };
+  if (count > 0) {
+#pragma unroll
+    for (u32 i = 0; i < SCAN_STAGES - 1; i++) bring();
   }
 
   // Row 4 (i ROWS + rl) + j of the matrix.
@@ -327,13 +329,12 @@ DEVICE void kda_scan(const KdaScanArgs &a) {
   // The token and column whose o this lane writes.
   const u32 my_token = rl / COLS, my_column = rl % COLS;
   int token = int(my_token) - int(lane.position % 4);
-  float *o = a.o + head * D + column + own + my_column;
+  float *o = a.o + (long long)(int(lane.row) + token) * inner + head * D + column + own + my_column;
+  const float *stage = stages;
   for (u32 four = 0; four < count; four++, token += 4) {
     cp_async_wait<SCAN_STAGES - 2>();
     __syncthreads();
-    if (four + SCAN_STAGES - 1 < count) bring(four + SCAN_STAGES - 1);
-    cp_async_commit();
-    const float *stage = stages + four % SCAN_STAGES * Stage<D>::LEN;
+    bring();
     float u[4][COLS] = {}, asked[4 * COLS] = {};
 #pragma unroll
     for (int i = 0; i < STEPS; i++) {
@@ -392,15 +393,7 @@ DEVICE void kda_scan(const KdaScanArgs &a) {
         }
       }
     }
-#pragma unroll
-    for (int left = ROWS / 2; left > 0; left /= 2) {
-      const bool upper = (l & left) != 0;
-#pragma unroll
-      for (int i = 0; i < left; i++) {
-        const float keep = upper ? asked[i + left] : asked[i], give = upper ? asked[i] : asked[i + left];
-        asked[i] = keep + __shfl_xor_sync(ALL_LANES, give, left);
-      }
-    }
+    share_sums<ROWS / 2>(asked);
     const float4 p = *reinterpret_cast<const float4 *>(stage + Stage<D>::P + 4 * my_token);
     const float ps[4] = {p.x, p.y, p.z, p.w};
     float value = asked[0];
@@ -411,8 +404,11 @@ DEVICE void kda_scan(const KdaScanArgs &a) {
       for (int c = 1; c < COLS; c++) of_mine = my_column == u32(c) ? u[n][c] : of_mine;
       value = fmaf(ps[n], of_mine, value);
     }
-    if (token >= 0 && token < int(lane.rows)) o[(lane.row + u64(token)) * inner] = value;
+    if (token >= 0 && token < int(lane.rows)) *o = value;
+    o += 4 * u64(inner);
+    stage = stage == stages + (SCAN_STAGES - 1) * Stage<D>::LEN ? stages : stage + Stage<D>::LEN;
   }
+  cp_async_wait<0>();
 #pragma unroll
   for (int i = 0; i < STEPS; i++) {
 #pragma unroll

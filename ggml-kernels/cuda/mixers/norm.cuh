@@ -33,7 +33,7 @@ DEVICE void write_four(const RowsArgs &a, u64 row, u32 at, float4 v, bool active
   float most = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
 #pragma unroll
   for (int offset = 4; offset > 0; offset >>= 1) most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, offset));
-  const float inverse = most > 0.f ? 127.f / most : 0.f;
+  const float inverse = most > 0.f ? __fdividef(127.f, most) : 0.f;
   const u32 word = quantized(v.x, inverse) | quantized(v.y, inverse) << 8 | quantized(v.z, inverse) << 16 |
                    quantized(v.w, inverse) << 24;
   int sum = __dp4a(int(word), 0x01010101, 0);
@@ -42,7 +42,7 @@ DEVICE void write_four(const RowsArgs &a, u64 row, u32 at, float4 v, bool active
   if (!active) return;
   *reinterpret_cast<u32 *>(a.q + place) = word;
   if ((at & 15u) == 0) a.s[place / 16] = i16(sum);
-  if ((at & 31u) == 0) a.d[place / 32] = most / 127.f;
+  if ((at & 31u) == 0) a.d[place / 32] = most * (1.f / 127.f);
 }
 
 DEVICE float4 read_four(const float *p, bool active) {
@@ -75,7 +75,7 @@ KERNEL_BOUNDS(norm_rows, RowsArgs, 1024, 1) {
   const float4 x0 = read_four(x + 4 * t, t < fours);
   float sum = square(x0);
   for (u32 at = t + blockDim.x; at < fours; at += blockDim.x) sum += square(read_four(x + 4 * at, true));
-  const float scale = rsqrtf(block_sum(sum) / float(a.n) + a.eps);
+  const float scale = rsqrtf(__fdividef(block_sum(sum), float(a.n)) + a.eps);
   for (u32 start = 0; start < fours; start += blockDim.x) {
     const u32 at = start + t;
     const bool active = at < fours;
