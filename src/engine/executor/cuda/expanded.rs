@@ -4,6 +4,8 @@
 //! Few rows behind many others are looked at as small passes do, at the rows of the cache themselves:
 //! expanding pays from about 170 rows on.
 
+use std::ops::Range;
+
 use ggml_kernels::cuda::attention::{
     FlashPass, MlaWeights, Rows, RowsPass, SmallMla, SmallPass, WideMla, gather_rows,
 };
@@ -64,7 +66,12 @@ pub(super) struct Asked<'a> {
 }
 
 impl Expanded {
-    pub fn new(device: &Device, h: &Hparams, rows: usize, lanes: usize) -> Result<Expanded, CudaError> {
+    pub fn new(
+        device: &Device,
+        h: &Hparams,
+        rows: usize,
+        lanes: usize,
+    ) -> Result<Expanded, CudaError> {
         let d = h.mla;
         let few = mla_shape(h).map(|shape| {
             Ok::<_, CudaError>(Few {
@@ -128,11 +135,19 @@ impl Expanded {
             }
             Ok::<_, CudaError>(())
         };
-        grow(&mut self.gathered, self.keys * d.kv_lora_rank, more * d.kv_lora_rank)?;
+        grow(
+            &mut self.gathered,
+            self.keys * d.kv_lora_rank,
+            more * d.kv_lora_rank,
+        )?;
         grow(&mut self.rotated, self.keys * d.qk_rope, more * d.qk_rope)?;
         let (one, all) = (d.qk_nope + d.v, d.heads * (d.qk_nope + d.v));
         let wanted = (more * all).min(ROOM / 2).max(more * one);
-        grow(&mut self.room, (self.keys * all).min(ROOM / 2).max(self.keys * one), wanted)
+        grow(
+            &mut self.room,
+            (self.keys * all).min(ROOM / 2).max(self.keys * one),
+            wanted,
+        )
     }
 
     /// Stores the lanes' rows, and says what each row sees.
@@ -192,13 +207,15 @@ impl Expanded {
             let (nope, v) = (group * d.qk_nope, group * d.v);
             let expanded = self.room.part(0..keys * nope)?;
             let values = self.room.part(keys * nope..keys * (nope + v))?;
-            let some = |of: &'_ Stack, width: usize| {
-                WideMatrix::from(of).rows(first * width..(first + group) * width)
+            let heads = first..first + group;
+            let job = |matrix, to, stride| WideJob {
+                matrix,
+                to: WideTo::F16(to),
+                stride,
             };
-            let job = |matrix, to, stride| WideJob { matrix, to: WideTo::F16(to), stride };
             let jobs = [
-                job(some(&by.k, d.qk_nope)?, expanded, nope),
-                job(some(&by.v, d.v)?, values, v),
+                job(heads_of(&by.k, &heads, d.qk_nope)?, expanded, nope),
+                job(heads_of(&by.v, &heads, d.v)?, values, v),
             ];
             wide_products(stream, &rows, &jobs)?;
             let pass = FlashPass {
@@ -225,12 +242,15 @@ impl Few {
         let (width, wide) = (d.heads * d.qk(), d.heads * d.v);
         for start in (0..self.rows).step_by(AT_ONCE) {
             let end = self.rows.min(start + AT_ONCE);
-            let part = |of: Part<'_, f32>, width: usize| of.part(start * width..end * width);
-            let gate = asked.gate.map(|gate| part(gate, d.heads)).transpose()?;
+            let range = |width: usize| start * width..end * width;
+            let gate = asked
+                .gate
+                .map(|gate| gate.part(range(d.heads)))
+                .transpose()?;
             let pass = SmallPass {
                 layer: asked.number as u32,
                 lanes: self.lanes.part(start..end)?,
-                q: rows_of(part(asked.q, width)?, width),
+                q: rows_of(asked.q.part(range(width))?, width),
                 kv: None,
                 gate: gate.map(|gate| rows_of(gate, d.heads)),
             };
@@ -241,8 +261,8 @@ impl Few {
             self.mla.run(stream, &asked.weights, &pass, out)?;
             let to = To {
                 acts: None,
-                f32: asked.f32.map(|to| part(to, wide)).transpose()?,
-                f16: Some(asked.f16.part(start * wide..end * wide)?),
+                f32: asked.f32.map(|to| to.part(range(wide))).transpose()?,
+                f16: Some(asked.f16.part(range(wide))?),
             };
             quantize_rows(stream, self.out.x.part(0..(end - start) * wide)?, wide, &to)?;
         }
@@ -251,5 +271,17 @@ impl Few {
 }
 
 fn rows_of(values: Part<'_, f32>, stride: usize) -> Rows<'_> {
-    Rows { values, stride: stride as u32 }
+    Rows {
+        values,
+        stride: stride as u32,
+    }
+}
+
+/// The rows of some heads, `width` each.
+fn heads_of<'s>(
+    stack: &'s Stack,
+    heads: &Range<usize>,
+    width: usize,
+) -> Result<WideMatrix<'s>, CudaError> {
+    WideMatrix::from(stack).rows(heads.start * width..heads.end * width)
 }

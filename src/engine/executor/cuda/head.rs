@@ -28,11 +28,19 @@ impl Head {
     }
 
     /// Logits of up to 16 rows, on the card.
-    pub fn run(&self, model: Model<'_>, stream: &Stream, x: Part<'_, f32>) -> Result<(), CudaError> {
+    pub fn run(
+        &self,
+        model: Model<'_>,
+        stream: &Stream,
+        x: Part<'_, f32>,
+    ) -> Result<(), CudaError> {
         let (h, parts) = (model.h, &model.weights.parts);
         let rows = x.len() / h.hidden;
         let acts = self.normed.acts(rows, h.hidden)?;
-        let to = To { acts: Some(acts), ..To::default() };
+        let to = To {
+            acts: Some(acts),
+            ..To::default()
+        };
         norm_rows(stream, x, parts.output_norm.all(), h.norm_eps, &to)?;
         let job = Job {
             matrix: &parts.output,

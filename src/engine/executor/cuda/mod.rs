@@ -11,6 +11,7 @@
 mod expanded;
 mod fit;
 mod head;
+mod kept;
 mod rooms;
 mod shape;
 mod small;
@@ -31,8 +32,9 @@ use crate::engine::error::{Cause, Unfit};
 use crate::engine::model::Model as File;
 use crate::engine::{HostState, Options, Want};
 use head::Head;
+pub(in crate::engine) use kept::Kept;
 use small::Small;
-pub(in crate::engine) use state::{Kept, State as Held};
+pub(in crate::engine) use state::State as Held;
 use state::{Home, Open, Shape};
 use weights::{Needed, Weights};
 use wide::Wide;
@@ -70,7 +72,11 @@ impl Model<'_> {
         let h = self.h;
         let has = |ffn: Ffn| h.layers.iter().any(|l| l.ffn == ffn);
         let dense = has(Ffn::Dense).then_some((h.dense_ff, 0, 0));
-        let shared = if h.moe.shared == 0 { 0 } else { h.moe.shared_ff };
+        let shared = if h.moe.shared == 0 {
+            0
+        } else {
+            h.moe.shared_ff
+        };
         let sparse = has(Ffn::Sparse).then_some((shared, h.moe.used, h.moe.ff));
         dense.into_iter().chain(sparse)
     }
@@ -81,7 +87,7 @@ impl Cuda {
     pub fn new(file: &File, options: &Options) -> Result<Cuda, Unfit> {
         fit::check_cache(options.cache_type.tensor_type())?;
         let needed = Needed::of(file)?;
-        let device = Device::open(0, &find()?)?;
+        let device = Device::open(0, &find(options.card_kernels.as_deref())?)?;
         let weights = Weights::upload(file, needed, &device)?;
         let h = file.hparams().clone();
         let shape = Shape::new(&h);
@@ -114,7 +120,8 @@ impl Cuda {
             let lanes = shares.iter().zip(opens);
             let lanes: Vec<_> = lanes.map(|(s, open)| open.lane(s.tokens[0])).collect();
             let nobody = self.home.nobody();
-            self.small.run((model, &self.head), &self.stream, &lanes, nobody)?;
+            self.small
+                .run((model, &self.head), &self.stream, &lanes, nobody)?;
             let asks = |share: &Share<'_>| share.want != Want::Nothing;
             let wanted: Vec<usize> = (0..shares.len()).filter(|&at| asks(&shares[at])).collect();
             let mut rows = self.head.take(&self.stream, &wanted)?.into_iter();

@@ -16,7 +16,6 @@ use crate::engine::layers::KdaParts;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
     pub hidden: usize,
-    pub vocab: usize,
     /// Of a row of KDA's q, k or v.
     pub inner: usize,
     /// Of q in either kind of layer, and of what else is as wide as k or a cached row.
@@ -36,7 +35,6 @@ impl Sizes {
         let inner = kda.d_inner();
         Sizes {
             hidden: h.hidden,
-            vocab: h.vocab,
             inner,
             query: inner.max(mla.heads * mla.qk()),
             key: inner.max(mla.latent()),

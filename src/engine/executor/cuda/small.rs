@@ -2,6 +2,8 @@
 //! from then on: what differs from pass to pass lies in `lanes`, and lanes that nobody needs write where
 //! nobody reads.
 
+use std::sync::Arc;
+
 use ggml_kernels::cuda::attention::{MlaWeights, Rows, SmallMla, SmallPass};
 use ggml_kernels::cuda::driver::{Buffer, CudaError, Device, Graph, Part, Pinned, Stream};
 use ggml_kernels::cuda::mixers::{
@@ -9,13 +11,13 @@ use ggml_kernels::cuda::mixers::{
     norm_rows, route_small, route_wide,
 };
 use ggml_kernels::cuda::products::{
-    Dense, Job, RoutedExperts, Tokens, activations_len, down, embed, gate_up, products,
+    DownExperts, GateUp, GateUpExperts, Job, Tokens, down, embed, gate_up, h_len, products,
 };
 use ggml_kernels::cuda::weights::{Activations, Acts, Lane, Stack, WeightType};
 
-use super::shape::{Sizes, kda_layer, mla_shape, routing};
 use super::Model;
 use super::head::Head;
+use super::shape::{Sizes, kda_layer, mla_shape, routing};
 use crate::engine::layers::{FfnParts, GateParts, KdaParts, MixerParts, MlaParts, Mlp, QueryParts};
 
 /// Rows for which a pass is recorded.
@@ -75,7 +77,8 @@ impl Small {
             let (base, eps) = (model.h.mla.rope_base, model.h.norm_eps);
             SmallMla::new(device, shape, base, eps, MOST_ROWS as u32)
         });
-        let most = model.ffns().map(|(shared, used, ff)| activations_len(MOST_ROWS, shared, used, ff));
+        let ffns = model.ffns();
+        let most = ffns.map(|(shared, used, ff)| h_len(MOST_ROWS, used, ff, shared));
         Ok(Small {
             room: Room {
                 lanes_here: Pinned::zeroed(device, MOST_ROWS)?,
@@ -120,7 +123,15 @@ impl Small {
         all.resize(width, nobody);
         self.room.lanes_here.put(0, &all)?;
         let room = &self.room;
-        let pass = |stream: &Stream| Pass { model, stream, room, rows: width }.run(head);
+        let pass = |stream: &Stream| {
+            Pass {
+                model,
+                stream,
+                room,
+                rows: width,
+            }
+            .run(head)
+        };
         match &self.recorded[at] {
             Recorded::Cold => {
                 pass(stream)?;
@@ -135,18 +146,6 @@ impl Small {
         }
         Ok(())
     }
-
-    /// The same pass eagerly, each kernel on its own, for whoever measures. Results are the same.
-    pub fn run_apart(
-        &mut self,
-        (model, head): (Model<'_>, &Head),
-        stream: &Stream,
-        lanes: &[Lane],
-    ) -> Result<(), CudaError> {
-        self.room.lanes_here.put(0, lanes)?;
-        let (room, rows) = (&self.room, lanes.len());
-        Pass { model, stream, room, rows }.run(head)
-    }
 }
 
 /// One pass of so many rows.
@@ -159,11 +158,13 @@ struct Pass<'p> {
 }
 
 type Done = Result<(), CudaError>;
+type Held = Arc<Stack>;
 
 impl<'p> Pass<'p> {
     fn run(self, head: &Head) -> Done {
         let (room, parts) = (self.room, &self.model.weights.parts);
-        self.stream.copy_in(&room.lanes_here, 0..self.rows, self.lanes()?)?;
+        self.stream
+            .copy_in(&room.lanes_here, 0..self.rows, self.lanes()?)?;
         let tokens = Tokens::Lanes(self.lanes()?);
         embed(self.stream, &parts.token_embd, tokens, self.x()?)?;
         let (mut kda, mut mla) = (0, 0);
@@ -210,7 +211,10 @@ impl<'p> Pass<'p> {
     }
 
     fn norm_to(self, x: Part<'_, f32>, weight: &Buffer<f32>, acts: Acts) -> Done {
-        let to = To { acts: Some(acts), ..To::default() };
+        let to = To {
+            acts: Some(acts),
+            ..To::default()
+        };
         norm_rows(self.stream, x, weight.all(), self.model.h.norm_eps, &to)
     }
 
@@ -219,10 +223,18 @@ impl<'p> Pass<'p> {
         let hidden = self.model.h.hidden;
         let add = true;
         let out = self.x()?;
-        self.project(rows, &[Job { matrix, out, stride: hidden, add }])
+        self.project(
+            rows,
+            &[Job {
+                matrix,
+                out,
+                stride: hidden,
+                add,
+            }],
+        )
     }
 
-    fn kda(self, parts: &KdaParts<std::sync::Arc<Stack>, Buffer<f32>>, number: usize, normed: Acts) -> Done {
+    fn kda(self, parts: &KdaParts<Held, Buffer<f32>>, number: usize, normed: Acts) -> Done {
         let (h, room) = (self.model.h, self.room);
         let (inner, heads) = (h.kda.d_inner(), h.kda.heads);
         let (decay, f_b) = gate_of(&parts.decay);
@@ -233,9 +245,18 @@ impl<'p> Pass<'p> {
             self.part(&room.k, inner)?,
             self.part(&room.v, inner)?,
         );
-        let decays = Strided { values: self.part(&room.decay, decay_width)?, stride: decay_width };
-        let opens = Strided { values: self.part(&room.open, open_width)?, stride: open_width };
-        let beta = Strided { values: self.part(&room.beta, heads)?, stride: heads };
+        let decays = Strided {
+            values: self.part(&room.decay, decay_width)?,
+            stride: decay_width,
+        };
+        let opens = Strided {
+            values: self.part(&room.open, open_width)?,
+            stride: open_width,
+        };
+        let beta = Strided {
+            values: self.part(&room.beta, heads)?,
+            stride: heads,
+        };
         self.project(
             normed,
             &[
@@ -248,18 +269,42 @@ impl<'p> Pass<'p> {
             ],
         )?;
         let layer = kda_layer(h, parts, number, self.model.kda_values);
-        let rows = KdaRows { q, k, v, stride: inner, decay: decays, beta };
+        let rows = KdaRows {
+            q,
+            k,
+            v,
+            stride: inner,
+            decay: decays,
+            beta,
+        };
         let (lanes, o) = (self.lanes()?, self.part(&room.o, inner)?);
         let f_b = f_b.map(|b| b.matrix());
-        kda_step(self.stream, &KdaStep { layer: &layer, rows, f_b, lanes, o })?;
+        kda_step(
+            self.stream,
+            &KdaStep {
+                layer: &layer,
+                rows,
+                f_b,
+                lanes,
+                o,
+            },
+        )?;
         let out = room.mixed.acts(self.rows, inner)?;
         let g_b = g_b.map(|b| b.matrix());
-        let gate = KdaGate { layer: &layer, rows, open: opens, g_b, lanes, o, out };
+        let gate = KdaGate {
+            layer: &layer,
+            rows,
+            open: opens,
+            g_b,
+            lanes,
+            o,
+            out,
+        };
         kda_gate(self.stream, &gate)?;
         self.add(out, &parts.output)
     }
 
-    fn mla(self, parts: &MlaParts<std::sync::Arc<Stack>, Buffer<f32>>, number: usize, normed: Acts) -> Done {
+    fn mla(self, parts: &MlaParts<Held, Buffer<f32>>, number: usize, normed: Acts) -> Done {
         let (h, room) = (self.model.h, self.room);
         let d = h.mla;
         let (width, latent) = (d.heads * d.qk(), d.latent());
@@ -284,7 +329,10 @@ impl<'p> Pass<'p> {
             k_b: parts.k_b.matrix(),
             v_b: parts.v_b.matrix(),
         };
-        let rows = |values, stride: usize| Rows { values, stride: stride as u32 };
+        let rows = |values, stride: usize| Rows {
+            values,
+            stride: stride as u32,
+        };
         let pass = SmallPass {
             layer: number as u32,
             lanes: self.lanes()?,
@@ -298,13 +346,13 @@ impl<'p> Pass<'p> {
         self.add(out, &parts.output)
     }
 
-    fn ffn(self, at: usize, ffn: &FfnParts<std::sync::Arc<Stack>, Buffer<f32>>, normed: Acts) -> Done {
+    fn ffn(self, at: usize, ffn: &FfnParts<Held, Buffer<f32>>, normed: Acts) -> Done {
         let (h, room) = (self.model.h, self.room);
         let sparse = match ffn {
             FfnParts::Dense(mlp) => {
                 let dense = Some(gated(mlp, f32::INFINITY));
-                gate_up(self.stream, &normed, None, dense, &room.middle)?;
-                return down(self.stream, &room.middle, None, dense, self.x()?);
+                let h = gate_up(self.stream, &normed, None, dense, &room.middle)?;
+                return down(self.stream, &h, None, Some(&mlp.down), self.x()?);
             }
             FfnParts::Sparse(sparse) => sparse,
         };
@@ -312,7 +360,10 @@ impl<'p> Pass<'p> {
         let ids = room.routes.ids.part(0..self.rows * used)?;
         let weights = self.part(&room.routes.weights, used)?;
         let routed = Routed { ids, weights };
-        let choice = Chosen { bias: sparse.router_bias.all(), routing: routing(h) };
+        let choice = Chosen {
+            bias: sparse.router_bias.all(),
+            routing: routing(h),
+        };
         let is_float = matches!(
             sparse.router.ty(),
             WeightType::F32 | WeightType::F16 | WeightType::Bf16
@@ -326,31 +377,44 @@ impl<'p> Pass<'p> {
             self.project(normed, &[job(&sparse.router, logits, experts)])?;
             route_wide(self.stream, logits, &choice, routed)?;
         }
-        let shared = sparse.shared.as_ref().map(|mlp| gated(mlp, limits.shared));
-        let of = RoutedExperts {
-            gate: &sparse.experts.gate,
-            up: &sparse.experts.up,
-            down: &sparse.experts.down,
-            limit: limits.experts,
+        let shared = sparse.shared.as_ref();
+        let up = GateUpExperts {
+            stacks: gated(&sparse.experts, limits.experts),
+            ids,
+            used,
+        };
+        let shared_up = shared.map(|mlp| gated(mlp, limits.shared));
+        let h = gate_up(self.stream, &normed, Some(up), shared_up, &room.middle)?;
+        let back = DownExperts {
+            stack: &sparse.experts.down,
             ids,
             weights,
             used,
         };
-        gate_up(self.stream, &normed, Some(&of), shared, &room.middle)?;
-        down(self.stream, &room.middle, Some(&of), shared, self.x()?)
+        let shared_down = shared.map(|mlp| &*mlp.down);
+        down(self.stream, &h, Some(back), shared_down, self.x()?)
     }
 }
 
 fn job<'j>(matrix: &'j Stack, out: Part<'j, f32>, stride: usize) -> Job<'j> {
-    Job { matrix, out, stride, add: false }
+    Job {
+        matrix,
+        out,
+        stride,
+        add: false,
+    }
 }
 
-fn gated(mlp: &Mlp<std::sync::Arc<Stack>>, limit: f32) -> Dense<'_> {
-    Dense { gate: &mlp.gate, up: &mlp.up, down: &mlp.down, limit }
+fn gated(mlp: &Mlp<Held>, limit: f32) -> GateUp<'_> {
+    GateUp {
+        gate: &mlp.gate,
+        up: &mlp.up,
+        limit,
+    }
 }
 
 /// What a gate's input meets first, and the second matrix of a narrow one.
-fn gate_of(gate: &GateParts<std::sync::Arc<Stack>>) -> (&Stack, Option<&Stack>) {
+fn gate_of(gate: &GateParts<Held>) -> (&Stack, Option<&Stack>) {
     match gate {
         GateParts::Whole(w) => (w, None),
         GateParts::Narrow { a, b } => (a, Some(b)),

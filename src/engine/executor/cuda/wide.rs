@@ -21,7 +21,9 @@ use half::f16;
 use super::Model;
 use super::expanded::Expanded;
 use super::shape::{Sizes, kda_layer, kda_shape, mla_shape, routing};
-use crate::engine::layers::{FfnParts, GateParts, KdaParts, MixerParts, MlaParts, Mlp, QueryParts, SparseParts};
+use crate::engine::layers::{
+    FfnParts, GateParts, KdaParts, MixerParts, MlaParts, Mlp, QueryParts, SparseParts,
+};
 
 type Done = Result<(), CudaError>;
 type Held = Arc<Stack>;
@@ -74,9 +76,17 @@ impl Both {
     }
 
     /// `rows` of `cols`, in the forms that `matrices` take.
-    fn rows(&self, rows: usize, cols: usize, matrices: &[&Stack]) -> Result<WideRows<'_>, CudaError> {
+    fn rows(
+        &self,
+        rows: usize,
+        cols: usize,
+        matrices: &[&Stack],
+    ) -> Result<WideRows<'_>, CudaError> {
         let plain = |m: &&Stack| m.ty() == ggml_kernels::cuda::weights::WeightType::F32;
-        let (asks_32, asks_16) = (matrices.iter().any(|m| plain(m)), matrices.iter().any(|m| !plain(m)));
+        let (asks_32, asks_16) = (
+            matrices.iter().any(|m| plain(m)),
+            matrices.iter().any(|m| !plain(m)),
+        );
         let f16 = asks_16.then(|| self.f16.part(0..rows * cols));
         let f32 = asks_32.then(|| self.f32.part(0..rows * cols));
         Ok(WideRows {
@@ -99,13 +109,22 @@ pub(super) struct Share {
 
 impl Wide {
     /// For passes of up to `rows` rows and `lanes` lanes.
-    pub fn new(device: &Device, model: Model<'_>, rows: usize, lanes: usize) -> Result<Wide, CudaError> {
+    pub fn new(
+        device: &Device,
+        model: Model<'_>,
+        rows: usize,
+        lanes: usize,
+    ) -> Result<Wide, CudaError> {
         let (h, s) = (model.h, Sizes::of(model.h));
         let floats = |width: usize| device.zeroed::<f32>(rows * width);
         let both = |width: usize| Both::room(device, rows * width);
         let low = h.kda.head_dim.max(s.low_q);
-        let middle = model.ffns().map(|(shared, used, ff)| shared.max(used * ff)).max();
-        let mla = mla_shape(h).map(|shape| WideMla::new(device, shape, h.mla.rope_base, h.norm_eps));
+        let middle = model
+            .ffns()
+            .map(|(shared, used, ff)| shared.max(used * ff))
+            .max();
+        let mla =
+            mla_shape(h).map(|shape| WideMla::new(device, shape, h.mla.rope_base, h.norm_eps));
         let groups = (s.experts > 0).then(|| Groups::new(device, rows * s.used, s.experts));
         Ok(Wide {
             rows,
@@ -162,7 +181,8 @@ impl Wide {
             rows: tokens.len(),
             x: self.x.part(0..tokens.len() * model.h.hidden)?,
         };
-        pass.run(shares)
+        let rows = pass.run(shares)?;
+        self.asking.part(0..rows * model.h.hidden)
     }
 }
 
@@ -178,7 +198,8 @@ struct Pass<'p> {
 }
 
 impl<'p> Pass<'p> {
-    fn run(self, shares: &[Share]) -> Result<Part<'p, f32>, CudaError> {
+    /// How many rows are wanted: they are in `asking`.
+    fn run(self, shares: &[Share]) -> Result<usize, CudaError> {
         let parts = &self.model.weights.parts;
         let tokens = Tokens::Ids(self.room.tokens.part(0..self.rows)?);
         embed(self.stream, &parts.token_embd, tokens, self.x)?;
@@ -207,7 +228,7 @@ impl<'p> Pass<'p> {
                 FfnParts::Sparse(sparse) => pass.sparse(&layer.ffn_norm, at, sparse)?,
             }
         }
-        Ok(pass.x)
+        Ok(pass.rows)
     }
 
     fn wanted(self, shares: &[Share]) -> Result<Pass<'p>, CudaError> {
@@ -215,7 +236,10 @@ impl<'p> Pass<'p> {
         for Share { lane, wanted } in shares {
             let end = (lane.row + lane.rows) as usize;
             let from = self.x.part((end - wanted) * hidden..end * hidden)?;
-            let to = self.room.asking.part(rows * hidden..(rows + wanted) * hidden)?;
+            let to = self
+                .room
+                .asking
+                .part(rows * hidden..(rows + wanted) * hidden)?;
             self.stream.copy(from, to)?;
             rows += wanted;
         }
@@ -229,16 +253,33 @@ impl<'p> Pass<'p> {
 
     /// x, normed, in the forms that `matrices` take.
     fn norm(self, weight: &Buffer<f32>, matrices: &[&Stack]) -> Result<WideRows<'p>, CudaError> {
-        let rows = self.room.normed.rows(self.rows, self.model.h.hidden, matrices)?;
-        let to = To { acts: None, f32: rows.f32, f16: rows.f16 };
-        norm_rows(self.stream, self.x, weight.all(), self.model.h.norm_eps, &to)?;
+        let rows = self
+            .room
+            .normed
+            .rows(self.rows, self.model.h.hidden, matrices)?;
+        let to = To {
+            acts: None,
+            f32: rows.f32,
+            f16: rows.f16,
+        };
+        norm_rows(
+            self.stream,
+            self.x,
+            weight.all(),
+            self.model.h.norm_eps,
+            &to,
+        )?;
         Ok(rows)
     }
 
     /// x += matrix * rows.
     fn add(self, rows: &WideRows<'_>, matrix: &Stack) -> Done {
         let stride = self.model.h.hidden;
-        let job = WideJob { matrix: matrix.into(), to: WideTo::Add(self.x), stride };
+        let job = WideJob {
+            matrix: matrix.into(),
+            to: WideTo::Add(self.x),
+            stride,
+        };
         wide_products(self.stream, rows, &[job])
     }
 
@@ -246,8 +287,15 @@ impl<'p> Pass<'p> {
         let (h, room) = (self.model.h, self.room);
         let (inner, heads) = (h.kda.d_inner(), h.kda.heads);
         let (decay, open) = (first(&parts.decay), first(&parts.open));
-        let (q, k, v) = (self.part(&room.q, inner)?, self.part(&room.k, inner)?, self.part(&room.v, inner)?);
-        let (decays, opens) = (self.part(&room.decay, inner)?, self.part(&room.open, inner)?);
+        let (q, k, v) = (
+            self.part(&room.q, inner)?,
+            self.part(&room.k, inner)?,
+            self.part(&room.v, inner)?,
+        );
+        let (decays, opens) = (
+            self.part(&room.decay, inner)?,
+            self.part(&room.open, inner)?,
+        );
         let beta = self.part(&room.beta, heads)?;
         let first_of = |gate: &GateParts<Held>, whole, low: &'p Both| match gate {
             GateParts::Whole(_) => Ok(whole),
@@ -258,9 +306,15 @@ impl<'p> Pass<'p> {
         let all: [&Stack; 6] = [&parts.q, &parts.k, &parts.v, decay, open, &parts.beta];
         let input = self.norm(norm, &all)?;
         let outs = [q, k, v, decay_to, open_to, beta];
-        let jobs = all.into_iter().zip(outs).map(|(matrix, to)| store(matrix, to));
+        let jobs = all
+            .into_iter()
+            .zip(outs)
+            .map(|(matrix, to)| store(matrix, to));
         wide_products(self.stream, &input, &jobs.collect::<Vec<_>>())?;
-        for (gate, low, to) in [(&parts.decay, &room.low, decays), (&parts.open, &room.low_open, opens)] {
+        for (gate, low, to) in [
+            (&parts.decay, &room.low, decays),
+            (&parts.open, &room.low_open, opens),
+        ] {
             if let GateParts::Narrow { b, .. } = gate {
                 self.through(low, b, to)?;
             }
@@ -280,7 +334,12 @@ impl<'p> Pass<'p> {
             layer: &layer,
             rows,
             lanes: room.lanes.part(0..self.lanes.len())?,
-            longest: self.lanes.iter().map(|l| l.rows as usize).max().unwrap_or(0),
+            longest: self
+                .lanes
+                .iter()
+                .map(|l| l.rows as usize)
+                .max()
+                .unwrap_or(0),
             fours: room.fours.part(0..fours)?,
             o: self.part(&room.o, inner)?,
         };
@@ -304,7 +363,11 @@ impl<'p> Pass<'p> {
         let mut rows = low.rows(self.rows, width, &[b])?;
         let there = self.part(&low.f32, width)?;
         if rows.f16.is_some() {
-            let to = To { acts: None, f32: None, f16: rows.f16 };
+            let to = To {
+                acts: None,
+                f32: None,
+                f16: rows.f16,
+            };
             quantize_rows(self.stream, there, width, &to)?;
         }
         rows.f32 = Some(there);
@@ -325,17 +388,26 @@ impl<'p> Pass<'p> {
         matrices.extend(parts.gate.as_deref());
         let input = self.norm(norm, &matrices)?;
         let outs = [to, kv, gates];
-        let jobs = matrices.into_iter().zip(outs).map(|(matrix, to)| store(matrix, to));
+        let jobs = matrices
+            .into_iter()
+            .zip(outs)
+            .map(|(matrix, to)| store(matrix, to));
         wide_products(self.stream, &input, &jobs.collect::<Vec<_>>())?;
         if let QueryParts::Narrow { norm, b, .. } = &parts.q {
             // In `low_open`, which no MLA layer uses otherwise.
             let rows = room.low_open.rows(self.rows, b.cols(), &[b])?;
-            let normed = To { acts: None, f32: rows.f32, f16: rows.f16 };
+            let normed = To {
+                acts: None,
+                f32: rows.f32,
+                f16: rows.f16,
+            };
             norm_rows(self.stream, to, norm.all(), h.norm_eps, &normed)?;
             wide_products(self.stream, &rows, &[store(b, q)])?;
         }
         let mla = room.mla.as_ref().expect("made where a layer is MLA");
-        let mixed = room.mixed.rows(self.rows, d.heads * d.v, &[&parts.output])?;
+        let mixed = room
+            .mixed
+            .rows(self.rows, d.heads * d.v, &[&parts.output])?;
         let lanes = (room.lanes.part(0..self.lanes.len())?, self.lanes);
         let asked = super::expanded::Asked {
             number,
@@ -352,7 +424,8 @@ impl<'p> Pass<'p> {
             f32: mixed.f32,
         };
         let by = &self.model.weights.expanding[number];
-        room.expanded.attend(self.stream, (h, mla), lanes, &asked, by)?;
+        room.expanded
+            .attend(self.stream, (h, mla), lanes, &asked, by)?;
         self.add(&mixed, &parts.output)
     }
 
@@ -363,7 +436,12 @@ impl<'p> Pass<'p> {
     }
 
     /// `min(silu(gate x), limit) * clamp(up x)`, in the forms that `down` takes.
-    fn gated(self, input: &WideRows<'_>, mlp: &'p Mlp<Held>, limit: f32) -> Result<WideRows<'p>, CudaError> {
+    fn gated(
+        self,
+        input: &WideRows<'_>,
+        mlp: &'p Mlp<Held>,
+        limit: f32,
+    ) -> Result<WideRows<'p>, CudaError> {
         let width = mlp.gate.rows();
         let middle = self.room.middle.rows(self.rows, width, &[&mlp.down])?;
         let to = WideGateUp {
@@ -391,7 +469,10 @@ impl<'p> Pass<'p> {
         wide_products(stream, &input, &[store(&parts.router, logits)])?;
         let ids = room.ids.part(0..self.rows * used)?;
         let weights = self.part(&room.weights, used)?;
-        let choice = Chosen { bias: parts.router_bias.all(), routing: routing(h) };
+        let choice = Chosen {
+            bias: parts.router_bias.all(),
+            routing: routing(h),
+        };
         route_wide(stream, logits, &choice, Routed { ids, weights })?;
         // The shared expert first: its middle rows share room with the others'.
         let shared = match &parts.shared {
@@ -403,7 +484,10 @@ impl<'p> Pass<'p> {
             }
             None => None,
         };
-        let groups = room.groups.as_ref().expect("made where a layer has experts");
+        let groups = room
+            .groups
+            .as_ref()
+            .expect("made where a layer has experts");
         let grouped = group_rows(stream, ids, used, groups)?;
         let of = &parts.experts;
         let middle = room.middle.rows(grouped.pairs(), h.moe.ff, &[&of.down])?;
@@ -416,15 +500,34 @@ impl<'p> Pass<'p> {
         };
         expert_gate_up(stream, &grouped, &input, &to)?;
         let rows = self.part(&room.routed, used * hidden)?;
-        expert_down(stream, &grouped, &middle, &ExpertDown { down: &of.down, to: rows })?;
-        let all = Combined { x: self.x, rows, weights, shared, used, hidden };
+        expert_down(
+            stream,
+            &grouped,
+            &middle,
+            &ExpertDown {
+                down: &of.down,
+                to: rows,
+            },
+        )?;
+        let all = Combined {
+            x: self.x,
+            rows,
+            weights,
+            shared,
+            used,
+            hidden,
+        };
         combine(stream, &all)
     }
 }
 
 fn store<'j>(matrix: &'j Stack, to: Part<'j, f32>) -> WideJob<'j> {
     let stride = matrix.rows() * matrix.count();
-    WideJob { matrix: matrix.into(), to: WideTo::Store(to), stride }
+    WideJob {
+        matrix: matrix.into(),
+        to: WideTo::Store(to),
+        stride,
+    }
 }
 
 /// What a gate's input meets first.
