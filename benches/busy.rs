@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use deltad::engine::{Device, Engine, OnCpu, Options, Want};
+use deltad::engine::{Device, Engine, Runner, Options, Want};
 use quantize::convert::{self, Conversion, Input, Silent};
 
 const ROUNDS: usize = 5;
@@ -84,10 +84,10 @@ fn main() {
     let options = Options {
         device: Device::Cpu,
         threads: Some(threads),
-        on_cpu: if at("--stock").is_some() {
-            OnCpu::Stock
+        runner: if at("--stock").is_some() {
+            Runner::Stock
         } else {
-            OnCpu::Own(None)
+            Runner::Own(None)
         },
         ..Options::default()
     };

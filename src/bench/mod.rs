@@ -33,7 +33,7 @@ use ggml_kernels::cpu::{Crew, Pool, Tier};
 
 use crate::cli::{Bench, exit};
 use crate::doctor::processor;
-use crate::engine::{Device, Engine, LoadError, OnCpu, Options, PassError, StateError};
+use crate::engine::{Device, Engine, LoadError, Runner, Options, PassError, StateError};
 use crate::{interrupt, stdio};
 use report::{Ceilings, Report, Setting};
 use side::{Ours, Side};
@@ -197,10 +197,10 @@ fn options(flags: &Bench) -> Options {
         },
         threads: Some(flags.threads.map_or(cores, usize::from)),
         cache_type: flags.cache_type.into(),
-        on_cpu: if flags.stock {
-            OnCpu::Stock
+        runner: if flags.stock {
+            Runner::Stock
         } else {
-            OnCpu::Own(flags.tier)
+            Runner::Own(flags.tier)
         },
         chunk: flags.chunk,
         gpu_layers: flags.gpu_layers.map(usize::from),

@@ -50,7 +50,7 @@ pub use digest::Digests;
 pub use error::{Cause, LaneError, LoadError, PassError, StateError, Unfit};
 pub use host::{BLOCK, HostState};
 pub use model::Model;
-pub use options::{CacheType, Device, Kind, OnCpu, Options};
+pub use options::{CacheType, Device, Kind, Runner, Options};
 pub use sequence::{Sequence, Snapshot};
 pub use tap::{Listener, Point, Tap};
 
@@ -338,8 +338,8 @@ fn start(model: &Model, options: &Options) -> Result<Box<dyn Executor>, Unfit> {
         Device::Vulkan => DeviceKind::Gpu(GpuApi::Vulkan),
     };
     let backend = Backend::open(kind, threads)?;
-    match options.on_cpu {
-        OnCpu::Own(kind) if backend.is_cpu() => {
+    match options.runner {
+        Runner::Own(kind) if backend.is_cpu() => {
             let tier = match kind {
                 Some(kind) => Tier::of(kind).ok_or(Unfit::NoTier { kind })?,
                 None => Tier::detect(),

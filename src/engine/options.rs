@@ -17,8 +17,8 @@ pub struct Options {
     pub context: Option<usize>,
     /// Rows of one pass, all lanes together; longer work is cut. `None`: what suits the device.
     pub chunk: Option<usize>,
-    /// Who runs a model on the CPU.
-    pub on_cpu: OnCpu,
+    /// By whose kernels.
+    pub runner: Runner,
 }
 
 impl Default for Options {
@@ -30,7 +30,7 @@ impl Default for Options {
             cache_type: CacheType::F16,
             context: None,
             chunk: None,
-            on_cpu: OnCpu::Own(None),
+            runner: Runner::Own(None),
         }
     }
 }
@@ -44,10 +44,11 @@ pub enum Device {
     Vulkan,
 }
 
-/// Executors of the CPU.
+/// Who runs a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnCpu {
-    /// Our own kernels, of this tier; `None`: the best that the processor has.
+pub enum Runner {
+    /// Kernels of our own where there are any: for the processor, of this tier (`None`: the best that it
+    /// has), and for NVIDIA's cards. ggml's graph elsewhere.
     Own(Option<Kind>),
     /// ggml's graph.
     Stock,

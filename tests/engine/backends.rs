@@ -4,7 +4,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use deltad::engine::{CacheType, Engine, OnCpu, Operand, Operator, Options};
+use deltad::engine::{CacheType, Engine, Runner, Operand, Operator, Options};
 use ggml_kernels::quant::TensorType;
 use quantize::convert::Silent;
 use quantize::recipe::FileType;
@@ -119,7 +119,7 @@ fn every_operator_of_the_real_shape_is_one_that_cuda_and_metal_accept() {
     let path = lean(&dir, "q4_k_m".parse().unwrap());
     for cache in [CacheType::F16, CacheType::Q8_0] {
         let options = Options {
-            on_cpu: OnCpu::Stock,
+            runner: Runner::Stock,
             ..options(cache, 2048)
         };
         let engine = Engine::open(&path, &options).unwrap();

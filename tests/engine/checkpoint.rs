@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use deltad::engine::{CacheType, Device, Engine, OnCpu, Options};
+use deltad::engine::{CacheType, Device, Engine, Runner, Options};
 use ggml_kernels::cpu::Tier;
 use quantize::convert::{Conversion, Input, Silent};
 use safetensors::SafeTensors;
@@ -76,10 +76,10 @@ pub fn engine(model: &Converted, cache_type: CacheType, chunk: usize) -> Engine 
 
 /// Everything that runs a model on this machine's processor: ggml's graph, and our own kernels of
 /// every tier.
-pub fn executors() -> Vec<OnCpu> {
+pub fn executors() -> Vec<Runner> {
     let own = Tier::available().into_iter();
-    let own = own.map(|tier| OnCpu::Own(Some(tier.kind())));
-    [OnCpu::Stock].into_iter().chain(own).collect()
+    let own = own.map(|tier| Runner::Own(Some(tier.kind())));
+    [Runner::Stock].into_iter().chain(own).collect()
 }
 
 /// `model` on each of them.
@@ -87,13 +87,13 @@ pub fn engines(
     model: &Converted,
     cache_type: CacheType,
     chunk: usize,
-) -> impl Iterator<Item = (OnCpu, Engine)> {
-    executors().into_iter().map(move |on_cpu| {
+) -> impl Iterator<Item = (Runner, Engine)> {
+    executors().into_iter().map(move |runner| {
         let options = Options {
-            on_cpu,
+            runner,
             ..options(cache_type, chunk)
         };
-        (on_cpu, Engine::open(&model.path, &options).unwrap())
+        (runner, Engine::open(&model.path, &options).unwrap())
     })
 }
 

@@ -2,7 +2,7 @@
 //! any number of threads, after a snapshot or a fork: on every tier, and across tiers.
 
 use crate::checkpoint::{Converted, FIXTURES, Golden, convert, options};
-use deltad::engine::{CacheType, Engine, Lane, OnCpu, Options, Sequence, Want};
+use deltad::engine::{CacheType, Engine, Lane, Runner, Options, Sequence, Want};
 use ggml_kernels::cpu::Tier;
 
 const CACHES: [CacheType; 4] = [
@@ -22,7 +22,7 @@ fn own(
     threads: usize,
 ) -> Option<Engine> {
     let options = Options {
-        on_cpu: OnCpu::Own(Some(tier.kind())),
+        runner: Runner::Own(Some(tier.kind())),
         threads: Some(threads),
         ..options(cache, chunk)
     };

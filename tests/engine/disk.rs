@@ -23,7 +23,7 @@ fn turns_over_many_processes_are_the_turns_of_one() {
     let cache = CacheType::F16;
     for name in ["tiny", "uneven"] {
         let model = convert(name, "f16");
-        for (on_cpu, mut engine) in engines(&model, cache, 64) {
+        for (runner, mut engine) in engines(&model, cache, 64) {
             let dir = tempfile::tempdir().unwrap();
             let about = About {
                 note: String::new(),
@@ -37,7 +37,7 @@ fn turns_over_many_processes_are_the_turns_of_one() {
             let mut straight = engine.sequence().unwrap();
             // Within a block, over its edge, over several.
             for (turn, len) in [5, BLOCK, 3 * BLOCK + 7, 1].into_iter().enumerate() {
-                let what = format!("{name} {on_cpu:?} turn {turn}");
+                let what = format!("{name} {runner:?} turn {turn}");
                 let store = Store::open(dir.path(), 1000, limits).unwrap();
                 let opened = store.load(&id, &about.identity).unwrap();
                 assert_eq!(opened.behind, 0, "{what}");

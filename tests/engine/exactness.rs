@@ -3,7 +3,7 @@
 use crate::checkpoint::{
     Converted, FIXTURES, Golden, argmax, convert, convert_trained, engines, log_softmax,
 };
-use deltad::engine::{CacheType, Engine, Lane, Listener, OnCpu, Point, Tap, Want};
+use deltad::engine::{CacheType, Engine, Lane, Listener, Runner, Point, Tap, Want};
 use std::collections::HashMap;
 
 /// The contract of an F32 file with an f32 cache is 1e-3. Measured at worst: 1.6e-4 (`tiny`).
@@ -25,7 +25,7 @@ struct Distance {
 /// The worst executor's.
 fn distance(name: &str, model: &Converted, cache: CacheType, chunk: usize) -> Distance {
     let each = engines(model, cache, chunk);
-    let each = each.map(|(on_cpu, engine)| distance_of(name, on_cpu, engine, (cache, chunk)));
+    let each = each.map(|(runner, engine)| distance_of(name, runner, engine, (cache, chunk)));
     each.reduce(|a, b| Distance {
         worst: a.worst.max(b.worst),
         mean_kl: a.mean_kl.max(b.mean_kl),
@@ -36,7 +36,7 @@ fn distance(name: &str, model: &Converted, cache: CacheType, chunk: usize) -> Di
 
 fn distance_of(
     name: &str,
-    on_cpu: OnCpu,
+    runner: Runner,
     mut engine: Engine,
     (cache, chunk): (CacheType, usize),
 ) -> Distance {
@@ -66,7 +66,7 @@ fn distance_of(
         top_1: same as f64 / rows,
     };
     println!(
-        "{name} {on_cpu:?} {cache:?} chunk {chunk}: worst {worst:.2e}, mean KL {:.2e}, top-1 {:.4}",
+        "{name} {runner:?} {cache:?} chunk {chunk}: worst {worst:.2e}, mean KL {:.2e}, top-1 {:.4}",
         distance.mean_kl, distance.top_1
     );
     distance
@@ -102,7 +102,7 @@ fn greedy_tokens_are_the_references() {
         let golden = Golden::of(name);
         let wanted = golden.tokens("greedy.tokens");
         let model = convert(name, "f32");
-        for (on_cpu, mut engine) in engines(&model, CacheType::F32, 512) {
+        for (runner, mut engine) in engines(&model, CacheType::F32, 512) {
             let mut sequence = engine.sequence().unwrap();
             let mut feed = golden.tokens("greedy.prompt");
             let mut got = Vec::new();
@@ -111,7 +111,7 @@ fn greedy_tokens_are_the_references() {
                 feed = vec![argmax(logits.last().unwrap())];
                 got.push(feed[0]);
             }
-            assert_eq!(got, wanted, "{name} {on_cpu:?}");
+            assert_eq!(got, wanted, "{name} {runner:?}");
         }
     }
 }
@@ -123,7 +123,7 @@ fn a_trained_model_reads_a_long_text_as_the_reference_does() {
     let positions = golden.tokens("positions");
     let wanted = golden.f32("logits").unwrap();
     let model = convert_trained("f32");
-    for (on_cpu, mut engine) in engines(&model, CacheType::F32, 512) {
+    for (runner, mut engine) in engines(&model, CacheType::F32, 512) {
         let mut sequence = engine.sequence().unwrap();
         let logits = engine.feed(&mut sequence, &tokens, Want::All).unwrap();
         let rows: Vec<&[f32]> = logits.rows().collect();
@@ -135,8 +135,8 @@ fn a_trained_model_reads_a_long_text_as_the_reference_does() {
             }
         }
         let tokens = tokens.len();
-        println!("trained, {on_cpu:?}, {tokens} tokens: worst {worst:.2e}");
-        assert!(worst < TRAINED_TOLERANCE, "{on_cpu:?}: {worst:e}");
+        println!("trained, {runner:?}, {tokens} tokens: worst {worst:.2e}");
+        assert!(worst < TRAINED_TOLERANCE, "{runner:?}: {worst:e}");
     }
 }
 
@@ -160,7 +160,7 @@ fn hidden_states_are_the_references_layer_by_layer() {
         let model = convert(name, "f32");
         let each = engines(&model, CacheType::F32, 512);
         let mut compared = 0;
-        for (on_cpu, mut engine) in each {
+        for (runner, mut engine) in each {
             let layers = engine.model().hparams().layers.len();
             for n in golden.lengths() {
                 let tokens = golden.tokens(&format!("tokens.{n}"));
@@ -190,7 +190,7 @@ fn hidden_states_are_the_references_layer_by_layer() {
                     let off = off.fold(0f32, f32::max) / size;
                     assert!(
                         off < HIDDEN_TOLERANCE,
-                        "{name} {on_cpu:?} {n} {node:?}: {off:e}"
+                        "{name} {runner:?} {n} {node:?}: {off:e}"
                     );
                     compared += 1;
                 }

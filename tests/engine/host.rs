@@ -2,7 +2,7 @@
 //! it came from, and every executor understands every other's.
 
 use crate::checkpoint::{Converted, FIXTURES, Golden, convert, engines};
-use deltad::engine::{BLOCK, CacheType, Engine, HostState, OnCpu, Snapshot, Want};
+use deltad::engine::{BLOCK, CacheType, Engine, HostState, Runner, Snapshot, Want};
 
 const CACHES: [CacheType; 4] = [
     CacheType::F32,
@@ -44,10 +44,10 @@ fn a_state_that_was_bytes_goes_on_bit_by_bit() {
             if !fits(cache, &model) {
                 continue;
             }
-            for (on_cpu, mut engine) in engines(&model, cache, 64) {
+            for (runner, mut engine) in engines(&model, cache, 64) {
                 // Nothing, less than a block, a block, and behind two.
                 for len in [0, 5, BLOCK, 2 * BLOCK + 9] {
-                    let what = format!("{name} {cache:?} {on_cpu:?} {len}");
+                    let what = format!("{name} {cache:?} {runner:?} {len}");
                     let tokens = prompt(len, engine.model().n_vocab());
                     let mut sequence = engine.sequence().unwrap();
                     engine.feed(&mut sequence, &tokens, Want::Nothing).unwrap();
@@ -78,14 +78,14 @@ fn one_executors_bytes_are_every_others() {
         let golden = Golden::of(name);
         let tokens = golden.tokens(&format!("tokens.{}", golden.lengths().last().unwrap()));
         let (first, second) = tokens.split_at(tokens.len() - 4);
-        let states: Vec<(OnCpu, HostState)> = engines(&model, CacheType::F32, 512)
-            .map(|(on_cpu, mut engine)| {
+        let states: Vec<(Runner, HostState)> = engines(&model, CacheType::F32, 512)
+            .map(|(runner, mut engine)| {
                 let mut sequence = engine.sequence().unwrap();
                 engine.feed(&mut sequence, first, Want::Nothing).unwrap();
-                (on_cpu, through_bytes(&engine.snapshot(&sequence)))
+                (runner, through_bytes(&engine.snapshot(&sequence)))
             })
             .collect();
-        for (on_cpu, mut engine) in engines(&model, CacheType::F32, 512) {
+        for (runner, mut engine) in engines(&model, CacheType::F32, 512) {
             let mut sequence = engine.sequence().unwrap();
             engine.feed(&mut sequence, first, Want::Nothing).unwrap();
             let straight = engine.feed(&mut sequence, second, Want::All).unwrap();
@@ -96,7 +96,7 @@ fn one_executors_bytes_are_every_others() {
                 for (a, b) in straight.rows().zip(resumed.rows()) {
                     let off = a.iter().zip(b).map(|(a, b)| (a - b).abs());
                     let off = off.fold(0.0, f32::max);
-                    assert!(off < 1e-3, "{name} {on_cpu:?} of {whose:?}: {off:e}");
+                    assert!(off < 1e-3, "{name} {runner:?} of {whose:?}: {off:e}");
                 }
             }
         }
@@ -130,7 +130,7 @@ fn bytes_of_another_shape_are_refused() {
 #[test]
 fn every_part_of_a_state_matters() {
     let model = convert("uneven", "f32");
-    for (on_cpu, mut engine) in engines(&model, CacheType::F32, 64) {
+    for (runner, mut engine) in engines(&model, CacheType::F32, 64) {
         let tokens = prompt(BLOCK + 9, engine.model().n_vocab());
         let mut sequence = engine.sequence().unwrap();
         engine.feed(&mut sequence, &tokens, Want::Nothing).unwrap();
@@ -167,7 +167,7 @@ fn every_part_of_a_state_matters() {
             ("convolution", tails),
             ("S", one_head),
         ] {
-            assert_ne!(go_on(&bad), straight, "{on_cpu:?} {what}");
+            assert_ne!(go_on(&bad), straight, "{runner:?} {what}");
         }
     }
 }

@@ -125,10 +125,10 @@ fn what_is_no_model_is_refused_with_its_path() {
 
 #[test]
 fn a_model_file_that_is_shortened_under_the_engine_fails_the_pass_by_name() {
-    for on_cpu in executors() {
+    for runner in executors() {
         let model = convert("tiny", "f16");
         let options = Options {
-            on_cpu,
+            runner,
             ..options(CacheType::F16, 64)
         };
         let mut engine = Engine::open(&model.path, &options).unwrap();

@@ -2,12 +2,12 @@
 //! is kept and run again says what a new one would.
 
 use crate::checkpoint::{Converted, convert, options};
-use deltad::engine::{CacheType, Engine, OnCpu, Options, Sequence, Want};
+use deltad::engine::{CacheType, Engine, Runner, Options, Sequence, Want};
 use quantize::schema::Mixer;
 
 fn stock(model: &Converted, cache: CacheType) -> Engine {
     let options = Options {
-        on_cpu: OnCpu::Stock,
+        runner: Runner::Stock,
         ..options(cache, 512)
     };
     Engine::open(&model.path, &options).unwrap()

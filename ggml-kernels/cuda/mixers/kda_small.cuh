@@ -1,0 +1,372 @@
+// KDA of up to 16 rows, each the one token of a sequence. Two kernels: kda_step has 32 columns of a head's S in
+// registers and takes them one token on; kda_gate norms and gates a head's row and moves the tails on, which every
+// block of kda_step has read by then.
+//
+// A sequence's slot is read before depend(). That is sound: in a step no kernel but this layer's two writes this
+// layer's part of a slot, and steps are graphs of one stream, each complete before the next begins.
+#pragma once
+#include "kda.cuh"
+
+struct KdaStepArgs {
+  KdaRows in;
+  KdaWeights w;
+  Matrix f_b;  // the decay's second matrix [inner, d]; data null where the decay is whole
+  const Lane *lanes;
+  float *o;  // [lanes, inner], not normed
+};
+
+struct KdaGateArgs {
+  KdaRows in;
+  KdaWeights w;
+  Matrix g_b;  // the output gate's second matrix; data null where the gate is whole
+  const Lane *lanes;
+  const float *o;     // [lanes, inner]
+  const float *open;  // the output gate's projection, whole or low-rank
+  const float *norm;  // [d]
+  Acts out;           // [lanes, inner]; x or q may be null
+  u32 open_row;
+  float eps;
+};
+
+namespace mixers {
+
+// A warp's 16 rows of a head's D x D matrix: lane l has 16 columns of every row l / LANES + i * 32 / LANES.
+template <int D>
+struct Narrow {
+  static constexpr int LANES = D / 16, STEPS = D / 32;
+  uint4 w[2 * STEPS];
+  float d[STEPS];
+};
+
+template <int D>
+DEVICE u32 narrow_row(u32 head, int i) {
+  return head * D + threadIdx.x / 32 * 16 + i * (32 / Narrow<D>::LANES) + (threadIdx.x & 31u) / Narrow<D>::LANES;
+}
+
+// Brings what can be brought before x is there. F32 and Q4_0 are read when it is.
+template <int D>
+DEVICE void load_narrow(Narrow<D> &n, const Matrix &m, u32 head) {
+  const u32 part = threadIdx.x % Narrow<D>::LANES;
+#pragma unroll
+  for (int i = 0; i < Narrow<D>::STEPS; i++) {
+    const u8 *row = m.data + u64(narrow_row<D>(head, i)) * m.row_bytes;
+    if (m.type == Q8_0) {
+      n.w[2 * i] = load_once(reinterpret_cast<const uint4 *>(row) + part);
+      n.d[i] = to_float(__ldg(reinterpret_cast<const f16 *>(row + D) + part / 2));
+    } else if (m.type == F16 || m.type == BF16) {
+      n.w[2 * i] = load_once(reinterpret_cast<const uint4 *>(row) + 2 * part);
+      n.w[2 * i + 1] = load_once(reinterpret_cast<const uint4 *>(row) + 2 * part + 1);
+    }
+  }
+}
+
+// Two values at a time of 16 columns from column 16 * part on, as floats.
+DEVICE float2 narrow_pair(const Matrix &m, const u8 *row, u32 d, u32 part, u32 pair) {
+  if (m.type == F32) return __ldg(reinterpret_cast<const float2 *>(row) + 8 * part + pair);
+  // Q4_0: column c of a block is the low half of byte c, or from 16 on the high half of byte c - 16.
+  const u8 *bytes = row + part / 2 * 16 + 2 * pair;
+  const float scale = to_float(__ldg(reinterpret_cast<const f16 *>(row + d / 2) + part / 2));
+  const u32 shift = part % 2 * 4;
+  return make_float2(scale * float(int(bytes[0] >> shift & 15u) - 8), scale * float(int(bytes[1] >> shift & 15u) - 8));
+}
+
+DEVICE float dot_pair(float2 w, const float *x, float sum) { return fmaf(w.y, x[1], fmaf(w.x, x[0], sum)); }
+
+// The product with x [D] of one of the warp's rows: lane l's is row l / LANES + (l % LANES / 2) * 32 / LANES, which
+// its neighbour has too. For 8 bits x is quantized as any product's input is.
+template <int D>
+DEVICE float narrow_product(const Narrow<D> &n, const Matrix &m, u32 head, const float *x) {
+  constexpr int LANES = Narrow<D>::LANES, STEPS = Narrow<D>::STEPS;
+  const u32 lane = threadIdx.x & 31u, part = lane % LANES;
+  float sum[STEPS];
+  if (m.type == Q8_0) {
+    const float4 v = *reinterpret_cast<const float4 *>(x + 4 * lane % D);
+    float most = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
+#pragma unroll
+    for (int offset = 4; offset > 0; offset >>= 1) most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, offset));
+    const float inverse = most > 0.f ? 127.f / most : 0.f;
+    const u32 word = quantized(v.x, inverse) | quantized(v.y, inverse) << 8 | quantized(v.z, inverse) << 16 |
+                     quantized(v.w, inverse) << 24;
+    int q[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) q[i] = int(__shfl_sync(ALL_LANES, word, int(part * 4 + i)));
+    const float scale = __shfl_sync(ALL_LANES, most, int(part / 2 * 8)) * (1.f / 127.f);
+#pragma unroll
+    for (int i = 0; i < STEPS; i++) {
+      int all = __dp4a(int(n.w[2 * i].x), q[0], 0);
+      all = __dp4a(int(n.w[2 * i].y), q[1], all);
+      all = __dp4a(int(n.w[2 * i].z), q[2], all);
+      all = __dp4a(int(n.w[2 * i].w), q[3], all);
+      sum[i] = n.d[i] * scale * float(all);
+    }
+  } else {
+    float v[16];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const float4 four = *reinterpret_cast<const float4 *>(x + 16 * part + 4 * i);
+      v[4 * i] = four.x;
+      v[4 * i + 1] = four.y;
+      v[4 * i + 2] = four.z;
+      v[4 * i + 3] = four.w;
+    }
+#pragma unroll
+    for (int i = 0; i < STEPS; i++) {
+      const u32 words[8] = {n.w[2 * i].x,     n.w[2 * i].y,     n.w[2 * i].z,     n.w[2 * i].w,
+                            n.w[2 * i + 1].x, n.w[2 * i + 1].y, n.w[2 * i + 1].z, n.w[2 * i + 1].w};
+      sum[i] = 0.f;
+      if (m.type == F16) {
+#pragma unroll
+        for (int k = 0; k < 8; k++) sum[i] = dot_pair(unpack_f16(words[k]), v + 2 * k, sum[i]);
+      } else if (m.type == BF16) {
+#pragma unroll
+        for (int k = 0; k < 8; k++) sum[i] = dot_pair(unpack_bf16(words[k]), v + 2 * k, sum[i]);
+      } else {
+        const u8 *row = m.data + u64(narrow_row<D>(head, i)) * m.row_bytes;
+#pragma unroll
+        for (int k = 0; k < 8; k++) sum[i] = dot_pair(narrow_pair(m, row, D, part, k), v + 2 * k, sum[i]);
+      }
+    }
+  }
+  // Halves of what is left are swapped until each lane has one row.
+#pragma unroll
+  for (int left = STEPS / 2, offset = LANES / 2; left > 0; left /= 2, offset /= 2) {
+    const bool upper = (lane & offset) != 0;
+#pragma unroll
+    for (int i = 0; i < left; i++) {
+      const float keep = upper ? sum[i + left] : sum[i], give = upper ? sum[i] : sum[i + left];
+      sum[i] = keep + __shfl_xor_sync(ALL_LANES, give, offset);
+    }
+  }
+  return sum[0] + __shfl_xor_sync(ALL_LANES, sum[0], 1);
+}
+
+// Which of the head's channels narrow_product gave this lane.
+template <int D>
+DEVICE u32 narrow_channel() {
+  const u32 lane = threadIdx.x & 31u;
+  return narrow_row<D>(0, int(lane % Narrow<D>::LANES / 2));
+}
+
+// What the tokens before this one give the convolution, and the newest tap.
+struct Taps {
+  float before, newest;
+};
+DEVICE Taps taps_of(const KdaWeights &w, const float *conv, const float *tail, u32 channel, u32 inner) {
+  float tap[MOST_TAPS], x[MOST_TAPS];
+#pragma unroll
+  for (int i = 0; i < MOST_TAPS; i++) {
+    tap[i] = u32(i) < w.taps ? __ldg(conv + u64(channel) * w.taps + i) : 0.f;
+    x[i] = u32(i) + 1 < w.taps ? tail[u64(i) * inner + channel] : 0.f;
+  }
+  Taps t = {0.f, tap[0]};
+#pragma unroll
+  for (int i = 0; i < MOST_TAPS; i++) {
+    t.before = fmaf(tap[i], x[i], t.before);
+    if (u32(i) + 1 == w.taps) t.newest = tap[i];
+  }
+  return t;
+}
+
+// Grid: heads, D / 32 blocks of columns, lanes. 2 D threads: a warp has 16 rows of the block's 32 columns.
+template <int D>
+DEVICE void kda_step(const KdaStepArgs &a) {
+  constexpr int WARPS = D / 16;
+  SHARED(float, q, D);
+  SHARED(float, k, D);
+  SHARED(float, decay, D);
+  SHARED(float, v, 32);
+  SHARED(float, squares, WARPS);
+  SHARED(float, seen_of, WARPS * 32);
+  SHARED(float, asked_of, WARPS * 32);
+  SHARED(float, qk_of, WARPS);
+  let_go();
+  const u32 t = threadIdx.x, lane = t & 31u, warp = t / 32, head = blockIdx.x, column = blockIdx.y * 32, b = blockIdx.z;
+  const u32 inner = a.w.heads * D, own = head * D;
+  const u64 tail = tail_len(a.w, D);
+  const bool is_q = t < D;
+  const u32 channel = own + (is_q ? t : t - D);
+
+  const float *from = a.lanes[b].from + a.w.layer;
+  float *to = a.lanes[b].to + a.w.layer;
+  const u32 row = warp * 16 + lane / 8 * 4, four = column + lane % 8 * 4;
+  const u64 place = 3 * tail + u64(own + row) * D + four;
+  float4 s[4];
+#pragma unroll
+  for (int i = 0; i < 4; i++) s[i] = __ldcg(reinterpret_cast<const float4 *>(from + place + i * D));
+  Narrow<D> f_b;
+  float a_head = __ldg(a.w.a + head), bias;
+  if (a.f_b.data) {
+    load_narrow<D>(f_b, a.f_b, head);
+    bias = __ldg(a.w.dt_bias + own + narrow_channel<D>());
+  } else {
+    bias = __ldg(a.w.dt_bias + channel);
+  }
+  const Taps taps = taps_of(a.w, is_q ? a.w.conv_q : a.w.conv_k, from + (is_q ? 0 : tail), channel, inner);
+  Taps v_taps = {0.f, 0.f};
+  if (warp == 0) v_taps = taps_of(a.w, a.w.conv_v, from + 2 * tail, own + column + lane, inner);
+
+  depend();
+  const float raw = (is_q ? a.in.q : a.in.k)[u64(b) * a.in.row + channel];
+  const float raw_v = warp == 0 ? a.in.v[u64(b) * a.in.row + own + column + lane] : 0.f;
+  const float beta = sigmoid(a.in.beta[u64(b) * a.in.beta_row + head]);
+  if (a.f_b.data) {
+    const float x = narrow_product<D>(f_b, a.f_b, head, a.in.decay + u64(b) * a.in.decay_row);
+    if ((lane & 1u) == 0) decay[narrow_channel<D>()] = decay_of(a.w, a_head, x + bias);
+  } else if (is_q) {
+    decay[t] = decay_of(a.w, a_head, a.in.decay[u64(b) * a.in.decay_row + channel] + bias);
+  }
+  const float value = silu(fmaf(taps.newest, raw, taps.before));
+  (is_q ? q : k)[channel - own] = value;
+  if (warp == 0) v[lane] = silu(fmaf(v_taps.newest, raw_v, v_taps.before));
+  const float of_warp = warp_sum(value * value);
+  if (lane == 0) squares[warp] = of_warp;
+  __syncthreads();
+
+  // One sweep: S decays; what k and q see of it is summed. What q sees of the update to come follows from q . k.
+  float q_squares = 0.f, k_squares = 0.f;
+#pragma unroll
+  for (int i = 0; i < WARPS / 2; i++) {
+    q_squares += squares[i];
+    k_squares += squares[WARPS / 2 + i];
+  }
+  const float q_scale = rsqrtf(q_squares + L2_EPS) * (D == 128 ? 0.08838834764f : D == 64 ? 0.125f : 0.1767766953f);
+  const float k_scale = rsqrtf(k_squares + L2_EPS);
+  const float4 k4 = *reinterpret_cast<const float4 *>(k + row), q4 = *reinterpret_cast<const float4 *>(q + row);
+  const float4 d4 = *reinterpret_cast<const float4 *>(decay + row);
+  const float ks[4] = {k4.x, k4.y, k4.z, k4.w}, qs[4] = {q4.x, q4.y, q4.z, q4.w}, ds[4] = {d4.x, d4.y, d4.z, d4.w};
+  float seen[4] = {}, asked[4] = {}, qk = 0.f;
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    s[i] = make_float4(s[i].x * ds[i], s[i].y * ds[i], s[i].z * ds[i], s[i].w * ds[i]);
+    seen[0] = fmaf(ks[i], s[i].x, seen[0]);
+    seen[1] = fmaf(ks[i], s[i].y, seen[1]);
+    seen[2] = fmaf(ks[i], s[i].z, seen[2]);
+    seen[3] = fmaf(ks[i], s[i].w, seen[3]);
+    asked[0] = fmaf(qs[i], s[i].x, asked[0]);
+    asked[1] = fmaf(qs[i], s[i].y, asked[1]);
+    asked[2] = fmaf(qs[i], s[i].z, asked[2]);
+    asked[3] = fmaf(qs[i], s[i].w, asked[3]);
+    qk = fmaf(qs[i], ks[i], qk);
+  }
+#pragma unroll
+  for (int offset = 8; offset <= 16; offset *= 2) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      seen[i] += __shfl_xor_sync(ALL_LANES, seen[i], offset);
+      asked[i] += __shfl_xor_sync(ALL_LANES, asked[i], offset);
+    }
+    qk += __shfl_xor_sync(ALL_LANES, qk, offset);
+  }
+  if (lane < 8) {
+    *reinterpret_cast<float4 *>(seen_of + warp * 32 + 4 * lane) = make_float4(seen[0], seen[1], seen[2], seen[3]);
+    *reinterpret_cast<float4 *>(asked_of + warp * 32 + 4 * lane) = make_float4(asked[0], asked[1], asked[2], asked[3]);
+    if (lane == 0) qk_of[warp] = qk;
+  }
+  __syncthreads();
+
+  float4 all = make_float4(0.f, 0.f, 0.f, 0.f);
+#pragma unroll
+  for (int i = 0; i < WARPS; i++) {
+    const float4 part = *reinterpret_cast<const float4 *>(seen_of + i * 32 + lane % 8 * 4);
+    all = make_float4(all.x + part.x, all.y + part.y, all.z + part.z, all.w + part.w);
+  }
+  const float4 v4 = *reinterpret_cast<const float4 *>(v + lane % 8 * 4);
+  const float4 u = make_float4(beta * (v4.x - k_scale * all.x), beta * (v4.y - k_scale * all.y),
+                               beta * (v4.z - k_scale * all.z), beta * (v4.w - k_scale * all.w));
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    const float k_i = ks[i] * k_scale;
+    *reinterpret_cast<float4 *>(to + place + i * D) = make_float4(
+        fmaf(k_i, u.x, s[i].x), fmaf(k_i, u.y, s[i].y), fmaf(k_i, u.z, s[i].z), fmaf(k_i, u.w, s[i].w));
+  }
+  if (warp == 0 && lane < 8) {
+    float4 o = make_float4(0.f, 0.f, 0.f, 0.f);
+    float all_qk = 0.f;
+#pragma unroll
+    for (int i = 0; i < WARPS; i++) {
+      const float4 part = *reinterpret_cast<const float4 *>(asked_of + i * 32 + lane * 4);
+      o = make_float4(o.x + part.x, o.y + part.y, o.z + part.z, o.w + part.w);
+      all_qk += qk_of[i];
+    }
+    const float of_u = all_qk * k_scale;
+    *reinterpret_cast<float4 *>(a.o + u64(b) * inner + own + four) =
+        make_float4(q_scale * fmaf(of_u, u.x, o.x), q_scale * fmaf(of_u, u.y, o.y), q_scale * fmaf(of_u, u.z, o.z),
+                    q_scale * fmaf(of_u, u.w, o.w));
+  }
+}
+
+// rms_norm(o) * norm * sigmoid(gate), and the tails. Grid: heads, lanes. 2 D threads.
+template <int D>
+DEVICE void kda_gate(const KdaGateArgs &a) {
+  constexpr int WARPS = D / 16;
+  SHARED(float, open, D);
+  SHARED(float, squares, WARPS);
+  let_go();
+  const u32 t = threadIdx.x, lane = t & 31u, warp = t / 32, head = blockIdx.x, b = blockIdx.y;
+  const u32 inner = a.w.heads * D, own = head * D, taps = a.w.taps;
+  const u64 tail = tail_len(a.w, D);
+  Narrow<D> g_b;
+  if (a.g_b.data) load_narrow<D>(g_b, a.g_b, head);
+  const float norm = t < D ? __ldg(a.norm + t) : 0.f;
+  // The first half of the threads moves q and v, the second k.
+  const float *from = a.lanes[b].from + a.w.layer + (t < D ? 0 : tail);
+  float *to = a.lanes[b].to + a.w.layer + (t < D ? 0 : tail);
+  const u32 channel = own + t % D;
+  float kept[MOST_TAPS] = {}, kept_v[MOST_TAPS] = {};
+#pragma unroll
+  for (int i = 1; i + 1 < MOST_TAPS; i++) {
+    if (u32(i) + 1 < taps) {
+      kept[i] = from[u64(i) * inner + channel];
+      if (t < D) kept_v[i] = from[2 * tail + u64(i) * inner + channel];
+    }
+  }
+
+  depend();
+  const float o = t < D ? a.o[u64(b) * inner + own + t] : 0.f;
+  const float raw = (t < D ? a.in.q : a.in.k)[u64(b) * a.in.row + channel];
+  const float raw_v = t < D ? a.in.v[u64(b) * a.in.row + channel] : 0.f;
+  const float *gate = a.open + u64(b) * a.open_row;
+  if (a.g_b.data) {
+    const float x = narrow_product<D>(g_b, a.g_b, head, gate);
+    if ((lane & 1u) == 0) open[narrow_channel<D>()] = sigmoid(x);
+  } else if (t < D) {
+    open[t] = sigmoid(gate[own + t]);
+  }
+  const float of_warp = warp_sum(o * o);
+  if (lane == 0) squares[warp] = of_warp;
+  __syncthreads();
+  if (t < D) {
+    float sum = 0.f;
+#pragma unroll
+    for (int i = 0; i < WARPS / 2; i++) sum += squares[i];
+    const float y = o * rsqrtf(sum * (1.f / D) + a.eps) * norm * open[t];
+    const u64 place = u64(b) * inner + own + t;
+    if (a.out.x) a.out.x[place] = y;
+    if (a.out.q) {
+      const float most = warp_max(fabsf(y));
+      const int rounded = __float2int_rn(y * (most > 0.f ? 127.f / most : 0.f));
+      int of_half = rounded;
+#pragma unroll
+      for (int offset = 8; offset > 0; offset >>= 1) of_half += __shfl_xor_sync(ALL_LANES, of_half, offset);
+      a.out.q[place] = i8(rounded);
+      if (lane % 16 == 0) a.out.s[place / 16] = i16(of_half);
+      if (lane == 0) a.out.d[place / 32] = most / 127.f;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i + 1 < MOST_TAPS; i++) {
+    if (u32(i) + 1 >= taps) continue;
+    const bool newest = u32(i) + 2 == taps;
+    to[u64(i) * inner + channel] = newest ? raw : kept[i + 1];
+    if (t < D) to[2 * tail + u64(i) * inner + channel] = newest ? raw_v : kept_v[i + 1];
+  }
+}
+
+}  // namespace mixers
+
+KERNEL_BOUNDS(kda_step_32, KdaStepArgs, 64, 1) { mixers::kda_step<32>(a); }
+KERNEL_BOUNDS(kda_step_64, KdaStepArgs, 128, 1) { mixers::kda_step<64>(a); }
+KERNEL_BOUNDS(kda_step_128, KdaStepArgs, 256, 1) { mixers::kda_step<128>(a); }
+KERNEL_BOUNDS(kda_gate_32, KdaGateArgs, 64, 1) { mixers::kda_gate<32>(a); }
+KERNEL_BOUNDS(kda_gate_64, KdaGateArgs, 128, 1) { mixers::kda_gate<64>(a); }
+KERNEL_BOUNDS(kda_gate_128, KdaGateArgs, 256, 1) { mixers::kda_gate<128>(a); }
