@@ -12,8 +12,7 @@ struct GateUpArgs {
   Acts out;  // rows (row, slot): used routed ones, then the shared one; cols the longest of them
   const u32 *ids;  // [rows, used]
   float limit, shared_limit;
-  u32 used;
-  u32 quantize;  // out: 8 bits, else f32
+  u32 used, pad;
 };
 
 // Block: 32 values of h of one row and slot. Grid: (shared ones' blocks, then each slot's, rows).
@@ -51,7 +50,8 @@ DEVICE void gate_up(const GateUpArgs &a) {
         [&]() {
           if (pass) return;
           if (is_shared) depend(), let_go();
-          stage<1>(a.in, b, gate.cols, 0, superblocks, staged, threadIdx.x, blockDim.x);
+          if (gate.type > BF16 || up.type > BF16)
+            stage<1>(a.in, b, gate.cols, 0, superblocks, staged, threadIdx.x, blockDim.x);
           __syncthreads();
         },
         [&](u32 unit, u32 i, u32, float v) { parts[unit / half * 32 + warp * 4 + unit % half * rows + i] = v; });
@@ -61,10 +61,7 @@ DEVICE void gate_up(const GateUpArgs &a) {
   const float limit = is_shared ? a.shared_limit : a.limit, g = parts[threadIdx.x], u = parts[32 + threadIdx.x];
   const float h = fminf(g / (1.f + __expf(-g)), limit) * fmaxf(fminf(u, limit), -limit);
   const u64 row = b * (a.used + (shared_blocks > 0 ? 1 : 0)) + slot, at = row * a.out.cols + block * 32 + threadIdx.x;
-  if (!a.quantize) {
-    a.out.x[at] = h;
-    return;
-  }
+  a.out.x[at] = h;
   const float d = warp_max(fabsf(h)) / 127.f;
   const int q = d > 0 ? static_cast<int>(rintf(h / d)) : 0;
   int sum = q;
@@ -143,11 +140,5 @@ DEVICE void down(const DownArgs &a) {
 
 }  // namespace products
 
-#ifndef GATE_UP_BLOCKS
-#define GATE_UP_BLOCKS 3
-#endif
-#ifndef DOWN_BLOCKS
-#define DOWN_BLOCKS 3
-#endif
-KERNEL_BOUNDS(gate_up, products::GateUpArgs, 256, GATE_UP_BLOCKS) { products::gate_up<9>(a); }
-KERNEL_BOUNDS(down, products::DownArgs, 288, DOWN_BLOCKS) { products::down<4, 2>(a); }
+KERNEL_BOUNDS(gate_up, products::GateUpArgs, 256, 3) { products::gate_up<9>(a); }
+KERNEL_BOUNDS(down, products::DownArgs, 288, 3) { products::down<4, 2>(a); }

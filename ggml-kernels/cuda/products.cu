@@ -83,14 +83,14 @@ DEVICE void products(const ProductsArgs &a) {
 
 }  // namespace products
 
-#ifndef PRODUCTS_BLOCKS
-#define PRODUCTS_BLOCKS 3
-#endif
-// products_n{superblocks in flight}_b{rows at a time}
-KERNEL_BOUNDS(products_n9_b1, products::ProductsArgs, 256, PRODUCTS_BLOCKS) { products::products<9, 1, 1>(a); }
-KERNEL_BOUNDS(products_n4_b1, products::ProductsArgs, 256, PRODUCTS_BLOCKS) { products::products<4, 2, 1>(a); }
-#ifndef PRODUCTS_ONE
+// products_n{superblocks in flight}_b{rows at a time}. The wrapper counts on these sizes of a warp's shared memory.
+static_assert(products::Own<9, 1>::VALUE == 6720 && products::Own<4, 2>::VALUE == 5888, "as in products/plan.rs");
+static_assert(products::STAGED_BYTES == 352, "as in products/plan.rs");
+KERNEL_BOUNDS(products_n9_b1, products::ProductsArgs, 256, 3) { products::products<9, 1, 1>(a); }
 KERNEL_BOUNDS(products_n9_b2, products::ProductsArgs, 256, 3) { products::products<9, 1, 2>(a); }
 KERNEL_BOUNDS(products_n9_b4, products::ProductsArgs, 256, 3) { products::products<9, 1, 4>(a); }
 KERNEL_BOUNDS(products_n9_b8, products::ProductsArgs, 256, 2) { products::products<9, 1, 8>(a); }
-#endif
+KERNEL_BOUNDS(products_n4_b1, products::ProductsArgs, 256, 2) { products::products<4, 2, 1>(a); }
+KERNEL_BOUNDS(products_n4_b2, products::ProductsArgs, 256, 2) { products::products<4, 2, 2>(a); }
+KERNEL_BOUNDS(products_n4_b4, products::ProductsArgs, 256, 2) { products::products<4, 2, 4>(a); }
+KERNEL_BOUNDS(products_n4_b8, products::ProductsArgs, 256, 2) { products::products<4, 2, 8>(a); }
