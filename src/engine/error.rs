@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ggml_kernels::backend::BackendError;
+use ggml_kernels::cuda::driver::CudaError;
 use ggml_kernels::gguf::GgufError;
 use ggml_kernels::graph::GraphError;
 use ggml_kernels::map::Damaged;
@@ -51,6 +52,28 @@ pub enum Unfit {
     Tensor { name: String, why: QuantError },
     #[error("this processor has no {kind}: it has {}", have())]
     NoTier { kind: ggml_kernels::cpu::Kind },
+    #[error("tensor `{name}` is {ty}: no kernel for cards reads it")]
+    CardType {
+        name: String,
+        ty: ggml_kernels::quant::TensorType,
+    },
+    #[error("cache_type {ty}: kernels for cards keep cache rows in f16")]
+    CardCache { ty: ggml_kernels::quant::TensorType },
+    #[error("no kernel for cards takes {what} of {got}, wanted {wanted}")]
+    CardSize {
+        what: &'static str,
+        got: usize,
+        wanted: String,
+    },
+    #[error("{card} has no room for {needed} bytes: {free} of {total} are free")]
+    CardMemory {
+        card: String,
+        needed: u64,
+        free: u64,
+        total: u64,
+    },
+    #[error(transparent)]
+    Card(#[from] CudaError),
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(transparent)]
@@ -113,6 +136,10 @@ pub enum Cause {
     Graph(#[from] GraphError),
     #[error("the state's storage failed: {0}")]
     Storage(#[from] StorageError),
+    #[error("the card failed: {0}")]
+    Card(#[from] CudaError),
+    #[error("nobody can listen to passes on {device}: take another device, or ggml's graph")]
+    Unheard { device: String },
     /// No pass of this model can be believed from here on.
     #[error("{}: {why}", path.display())]
     Damaged {

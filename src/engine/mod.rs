@@ -22,7 +22,7 @@
 //! | `layers` | its tensors as fields, for any executor |
 //! | `sequence` | a conversation's state and its moments |
 //! | `host` | those as bytes, for files |
-//! | `executor` | ways to run a pass: `cpu` (kernels of our own), `stock` (a ggml graph) |
+//! | `executor` | ways to run a pass: `cpu` and `cuda` (kernels of our own), `stock` (a ggml graph) |
 //! | `tap` | what a pass shows to who listens |
 //! | `meter` | what its time went to |
 
@@ -50,11 +50,11 @@ pub use digest::Digests;
 pub use error::{Cause, LaneError, LoadError, PassError, StateError, Unfit};
 pub use host::{BLOCK, HostState};
 pub use model::Model;
-pub use options::{CacheType, Device, Kind, Runner, Options};
+pub use options::{CacheType, Device, Kind, Options, Runner};
 pub use sequence::{Sequence, Snapshot};
 pub use tap::{Listener, Point, Tap};
 
-use executor::{Broken, Executor, Share, Watch, cpu::Cpu, stock::Stock};
+use executor::{Broken, Executor, Share, Watch, cpu::Cpu, cuda::Cuda, stock::Stock};
 use meter::Meter;
 use sequence::ModelId;
 
@@ -330,6 +330,14 @@ fn fail(lanes: &mut [Lane<'_>], who: &[usize], broken: Broken) -> PassError {
 fn start(model: &Model, options: &Options) -> Result<Box<dyn Executor>, Unfit> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = options.threads.unwrap_or_else(cores);
+    let is_own = matches!(options.runner, Runner::Own(_)) && options.gpu_layers.is_none();
+    let card = match options.device {
+        Device::Auto | Device::Cuda if is_own => match Cuda::new(model, options) {
+            Ok(cuda) => return Ok(Box::new(cuda)),
+            Err(why) => Some(why),
+        },
+        _ => None,
+    };
     let kind = match options.device {
         Device::Auto => DeviceKind::Auto,
         Device::Cpu => DeviceKind::Cpu,
@@ -337,7 +345,14 @@ fn start(model: &Model, options: &Options) -> Result<Box<dyn Executor>, Unfit> {
         Device::Metal => DeviceKind::Gpu(GpuApi::Metal),
         Device::Vulkan => DeviceKind::Gpu(GpuApi::Vulkan),
     };
-    let backend = Backend::open(kind, threads)?;
+    let backend = match (Backend::open(kind, threads), card) {
+        // Nothing else runs on the card that was asked for: why ours does not is what counts.
+        (Err(_), Some(why)) => return Err(why),
+        (backend, why) => {
+            say_why_not(options.device, why);
+            backend?
+        }
+    };
     match options.runner {
         Runner::Own(kind) if backend.is_cpu() => {
             let tier = match kind {
@@ -347,5 +362,16 @@ fn start(model: &Model, options: &Options) -> Result<Box<dyn Executor>, Unfit> {
             Ok(Box::new(Cpu::new(model, tier, threads, options)?))
         }
         _ => Ok(Box::new(Stock::new(model, backend, options)?)),
+    }
+}
+
+/// A card that does not run the model is worth a word; a machine without one is not.
+fn say_why_not(device: Device, why: Option<Unfit>) {
+    match why {
+        None => {}
+        Some(Unfit::Card(why)) if why.is_absence() && device == Device::Auto => {
+            log::debug!("no card: {why}");
+        }
+        Some(why) => log::warn!("not on the card by kernels of our own: {why}"),
     }
 }

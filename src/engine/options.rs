@@ -1,5 +1,7 @@
 //! Where and how a model runs.
 
+use std::path::PathBuf;
+
 pub use ggml_kernels::cpu::Kind;
 use ggml_kernels::quant::TensorType;
 
@@ -19,6 +21,8 @@ pub struct Options {
     pub chunk: Option<usize>,
     /// By whose kernels.
     pub runner: Runner,
+    /// The file of kernels for NVIDIA's cards; `None`: beside the program.
+    pub card_kernels: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -31,6 +35,7 @@ impl Default for Options {
             context: None,
             chunk: None,
             runner: Runner::Own(None),
+            card_kernels: None,
         }
     }
 }

@@ -12,6 +12,7 @@ use super::tap::Listener;
 use super::{HostState, Want};
 
 pub(super) mod cpu;
+pub(super) mod cuda;
 pub(super) mod stock;
 
 /// One lane's share of a pass.
@@ -48,6 +49,7 @@ impl Watch<'_> {
 #[derive(Debug)]
 pub(super) enum State {
     Cpu(cpu::Held),
+    Cuda(cuda::Held),
     Stock(Box<stock::State>),
 }
 
@@ -55,6 +57,7 @@ pub(super) enum State {
 #[derive(Debug, Clone)]
 pub(super) enum Kept {
     Cpu(cpu::Held),
+    Cuda(cuda::Kept),
     Stock(std::sync::Arc<stock::Kept>),
 }
 
@@ -62,6 +65,7 @@ impl Kept {
     pub fn bytes(&self) -> usize {
         match self {
             Kept::Cpu(state) => state.bytes(),
+            Kept::Cuda(kept) => kept.bytes(),
             Kept::Stock(kept) => kept.bytes(),
         }
     }
@@ -70,6 +74,7 @@ impl Kept {
     pub fn bytes_beside(&self, other: &Kept) -> usize {
         match (self, other) {
             (Kept::Cpu(state), Kept::Cpu(other)) => state.bytes_beside(other),
+            (Kept::Cuda(kept), Kept::Cuda(other)) => kept.bytes_beside(other),
             // Copied whole.
             _ => self.bytes(),
         }
@@ -78,6 +83,7 @@ impl Kept {
     pub fn block_bytes(&self) -> usize {
         match self {
             Kept::Cpu(state) => state.block_bytes(),
+            Kept::Cuda(kept) => kept.block_bytes(),
             Kept::Stock(kept) => kept.block_bytes(),
         }
     }
@@ -86,6 +92,7 @@ impl Kept {
     pub fn block(&self, at: usize) -> Bytes {
         match self {
             Kept::Cpu(state) => state.block(at),
+            Kept::Cuda(kept) => or_nothing(kept.block(at)),
             Kept::Stock(kept) => kept.block(at).into(),
         }
     }
@@ -93,6 +100,7 @@ impl Kept {
     pub fn slot(&self) -> Vec<u8> {
         match self {
             Kept::Cpu(state) => state.slot(),
+            Kept::Cuda(kept) => or_nothing(kept.slot()),
             Kept::Stock(kept) => kept.slot(),
         }
     }
@@ -101,15 +109,25 @@ impl Kept {
     pub fn tail(&self, len: usize) -> Vec<u8> {
         match self {
             Kept::Cpu(state) => state.tail(len),
+            Kept::Cuda(kept) => or_nothing(kept.tail(len)),
             Kept::Stock(kept) => kept.tail(),
         }
     }
+}
+
+/// What a card that is lost does not give any more is empty: nobody takes it for a state.
+fn or_nothing<T: Default>(read: Result<T, ggml_kernels::cuda::driver::CudaError>) -> T {
+    read.unwrap_or_else(|why| {
+        log::error!("a state on the card cannot be read: {why}");
+        T::default()
+    })
 }
 
 impl State {
     pub fn bytes(&self) -> usize {
         match self {
             State::Cpu(state) => state.bytes(),
+            State::Cuda(state) => state.bytes(),
             State::Stock(state) => state.bytes(),
         }
     }

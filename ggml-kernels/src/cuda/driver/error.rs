@@ -61,6 +61,14 @@ impl CudaError {
         }
     }
 
+    /// There is no card, or nothing that could be run on it.
+    pub fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            CudaError::NoDriver | CudaError::NoDevice { .. } | CudaError::NoFile { .. }
+        )
+    }
+
     /// Nothing can be done on this card any more by this process.
     pub fn is_card_lost(&self) -> bool {
         match self {

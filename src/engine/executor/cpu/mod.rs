@@ -90,7 +90,7 @@ impl Executor for Cpu {
     fn keep(&self, state: &State, _: usize) -> Kept {
         match state {
             State::Cpu(state) => Kept::Cpu(state.clone()),
-            State::Stock(_) => unreachable!("the engine checks whose state it is"),
+            _ => unreachable!("the engine checks whose state it is"),
         }
     }
 

@@ -1,0 +1,96 @@
+// Products of up to 16 rows with matrices of any type, decode's whole weight traffic: `products` (several matrices of one
+// input), `gate_up` and `down` (experts), `embed`, `repack`. Wrappers: src/cuda/products.rs.
+#include "dot.cuh"
+#include "experts.cuh"
+#include "repack.cuh"
+
+namespace products {
+
+constexpr u32 JOBS = 8, WARPS = 8;
+
+struct Job {
+  Matrix matrix;
+  float *out;
+  u32 out_stride, add;  // add: out += product
+  u32 first_block, blocks;
+};
+
+struct ProductsArgs {
+  Job jobs[JOBS];
+  Acts in;
+  u32 count;
+  u32 splits;  // warps that share a unit of rows, each with its part of the columns: 1, 2, 4, 8
+};
+
+// Grid: (blocks of all jobs, batches of RB rows). With one split a block's warps walk over units; with more there is one
+// unit to a group of warps.
+template <int U, int GR, int RB>
+DEVICE void products(const ProductsArgs &a) {
+  let_go();
+  DYNAMIC_SHARED(u8, shared);  // the activations, then each warp's own
+  SHARED(float, parts, WARPS * 4 * GR * RB);
+  u32 j = 0;
+  while (j + 1 < a.count && blockIdx.x >= a.jobs[j + 1].first_block) j++;
+  const Job &job = a.jobs[j];
+  const Matrix &m = job.matrix;
+  const u32 warp = threadIdx.x / 32, first_row = blockIdx.y * RB, superblocks = (m.cols + 255) / 256;
+  const u32 rows = unit_rows(m.type) * GR, units = (m.rows + rows - 1) / rows;
+  const u32 per_block = blockDim.x / 32 / a.splits, split = warp % a.splits;
+  const u32 share = (superblocks + a.splits - 1) / a.splits;
+  Work work;
+  work.cols = m.cols;
+  work.first = split * share < superblocks ? split * share : superblocks;
+  work.count = superblocks - work.first < share ? superblocks - work.first : share;
+  work.unit = (blockIdx.x - job.first_block) * per_block + warp / a.splits;
+  work.end = work.count > 0 ? units : 0;
+  work.stride = a.splits == 1 ? job.blocks * per_block : units;
+  const Staged staged = staged_at(shared, superblocks, RB);
+  auto store = [&](u32 row, u32 b, float v) {
+    if (row >= m.rows || first_row + b >= a.in.rows) return;
+    float *to = job.out + static_cast<u64>(first_row + b) * job.out_stride + row;
+    *to = job.add ? *to + v : v;
+  };
+  stream_any<U, GR, RB>(
+      m.type, work, shared + superblocks * RB * STAGED_BYTES + warp * Own<U, GR>::VALUE,
+      [&](u32 unit, u32 i) {
+        const u32 row = unit * rows + i;
+        return m.data + static_cast<u64>(row < m.rows ? row : m.rows - 1) * m.row_bytes;
+      },
+      a.in, first_row, staged_from<RB>(staged, work.first),
+      [&]() {
+        depend();
+        if (m.type > BF16) stage<RB>(a.in, first_row, m.cols, 0, superblocks, staged, threadIdx.x, blockDim.x);
+        __syncthreads();
+      },
+      [&](u32 unit, u32 i, u32 b, float v) {
+        if (a.splits == 1) {
+          store(unit * rows + i, b, v);
+        } else {
+          parts[(warp * 4 * GR + i) * RB + b] = v;
+        }
+      });
+  if (a.splits == 1) return;
+  __syncthreads();
+  // Parts in the order of the columns.
+  for (u32 t = threadIdx.x; t < per_block * rows * RB; t += blockDim.x) {
+    const u32 group = t / (rows * RB), i = t / RB % rows, b = t % RB;
+    const u32 unit = (blockIdx.x - job.first_block) * per_block + group;
+    float v = 0;
+    for (u32 s = 0; s * share < superblocks; s++) v += parts[((group * a.splits + s) * 4 * GR + i) * RB + b];
+    if (unit < units) store(unit * rows + i, b, v);
+  }
+}
+
+}  // namespace products
+
+// products_n{superblocks in flight}_b{rows at a time}. The wrapper counts on these sizes of a warp's shared memory.
+static_assert(products::Own<9, 1>::VALUE == 6720 && products::Own<4, 2>::VALUE == 5888, "as in products/plan.rs");
+static_assert(products::STAGED_BYTES == 352, "as in products/plan.rs");
+KERNEL_BOUNDS(products_n9_b1, products::ProductsArgs, 256, 3) { products::products<9, 1, 1>(a); }
+KERNEL_BOUNDS(products_n9_b2, products::ProductsArgs, 256, 3) { products::products<9, 1, 2>(a); }
+KERNEL_BOUNDS(products_n9_b4, products::ProductsArgs, 256, 3) { products::products<9, 1, 4>(a); }
+KERNEL_BOUNDS(products_n9_b8, products::ProductsArgs, 256, 2) { products::products<9, 1, 8>(a); }
+KERNEL_BOUNDS(products_n4_b1, products::ProductsArgs, 256, 2) { products::products<4, 2, 1>(a); }
+KERNEL_BOUNDS(products_n4_b2, products::ProductsArgs, 256, 2) { products::products<4, 2, 2>(a); }
+KERNEL_BOUNDS(products_n4_b4, products::ProductsArgs, 256, 2) { products::products<4, 2, 4>(a); }
+KERNEL_BOUNDS(products_n4_b8, products::ProductsArgs, 256, 2) { products::products<4, 2, 8>(a); }

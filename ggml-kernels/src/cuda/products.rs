@@ -1,1 +1,0 @@
-//! See the kernels of the same name.

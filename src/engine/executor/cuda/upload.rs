@@ -1,0 +1,185 @@
+//! Brings rows of a file to the card: through page-locked memory in pieces of several megabytes, a few
+//! at a time, and there into the form that the kernels read.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ggml_kernels::cuda::driver::{Buffer, CudaError, Device, Pinned, Stream};
+use ggml_kernels::cuda::products::repack;
+use ggml_kernels::cuda::weights::{Stack, WeightType};
+
+/// Of one piece.
+const PIECE: usize = 8 << 20;
+/// Pieces under way: one is read from the file while others travel.
+const LINES: usize = 3;
+/// Between two words about it.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(super) struct Uploader {
+    lines: Vec<Line>,
+    progress: Mutex<Progress>,
+}
+
+/// The way of one piece.
+#[derive(Debug)]
+struct Line {
+    stream: Stream,
+    host: Pinned<u8>,
+    /// Rows as the file has them, where the kernels want others.
+    raw: Buffer<u8>,
+}
+
+/// Rows of one piece.
+struct Piece<'m> {
+    rows: usize,
+    /// As the file has them.
+    bytes: &'m [u8],
+    first_row: usize,
+}
+
+impl Uploader {
+    /// `total`: bytes that will come, of the file.
+    pub fn new(device: &Device, widest_row: usize, total: u64) -> Result<Uploader, CudaError> {
+        let bytes = PIECE.max(widest_row);
+        let line = |_| {
+            Ok(Line {
+                stream: device.stream()?,
+                host: Pinned::zeroed(device, bytes)?,
+                raw: device.zeroed(bytes)?,
+            })
+        };
+        Ok(Uploader {
+            lines: (0..LINES).map(line).collect::<Result<_, CudaError>>()?,
+            progress: Mutex::new(Progress::new(total)),
+        })
+    }
+
+    /// Bytes of the card that it takes while it lasts.
+    pub fn needed(widest_row: usize) -> usize {
+        LINES * PIECE.max(widest_row)
+    }
+
+    /// Fills `to` with the rows of `bytes`: as the file has them, one behind the other.
+    pub fn upload(&self, bytes: &[u8], to: &Stack) -> Result<(), CudaError> {
+        let all_rows = to.count() * to.rows();
+        let row = bytes.len() / all_rows.max(1);
+        if row == 0 || row * all_rows != bytes.len() || row > to.row_bytes() {
+            let wanted = format!("{all_rows} rows of at most {} bytes", to.row_bytes());
+            return Err(CudaError::refused(
+                "an upload",
+                "bytes",
+                bytes.len(),
+                wanted,
+            ));
+        }
+        let per_piece = (PIECE / row).max(1);
+        let pieces = all_rows.div_ceil(per_piece);
+        let next = AtomicUsize::new(0);
+        let work = |line: &Line| {
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed) * per_piece;
+                if at >= all_rows {
+                    return Ok(());
+                }
+                let rows = per_piece.min(all_rows - at);
+                let piece = Piece {
+                    rows,
+                    bytes: &bytes[at * row..(at + rows) * row],
+                    first_row: at,
+                };
+                line.bring(&piece, to)?;
+                self.say(piece.bytes.len());
+            }
+        };
+        let (first, others) = self.lines.split_first().expect("there are several");
+        // Most matrices are one piece.
+        let others = &others[..others.len().min(pieces - 1)];
+        std::thread::scope(|scope| {
+            let others = others.iter().map(|line| scope.spawn(|| work(line)));
+            let others: Vec<_> = others.collect();
+            let done = work(first);
+            others.into_iter().fold(done, |done, other| {
+                let other = other
+                    .join()
+                    .unwrap_or_else(|e| std::panic::resume_unwind(e));
+                done.and(other)
+            })
+        })
+    }
+
+    fn say(&self, bytes: usize) {
+        let mut progress = self.progress.lock().unwrap_or_else(|e| e.into_inner());
+        progress.come(bytes as u64);
+    }
+}
+
+impl Line {
+    /// Returns when the piece is on the card.
+    fn bring(&self, piece: &Piece<'_>, to: &Stack) -> Result<(), CudaError> {
+        let len = piece.bytes.len();
+        let row = to.row_bytes();
+        let at = piece.first_row * row;
+        let place = to.buffer().part(at..at + piece.rows * row)?;
+        self.host.put(0, piece.bytes)?;
+        if is_as_in_file(to, len / piece.rows) {
+            self.stream.copy_in(&self.host, 0..len, place)?;
+        } else {
+            let raw = self.raw.part(0..len)?;
+            self.stream.copy_in(&self.host, 0..len, raw)?;
+            repack(&self.stream, raw, to, piece.first_row, piece.rows)?;
+        }
+        self.stream.synchronize()
+    }
+}
+
+/// The kernels read rows of this type as files have them, where those are so many bytes long.
+fn is_as_in_file(stack: &Stack, row: usize) -> bool {
+    let moved = matches!(
+        stack.ty(),
+        WeightType::Q4_0 | WeightType::Q8_0 | WeightType::Q6K
+    );
+    !moved && row == stack.row_bytes()
+}
+
+/// What has come, said now and then.
+#[derive(Debug)]
+struct Progress {
+    total: u64,
+    come: u64,
+    began: Instant,
+    said: Instant,
+}
+
+impl Progress {
+    fn new(total: u64) -> Progress {
+        let now = Instant::now();
+        Progress {
+            total,
+            come: 0,
+            began: now,
+            said: now,
+        }
+    }
+
+    fn come(&mut self, bytes: u64) {
+        self.come += bytes;
+        if self.said.elapsed() >= PATIENCE {
+            self.said = Instant::now();
+            log::info!("{self}");
+        }
+    }
+}
+
+impl std::fmt::Display for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+        let (come, total) = (gigabytes(self.come), gigabytes(self.total));
+        let speed = come / self.began.elapsed().as_secs_f64().max(1e-9);
+        write!(
+            f,
+            "{come:.1} of {total:.1} GB of weights are on the card, {speed:.1} GB/s"
+        )
+    }
+}
