@@ -11,6 +11,9 @@
 //
 // Fours begin at positions divisible by four, wherever a pass begins: a token's bits depend on where its sequence was
 // cut only where it was not cut between fours. Lanes never meet.
+//
+// None of the three lets the next kernel go early, and each begins alone: a scan's blocks that begin while others are
+// still there come to lie by several on one multiprocessor, and take as many times as long.
 #pragma once
 #include "kda.cuh"
 
@@ -126,7 +129,6 @@ template <int D>
 DEVICE void kda_prepare(const KdaPrepareArgs &a) {
   constexpr int WARPS = D / 32;
   SHARED(float, dots, 2 * WARPS * DOTS);
-  let_go();
   depend();
   const WideLane &lane = a.lanes[blockIdx.z];
   const u32 t = threadIdx.x, head = blockIdx.y, inner = a.w.heads * D, channel = head * D + t, stride = a.in.row;
@@ -275,7 +277,6 @@ DEVICE void kda_scan(const KdaScanArgs &a) {
   constexpr int COLS = ROWS / 4, STEPS = D / (4 * ROWS);
   static_assert(STEPS >= 1, "a lane has rows by four");
   DYNAMIC_SHARED(float, stages);
-  let_go();
   depend();
   const WideLane lane = a.lanes[blockIdx.y];
   const u32 t = threadIdx.x, l = t & 31u, warp = t / 32;
@@ -423,7 +424,6 @@ DEVICE void kda_scan(const KdaScanArgs &a) {
 template <int D>
 DEVICE void kda_finish(const KdaFinishArgs &a) {
   constexpr int EACH = D / 32;
-  let_go();
   const u32 l = threadIdx.x & 31u;
   float norm[EACH];
 #pragma unroll
