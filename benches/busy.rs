@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use deltad::engine::{Device, Engine, Runner, Options, Want};
+use deltad::engine::{Device, Engine, Options, Runner, Want};
 use quantize::convert::{self, Conversion, Input, Silent};
 
 const ROUNDS: usize = 5;

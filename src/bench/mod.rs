@@ -33,7 +33,7 @@ use ggml_kernels::cpu::{Crew, Pool, Tier};
 
 use crate::cli::{Bench, exit};
 use crate::doctor::processor;
-use crate::engine::{Device, Engine, LoadError, Runner, Options, PassError, StateError};
+use crate::engine::{Device, Engine, LoadError, Options, PassError, Runner, StateError};
 use crate::{interrupt, stdio};
 use report::{Ceilings, Report, Setting};
 use side::{Ours, Side};

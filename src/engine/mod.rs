@@ -50,7 +50,7 @@ pub use digest::Digests;
 pub use error::{Cause, LaneError, LoadError, PassError, StateError, Unfit};
 pub use host::{BLOCK, HostState};
 pub use model::Model;
-pub use options::{CacheType, Device, Kind, Runner, Options};
+pub use options::{CacheType, Device, Kind, Options, Runner};
 pub use sequence::{Sequence, Snapshot};
 pub use tap::{Listener, Point, Tap};
 

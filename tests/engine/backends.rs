@@ -4,7 +4,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use deltad::engine::{CacheType, Engine, Runner, Operand, Operator, Options};
+use deltad::engine::{CacheType, Engine, Operand, Operator, Options, Runner};
 use ggml_kernels::quant::TensorType;
 use quantize::convert::Silent;
 use quantize::recipe::FileType;

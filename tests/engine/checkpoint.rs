@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use deltad::engine::{CacheType, Device, Engine, Runner, Options};
+use deltad::engine::{CacheType, Device, Engine, Options, Runner};
 use ggml_kernels::cpu::Tier;
 use quantize::convert::{Conversion, Input, Silent};
 use safetensors::SafeTensors;

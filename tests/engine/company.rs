@@ -2,7 +2,7 @@
 //! any number of threads, after a snapshot or a fork: on every tier, and across tiers.
 
 use crate::checkpoint::{Converted, FIXTURES, Golden, convert, options};
-use deltad::engine::{CacheType, Engine, Lane, Runner, Options, Sequence, Want};
+use deltad::engine::{CacheType, Engine, Lane, Options, Runner, Sequence, Want};
 use ggml_kernels::cpu::Tier;
 
 const CACHES: [CacheType; 4] = [

@@ -3,7 +3,7 @@
 use crate::checkpoint::{
     Converted, FIXTURES, Golden, argmax, convert, convert_trained, engines, log_softmax,
 };
-use deltad::engine::{CacheType, Engine, Lane, Listener, Runner, Point, Tap, Want};
+use deltad::engine::{CacheType, Engine, Lane, Listener, Point, Runner, Tap, Want};
 use std::collections::HashMap;
 
 /// The contract of an F32 file with an f32 cache is 1e-3. Measured at worst: 1.6e-4 (`tiny`).

@@ -2,7 +2,7 @@
 //! is kept and run again says what a new one would.
 
 use crate::checkpoint::{Converted, convert, options};
-use deltad::engine::{CacheType, Engine, Runner, Options, Sequence, Want};
+use deltad::engine::{CacheType, Engine, Options, Runner, Sequence, Want};
 use quantize::schema::Mixer;
 
 fn stock(model: &Converted, cache: CacheType) -> Engine {
