@@ -8,6 +8,8 @@
 //! A token's logits are not the same bits in every company: small passes multiply 8-bit activations,
 //! wide ones f16 rows on tensor cores.
 
+#[cfg(test)]
+mod card;
 mod expanded;
 mod fit;
 mod head;
