@@ -222,9 +222,10 @@ impl SmallMla {
         let row_grid = [s.heads * s.rank.div_ceil(64) + rows, 1, 1];
         let attend_grid = [self.shares.columns, s.heads.div_ceil(self.attend.heads), 1];
         let large = s.rank == 512 && s.v.is_multiple_of(32);
-        let finish_grid = match large {
-            true => [s.heads * s.v / 32, 1, 1],
-            false => [s.heads * slices, batch, 1],
+        let finish_grid = if large {
+            [s.heads * s.v / 32, 1, 1]
+        } else {
+            [s.heads * slices, batch, 1]
         };
         let row_kernel = self.device.kernel(of_type(
             weights.k_b.ty,
@@ -232,10 +233,7 @@ impl SmallMla {
         ))?;
         let finish_kernel = self.device.kernel(of_type(
             weights.v_b.ty,
-            match large {
-                true => LARGE_FINISH,
-                false => FINISH,
-            },
+            if large { LARGE_FINISH } else { FINISH },
         ))?;
         let over = Overlap::WithPrevious;
         // SAFETY: `check` saw that rows, weights and results are as long as these grids reach; working memory was

@@ -153,7 +153,7 @@ impl Cuda {
     }
 }
 
-fn held<'s>(state: &'s mut State) -> &'s mut Held {
+fn held(state: &mut State) -> &mut Held {
     match state {
         State::Cuda(state) => state,
         _ => unreachable!("the engine checks whose state it is"),
