@@ -47,7 +47,7 @@ fn products_of_every_type_are_f64_s_for_any_columns() {
     }
 }
 
-/// With few rows a matrix is split along its columns, with many it is walked over: see `plan`.
+/// With few rows a matrix is split along its columns, with many it is taken whole: see `plan`.
 #[test]
 fn a_row_has_the_same_bits_in_any_company() {
     let Some(device) = device() else { return };
