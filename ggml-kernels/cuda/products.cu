@@ -12,7 +12,7 @@ struct Job {
   Matrix matrix;
   float *out;
   u32 out_stride, add;  // add: out += product
-  u32 first_block, blocks;
+  u32 first_block, pad;
 };
 
 struct ProductsArgs {
@@ -22,8 +22,7 @@ struct ProductsArgs {
   u32 splits;  // warps that share a unit of rows, each with its part of the columns: 1, 2, 4, 8
 };
 
-// Grid: (blocks of all jobs, batches of RB rows). With one split a block's warps walk over units; with more there is one
-// unit to a group of warps.
+// Grid: (blocks of all jobs, batches of RB rows). A group of `splits` warps has one unit.
 template <int U, int GR, int RB>
 DEVICE void products(const ProductsArgs &a) {
   let_go();
@@ -43,7 +42,7 @@ DEVICE void products(const ProductsArgs &a) {
   work.count = superblocks - work.first < share ? superblocks - work.first : share;
   work.unit = (blockIdx.x - job.first_block) * per_block + warp / a.splits;
   work.end = work.count > 0 ? units : 0;
-  work.stride = a.splits == 1 ? job.blocks * per_block : units;
+  work.stride = units;
   const Staged staged = staged_at(shared, superblocks, RB);
   auto store = [&](u32 row, u32 b, float v) {
     if (row >= m.rows || first_row + b >= a.in.rows) return;
@@ -84,12 +83,12 @@ DEVICE void products(const ProductsArgs &a) {
 }  // namespace products
 
 // products_n{superblocks in flight}_b{rows at a time}. The wrapper counts on these sizes of a warp's shared memory.
-static_assert(products::Own<9, 1>::VALUE == 6720 && products::Own<4, 2>::VALUE == 5888, "as in products/plan.rs");
-static_assert(products::STAGED_BYTES == 352, "as in products/plan.rs");
-KERNEL_BOUNDS(products_n9_b1, products::ProductsArgs, 256, 3) { products::products<9, 1, 1>(a); }
-KERNEL_BOUNDS(products_n9_b2, products::ProductsArgs, 256, 3) { products::products<9, 1, 2>(a); }
-KERNEL_BOUNDS(products_n9_b4, products::ProductsArgs, 256, 3) { products::products<9, 1, 4>(a); }
-KERNEL_BOUNDS(products_n9_b8, products::ProductsArgs, 256, 2) { products::products<9, 1, 8>(a); }
+static_assert(products::Own<5, 1>::VALUE == 4032 && products::Own<4, 2>::VALUE == 5888, "as in products/plan.rs");
+static_assert(products::Own<9, 1>::VALUE == 6720 && products::STAGED_BYTES == 352, "as in products/experts.rs");
+KERNEL_BOUNDS(products_n5_b1, products::ProductsArgs, 256, 4) { products::products<5, 1, 1>(a); }
+KERNEL_BOUNDS(products_n5_b2, products::ProductsArgs, 256, 3) { products::products<5, 1, 2>(a); }
+KERNEL_BOUNDS(products_n5_b4, products::ProductsArgs, 256, 3) { products::products<5, 1, 4>(a); }
+KERNEL_BOUNDS(products_n5_b8, products::ProductsArgs, 256, 2) { products::products<5, 1, 8>(a); }
 KERNEL_BOUNDS(products_n4_b1, products::ProductsArgs, 256, 2) { products::products<4, 2, 1>(a); }
 KERNEL_BOUNDS(products_n4_b2, products::ProductsArgs, 256, 2) { products::products<4, 2, 2>(a); }
 KERNEL_BOUNDS(products_n4_b4, products::ProductsArgs, 256, 2) { products::products<4, 2, 4>(a); }

@@ -1,6 +1,8 @@
 //! Memory, streams and graphs, before any kernel.
 
 use ggml_kernels::cuda::driver::{CudaError, Device, Pinned};
+use ggml_kernels::cuda::products::repack;
+use ggml_kernels::cuda::weights::{Stack, WeightType};
 
 use crate::{device, kernels};
 
@@ -72,6 +74,24 @@ fn a_graph_does_again_what_was_recorded() {
     assert!(matches!(failed, Err(CudaError::NoDriver)));
     stream.run(&graph).unwrap();
     stream.synchronize().unwrap();
+}
+
+#[test]
+fn kernels_are_timed_one_by_one_and_only_when_asked() {
+    let Some(device) = device() else { return };
+    let stream = device.stream().unwrap();
+    let to = Stack::zeroed(&device, WeightType::Q8_0, [1, 2, 32]).unwrap();
+    let raw = device.upload(&[1u8; 68]).unwrap();
+    let run = || repack(&stream, raw.all(), &to, 0, 2).unwrap();
+    run();
+    stream.time().unwrap();
+    run();
+    run();
+    let took = stream.took().unwrap();
+    let names: Vec<_> = took.iter().map(|t| t.kernel).collect();
+    assert_eq!(names, ["repack", "repack"]);
+    run();
+    assert!(stream.took().unwrap().is_empty());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use ggml_kernels::cuda::driver::{CudaError, Device, FILE};
 mod attention;
 mod driver;
 mod mixers;
+mod products;
 mod wide;
 
 /// The card, where there is one with kernels. Everything but their absence is a failure.

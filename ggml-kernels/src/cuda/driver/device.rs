@@ -115,9 +115,6 @@ unsafe impl Send for Function {}
 // SAFETY: as above.
 unsafe impl Sync for Function {}
 
-/// What a kernel may have without asking.
-const SHARED_UNASKED: u32 = 48 * 1024;
-
 impl Device {
     /// Opens card number `index` with the kernels of the file `kernels`, which must be of this
     /// program's build.
@@ -232,7 +229,7 @@ impl Device {
         check(answer, || format!("finding the kernel {name}"))?;
         Ok(Function {
             raw,
-            shared: Arc::new(AtomicU32::new(SHARED_UNASKED)),
+            shared: Arc::new(AtomicU32::new(0)),
         })
     }
 

@@ -40,8 +40,8 @@ pub enum CudaError {
     Refused {
         place: &'static str,
         what: &'static str,
-        got: String,
-        wanted: String,
+        got: Box<str>,
+        wanted: Box<str>,
     },
 }
 
@@ -56,8 +56,8 @@ impl CudaError {
         CudaError::Refused {
             place,
             what,
-            got: got.to_string(),
-            wanted: wanted.to_string(),
+            got: got.to_string().into(),
+            wanted: wanted.to_string().into(),
         }
     }
 

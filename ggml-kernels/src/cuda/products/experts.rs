@@ -6,7 +6,7 @@
 
 use super::super::driver::{CudaError, Overlap, Part, Plain, Stream};
 use super::super::weights::{Activations, Acts, Matrix, Stack};
-use super::{NO_MATRIX, check_cols, check_input, hold, same};
+use super::{NO_MATRIX, STAGED, check_cols, check_input, hold, same};
 
 /// `min(silu(gate x), limit) * clamp(up x, -limit, limit)`; infinite: no limit.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +72,10 @@ const TASK: usize = 1024;
 /// Warps of a block of `down`, rows of x that it has, and bytes of shared memory of each warp.
 const DOWN_WARPS: usize = 9;
 const DOWN_ROWS: u32 = 8;
-const DOWN_OWN: u32 = 5888 + 4 * 352;
+const DOWN_OWN: u32 = 5888 + 4 * STAGED;
+/// Those of each of a block's warps of `gate_up`.
+const GATE_UP_WARPS: u32 = 8;
+const GATE_UP_OWN: u32 = 6720;
 
 /// Values of `h` for `rows` rows: what [`Activations::room`] needs. `shared_ff` 0: no shared expert; `used` 0: no
 /// routed ones.
@@ -128,10 +131,19 @@ pub fn gate_up(
     args.out = out.acts(input.rows as usize * slots, width)?;
     let kernel = stream.device().kernel(PLACE)?;
     let grid = [shared_ff / 32 + used * (ff / 32), input.rows, 1];
-    let bytes = input.cols.div_ceil(256) * 352 + 8 * 6720;
+    let bytes = input.cols.div_ceil(256) * STAGED + GATE_UP_WARPS * GATE_UP_OWN;
     // SAFETY: all matrices have rows of `input.cols`, gates as many as ups, `out` has room for every slot's, and
     // there are `used` ids to a row (checked); the input is there and ids are below the stacks' counts by their word.
-    unsafe { stream.launch(&kernel, grid, 256, bytes, Overlap::WithPrevious, &args)? };
+    unsafe {
+        stream.launch(
+            &kernel,
+            grid,
+            GATE_UP_WARPS * 32,
+            bytes,
+            Overlap::WithPrevious,
+            &args,
+        )?
+    };
     Ok(args.out)
 }
 

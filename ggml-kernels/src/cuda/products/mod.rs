@@ -32,6 +32,9 @@ use super::weights::{Acts, Matrix, Stack};
 /// Rows of a small pass.
 pub const MOST_ROWS: usize = 16;
 
+/// Bytes of shared memory: a superblock (256 values) of an input row.
+const STAGED: u32 = 352;
+
 /// What a kernel gets where there is no matrix.
 const NO_MATRIX: Matrix = Matrix {
     data: 0,

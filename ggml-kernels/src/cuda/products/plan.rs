@@ -2,15 +2,14 @@
 //! the matrices and the card alone, never on how many rows there are.
 
 use super::super::weights::WeightType;
+use super::STAGED;
 
 /// Warps of a block.
 const WARPS: u32 = 8;
-/// Bytes of shared memory: of a superblock of an input row, of a warp's own, and of a block's sums of a row.
-const STAGED: u32 = 352;
-const OWN: [u32; 2] = [6720, 5888];
-const PARTS: u32 = WARPS * 4 * 4;
-/// Blocks that a multiprocessor holds at a time.
-const RESIDENT: u32 = 3;
+/// Bytes of shared memory that a warp has for itself, narrow or twice as high.
+const OWN: [u32; 2] = [4032, 5888];
+/// Bytes of a block's sums of a row, at most.
+const PARTS: u32 = WARPS * 8 * 4;
 
 /// How matrices of one input are cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +30,6 @@ pub struct Plan {
 pub struct Size {
     pub ty: WeightType,
     pub rows: u32,
-    pub bytes: u64,
 }
 
 /// The card's part of a plan.
@@ -45,24 +43,9 @@ pub struct Card {
 /// `rows` rows of `cols` with matrices of these sizes.
 pub fn plan(sizes: &[Size], rows: u32, cols: u32, card: Card) -> Plan {
     let superblocks = cols.div_ceil(256);
-    let narrow = Cut {
-        twice: 0,
-        splits: 1,
-    };
-    let whole = sizes.iter().map(|size| narrow.blocks(size)).sum::<u32>();
-    // Matrices with too few rows to fill the card are cut along their columns too.
-    let cut = if whole >= card.multiprocessors {
-        narrow
-    } else {
-        let splits = match superblocks {
-            0..2 => 1,
-            2..4 => 2,
-            _ => 4,
-        };
-        Cut { twice: 1, splits }
-    };
+    let cut = cut(sizes, superblocks, card.multiprocessors);
     let shared = |batch: u32| superblocks * batch * STAGED + WARPS * OWN[cut.twice];
-    let fits = |&batch: &u32| shared(batch) + PARTS * 2 * batch <= card.shared;
+    let fits = |&batch: &u32| shared(batch) + PARTS * batch <= card.shared;
     let most = rows.next_power_of_two().min(8);
     let batches = [8, 4, 2].into_iter().filter(|&batch| batch <= most);
     let batch = batches.into_iter().find(fits).unwrap_or(1);
@@ -70,7 +53,7 @@ pub fn plan(sizes: &[Size], rows: u32, cols: u32, card: Card) -> Plan {
         kernel: kernel(cut.twice, batch),
         batch,
         splits: cut.splits,
-        blocks: blocks(sizes, cut, RESIDENT * card.multiprocessors),
+        blocks: sizes.iter().map(|size| cut.blocks(size)).collect(),
         shared: shared(batch),
     }
 }
@@ -78,13 +61,12 @@ pub fn plan(sizes: &[Size], rows: u32, cols: u32, card: Card) -> Plan {
 /// How a matrix is cut.
 #[derive(Debug, Clone, Copy)]
 struct Cut {
-    /// 1: a warp has twice the rows, and fewer columns in flight.
+    /// 1: a warp has twice the rows.
     twice: usize,
     splits: u32,
 }
 
 impl Cut {
-    /// Blocks that have all of a matrix, each unit once.
     fn blocks(self, size: &Size) -> u32 {
         let lanes = if size.ty == WeightType::Q8_0 { 2 } else { 4 };
         let units = size.rows.div_ceil(lanes << self.twice);
@@ -92,29 +74,31 @@ impl Cut {
     }
 }
 
-/// Where there are more than the card holds at a time, whole units are walked over instead: each matrix has
-/// blocks by its bytes.
-fn blocks(sizes: &[Size], cut: Cut, resident: u32) -> Vec<u32> {
-    let all: Vec<u32> = sizes.iter().map(|size| cut.blocks(size)).collect();
-    if cut.splits > 1 || all.iter().sum::<u32>() <= resident {
-        return all;
-    }
-    let bytes: u64 = sizes.iter().map(|size| size.bytes).sum();
-    let to_share = u64::from(resident.saturating_sub(sizes.len() as u32));
-    let share = |(size, &n): (&Size, &u32)| {
-        let blocks = (size.bytes * to_share / bytes.max(1)) as u32 + 1;
-        n.div_ceil(n.div_ceil(blocks).max(1))
+/// Matrices with too few rows to fill the card are cut along their columns too. The limits are where one or the
+/// other was faster on an H200, with matrices of 576 to 12,576 rows.
+fn cut(sizes: &[Size], superblocks: u32, multiprocessors: u32) -> Cut {
+    let whole = Cut {
+        twice: 0,
+        splits: 1,
     };
-    sizes.iter().zip(&all).map(share).collect()
+    let blocks: u32 = sizes.iter().map(|size| whole.blocks(size)).sum();
+    if blocks * 2 >= multiprocessors * 5 || superblocks < 2 {
+        return whole;
+    }
+    let halves = blocks >= multiprocessors || superblocks < 4;
+    Cut {
+        twice: 1,
+        splits: if halves { 2 } else { 4 },
+    }
 }
 
 fn kernel(twice: usize, batch: u32) -> &'static str {
     let names = [
         [
-            "products_n9_b1",
-            "products_n9_b2",
-            "products_n9_b4",
-            "products_n9_b8",
+            "products_n5_b1",
+            "products_n5_b2",
+            "products_n5_b4",
+            "products_n5_b8",
         ],
         [
             "products_n4_b1",
@@ -136,21 +120,20 @@ mod tests {
     };
 
     fn size(rows: u32) -> Size {
-        Size {
-            ty: WeightType::Q4K,
-            rows,
-            bytes: u64::from(rows) * 1296,
-        }
+        let ty = WeightType::Q4K;
+        Size { ty, rows }
     }
 
     #[test]
-    fn many_rows_are_walked_over_and_few_are_split() {
-        let head = plan(&[size(163_840)], 1, 2304, CARD);
-        assert_eq!((head.kernel, head.splits), ("products_n9_b1", 1));
-        assert!(head.blocks[0] <= 3 * 132 && head.blocks[0] > 2 * 132);
-        let out = plan(&[size(2304)], 1, 4096, CARD);
-        assert_eq!((out.kernel, out.splits), ("products_n4_b1", 4));
-        assert_eq!(out.blocks, [2304 / 16]);
+    fn fewer_rows_are_split_more() {
+        let cut = |rows, cols| {
+            let plan = plan(&[size(rows)], 1, cols, CARD);
+            (plan.kernel, plan.splits, plan.blocks[0])
+        };
+        assert_eq!(cut(12_288, 2304), ("products_n5_b1", 1, 12_288 / 32));
+        assert_eq!(cut(6720, 2304), ("products_n4_b1", 2, 6720 / 32));
+        assert_eq!(cut(2304, 4096), ("products_n4_b1", 4, 2304 / 16));
+        assert_eq!(cut(4096, 128), ("products_n5_b1", 1, 4096 / 32));
     }
 
     #[test]

@@ -28,7 +28,7 @@ struct JobArgs {
     stride: u32,
     add: u32,
     first_block: u32,
-    blocks: u32,
+    pad: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +81,7 @@ pub fn products(stream: &Stream, input: &Acts, jobs: &[Job<'_>]) -> Result<(), C
             stride: job.stride as u32,
             add: job.add.into(),
             first_block,
-            blocks,
+            pad: 0,
         };
         first_block += blocks;
     }
@@ -133,7 +133,6 @@ fn size(matrix: &Stack) -> Size {
     Size {
         ty: matrix.ty(),
         rows: matrix.rows() as u32,
-        bytes: matrix.buffer().bytes() as u64,
     }
 }
 
@@ -143,5 +142,5 @@ const NO_JOB: JobArgs = JobArgs {
     stride: 0,
     add: 0,
     first_block: 0,
-    blocks: 0,
+    pad: 0,
 };

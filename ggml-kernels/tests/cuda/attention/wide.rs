@@ -225,7 +225,9 @@ fn queries_see_their_own_rows_and_those_before() {
         v,
     };
     let large = shape([4, 128, 64, 512, 128]);
-    let cases: [(MlaShape, Range<u32>, u32, &[(usize, usize)]); 5] = [
+    /// Shape, heads, splits, and the lanes: tokens before and in the pass.
+    type Each<'c> = (MlaShape, Range<u32>, u32, &'c [(usize, usize)]);
+    let cases: [Each<'_>; 5] = [
         (
             shape([3, 32, 16, 64, 32]),
             0..3,

@@ -8,6 +8,8 @@
 //! A token's logits are not the same bits in every company: small passes multiply 8-bit activations,
 //! wide ones f16 rows on tensor cores.
 
+#[cfg(test)]
+mod card;
 mod expanded;
 mod fit;
 mod head;
@@ -151,7 +153,7 @@ impl Cuda {
     }
 }
 
-fn held<'s>(state: &'s mut State) -> &'s mut Held {
+fn held(state: &mut State) -> &mut Held {
     match state {
         State::Cuda(state) => state,
         _ => unreachable!("the engine checks whose state it is"),

@@ -51,7 +51,7 @@ impl Sizes {
 pub(super) fn mla_shape(h: &Hparams) -> Option<MlaShape> {
     let mla = h.mla;
     let is_there = h.layers.iter().any(|l| l.mixer == Mixer::Mla);
-    is_there.then(|| MlaShape {
+    is_there.then_some(MlaShape {
         heads: mla.heads as u32,
         nope: mla.qk_nope as u32,
         rope: mla.qk_rope as u32,

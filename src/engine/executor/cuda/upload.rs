@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ggml_kernels::cuda::driver::{Buffer, CudaError, Device, Pinned, Stream};
-use ggml_kernels::cuda::products::repack;
-use ggml_kernels::cuda::weights::{Stack, WeightType};
+use ggml_kernels::cuda::products::{file_row_bytes, repack};
+use ggml_kernels::cuda::weights::Stack;
 
 /// Of one piece.
 const PIECE: usize = 8 << 20;
-/// Pieces under way: one is read from the file while others travel.
-const LINES: usize = 3;
+/// Pieces under way at most: one processor copies about 4 GB/s of a mapped file, a card takes 50.
+const MOST_LINES: usize = 12;
 /// Between two words about it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -27,7 +27,7 @@ pub(super) struct Uploader {
 struct Line {
     stream: Stream,
     host: Pinned<u8>,
-    /// Rows as the file has them, where the kernels want others.
+    /// Rows as the file has them.
     raw: Buffer<u8>,
 }
 
@@ -37,6 +37,12 @@ struct Piece<'m> {
     /// As the file has them.
     bytes: &'m [u8],
     first_row: usize,
+}
+
+/// Pieces under way: one for each processor.
+fn lines() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.clamp(2, MOST_LINES)
 }
 
 impl Uploader {
@@ -51,30 +57,25 @@ impl Uploader {
             })
         };
         Ok(Uploader {
-            lines: (0..LINES).map(line).collect::<Result<_, CudaError>>()?,
+            lines: (0..lines()).map(line).collect::<Result<_, CudaError>>()?,
             progress: Mutex::new(Progress::new(total)),
         })
     }
 
     /// Bytes of the card that it takes while it lasts.
     pub fn needed(widest_row: usize) -> usize {
-        LINES * PIECE.max(widest_row)
+        lines() * PIECE.max(widest_row)
     }
 
     /// Fills `to` with the rows of `bytes`: as the file has them, one behind the other.
     pub fn upload(&self, bytes: &[u8], to: &Stack) -> Result<(), CudaError> {
         let all_rows = to.count() * to.rows();
-        let row = bytes.len() / all_rows.max(1);
-        if row == 0 || row * all_rows != bytes.len() || row > to.row_bytes() {
-            let wanted = format!("{all_rows} rows of at most {} bytes", to.row_bytes());
-            return Err(CudaError::refused(
-                "an upload",
-                "bytes",
-                bytes.len(),
-                wanted,
-            ));
+        let row = file_row_bytes(to.ty(), to.cols()).expect("checked when it was made");
+        if bytes.len() != row * all_rows {
+            let (what, wanted) = ("bytes", row * all_rows);
+            return Err(CudaError::refused("an upload", what, bytes.len(), wanted));
         }
-        let per_piece = (PIECE / row).max(1);
+        let per_piece = (PIECE / row.max(1)).max(1);
         let pieces = all_rows.div_ceil(per_piece);
         let next = AtomicUsize::new(0);
         let work = |line: &Line| {
@@ -95,7 +96,7 @@ impl Uploader {
         };
         let (first, others) = self.lines.split_first().expect("there are several");
         // Most matrices are one piece.
-        let others = &others[..others.len().min(pieces - 1)];
+        let others = &others[..others.len().min(pieces.saturating_sub(1))];
         std::thread::scope(|scope| {
             let others = others.iter().map(|line| scope.spawn(|| work(line)));
             let others: Vec<_> = others.collect();
@@ -118,29 +119,12 @@ impl Uploader {
 impl Line {
     /// Returns when the piece is on the card.
     fn bring(&self, piece: &Piece<'_>, to: &Stack) -> Result<(), CudaError> {
-        let len = piece.bytes.len();
-        let row = to.row_bytes();
-        let at = piece.first_row * row;
-        let place = to.buffer().part(at..at + piece.rows * row)?;
+        let raw = self.raw.part(0..piece.bytes.len())?;
         self.host.put(0, piece.bytes)?;
-        if is_as_in_file(to, len / piece.rows) {
-            self.stream.copy_in(&self.host, 0..len, place)?;
-        } else {
-            let raw = self.raw.part(0..len)?;
-            self.stream.copy_in(&self.host, 0..len, raw)?;
-            repack(&self.stream, raw, to, piece.first_row, piece.rows)?;
-        }
+        self.stream.copy_in(&self.host, 0..raw.len(), raw)?;
+        repack(&self.stream, raw, to, piece.first_row, piece.rows)?;
         self.stream.synchronize()
     }
-}
-
-/// The kernels read rows of this type as files have them, where those are so many bytes long.
-fn is_as_in_file(stack: &Stack, row: usize) -> bool {
-    let moved = matches!(
-        stack.ty(),
-        WeightType::Q4_0 | WeightType::Q8_0 | WeightType::Q6K
-    );
-    !moved && row == stack.row_bytes()
 }
 
 /// What has come, said now and then.

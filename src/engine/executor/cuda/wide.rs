@@ -11,7 +11,7 @@ use ggml_kernels::cuda::mixers::{
     kda_scan, norm_rows, quantize_rows, route_wide,
 };
 use ggml_kernels::cuda::products::{Tokens, embed};
-use ggml_kernels::cuda::weights::{Stack, WideLane};
+use ggml_kernels::cuda::weights::{Stack, WeightType, WideLane};
 use ggml_kernels::cuda::wide::{
     Combined, ExpertDown, ExpertGateUp, Groups, WideGateUp, WideJob, WideRows, WideTo, combine,
     expert_down, expert_gate_up, group_rows, wide_gate_up, wide_products,
@@ -82,11 +82,9 @@ impl Both {
         cols: usize,
         matrices: &[&Stack],
     ) -> Result<WideRows<'_>, CudaError> {
-        let plain = |m: &&Stack| m.ty() == ggml_kernels::cuda::weights::WeightType::F32;
-        let (asks_32, asks_16) = (
-            matrices.iter().any(|m| plain(m)),
-            matrices.iter().any(|m| !plain(m)),
-        );
+        let is_f32 = |m: &&&Stack| m.ty() == WeightType::F32;
+        let plain = matrices.iter().filter(is_f32).count();
+        let (asks_32, asks_16) = (plain > 0, plain < matrices.len());
         let f16 = asks_16.then(|| self.f16.part(0..rows * cols));
         let f32 = asks_32.then(|| self.f32.part(0..rows * cols));
         Ok(WideRows {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::engine::HostState;
-use crate::engine::executor::cuda::card;
+use crate::engine::executor::cuda::card::card;
 
 const SHAPE: Shape = Shape {
     kda_layers: 3,

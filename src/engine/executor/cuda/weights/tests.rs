@@ -6,7 +6,7 @@ use quantize::synth::{self, Shape};
 
 use super::*;
 use crate::engine::Options;
-use crate::engine::executor::cuda::card;
+use crate::engine::executor::cuda::card::card;
 use crate::engine::layers::{FfnParts, GateParts, MixerParts};
 
 /// A small model of the real shape's parts.
