@@ -50,6 +50,7 @@ EMULATED = LD_LIBRARY_PATH=$(CURDIR)/target/cuda-emulated \
 test-cuda-emulated: deps ## our kernels for NVIDIA cards, run on the processor by a driver of our own
 	@scripts/cuda.sh target/cuda-emulated emulated
 	$(EMULATED) $(CARGO) test --release --locked -p ggml-kernels --test cuda
+	EMULATED_COMPUTE=80 $(EMULATED) $(CARGO) test --release --locked -p ggml-kernels --test cuda wide::
 	$(EMULATED) $(CARGO) test --release --locked --test engine cuda
 
 bench: deps ## every benchmark; figures are printed

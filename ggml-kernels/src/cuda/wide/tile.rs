@@ -99,11 +99,11 @@ impl Tile {
             return (rows + HOPPER_OFFSETS + warps * most(hopper_warp_bytes))
                 .next_multiple_of(1024);
         }
-        match met.is_mixed {
+        if met.is_mixed {
             // What comes of gate waits behind what either may take.
-            true => rows + warps * (MOST_WARP_BYTES + self.rows * 64),
-            false => rows + warps * most(warp_bytes),
+            return rows + warps * (MOST_WARP_BYTES + self.rows * 64);
         }
+        rows + warps * most(warp_bytes)
     }
 
     fn is_hopper(&self) -> bool {
@@ -126,9 +126,10 @@ impl Tile {
 /// The best for `rows` x `columns` of results, of those whose blocks have room; the smallest where none has.
 pub(super) fn choose((rows, columns): (u32, u32), card: Card, met: Met<'_>) -> Tile {
     let cost = |tile: &&Tile| tile.cost(rows, columns, card.multiprocessors);
-    let tiles: &[Tile] = match card.is_hopper && !met.is_mixed {
-        true => &HOPPER_TILES,
-        false => &TILES,
+    let tiles: &[Tile] = if card.is_hopper && !met.is_mixed {
+        &HOPPER_TILES
+    } else {
+        &TILES
     };
     let best = tiles.iter().filter(|tile| tile.has_room(card, met));
     *best.min_by_key(cost).unwrap_or(&tiles[0])

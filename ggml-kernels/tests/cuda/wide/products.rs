@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use half::f16;
 
-use ggml_kernels::cuda::driver::Device;
 use ggml_kernels::cuda::weights::WeightType;
 use ggml_kernels::cuda::wide::{
     WideGateUp, WideJob, WideMatrix, WideTo, wide_gate_up, wide_products,
