@@ -14,7 +14,7 @@ struct MlaShares {
 struct MlaAttendArgs {
   const f16 *q;       // absorbed [batch, heads, rank + rope]; scores are powers of two
   const Lane *lanes;  // [batch]
-  float *sums;        // [columns + batch, heads, rank]: what column i gathered for lane b is at i + b
+  f16 *sums;          // [columns + batch, heads, rank]: the mean row that column i gathered for lane b is at i + b
   float2 *heads_of;   // [columns + batch, heads]: greatest score, sum of weights
   u32 batch, heads, rank, rope, layer;
   MlaShares shares;
@@ -36,6 +36,10 @@ DEVICE u32 column_of(u32 tile, u32 tiles, u32 used) {
 }
 
 constexpr int ATTEND_THREADS = 256;
+
+// Rows of a lane's end that this very step may have written, through an earlier kernel or for another lane of the
+// same sequence. All rows before them may be read before depend().
+constexpr u32 FRESH_ROWS = 64;
 
 // Where in the list of tiles a reader is.
 struct Cursor {
@@ -71,7 +75,7 @@ struct Loader {
     rows = row_of(lane.table, a.layer, a.rank + a.rope, at.tile * ROWS);
     seen = lane.position + 1 - at.tile * ROWS;
   }
-  __device__ __forceinline__ bool is_last() const { return at.tile + 1 == at.tiles; }
+  __device__ __forceinline__ bool is_fresh() const { return seen < ROWS + FRESH_ROWS; }
   // Rows that the lane does not see are zeros: what lies there may be no number. A tile is contiguous in its block,
   // and has 16 bytes more to a row in shared memory.
   __device__ __forceinline__ void load(u32 any_latent, f16 *to) const {
@@ -102,10 +106,40 @@ struct Attend {
   static constexpr int PART_PITCH = ROWS + 8, WEIGHT_PITCH = ROWS + 8;
   static constexpr int LANES_A_HEAD = ATTEND_THREADS / HEADS, EACH = ROWS / LANES_A_HEAD;
 
-  static constexpr int FIXED_BYTES = (4 * HEADS * PART_PITCH * 4 + HEADS * WEIGHT_PITCH * 2 + HEADS * 4 + 127) / 128 * 128;
+  static constexpr int FIXED_BYTES = (4 * HEADS * PART_PITCH * 4 + HEADS * WEIGHT_PITCH * 2 + HEADS * 8 + 127) / 128 * 128;
 
   u32 queries[MOST_STEPS][M][4];
   float sums[4][2][M][4];
+
+  // A lane's queries as a tile of its own, in a place of the ring that nobody has: whole lines instead of the pairs
+  // that a product's registers take.
+  static constexpr bool STAGED = LATENT != 0 && ROWS >= HEADS;
+  __device__ __forceinline__ void stage_queries(const MlaAttendArgs &a, u32 lane_of, u32 first_head, f16 *to) {
+    constexpr u32 CHUNKS = HEADS * LATENT / 8, EACH_THREAD = (CHUNKS + ATTEND_THREADS - 1) / ATTEND_THREADS;
+    const uint4 *from = reinterpret_cast<const uint4 *>(a.q + (static_cast<u64>(lane_of) * a.heads + first_head) * LATENT);
+    uint4 held[EACH_THREAD];
+#pragma unroll
+    for (u32 i = 0; i < EACH_THREAD; i++) {
+      const u32 at = i * ATTEND_THREADS + threadIdx.x;
+      held[i] = make_uint4(0, 0, 0, 0);
+      if (at < CHUNKS && first_head + at / (LATENT / 8) < a.heads) held[i] = from[at];
+    }
+#pragma unroll
+    for (u32 i = 0; i < EACH_THREAD; i++) {
+      const u32 at = i * ATTEND_THREADS + threadIdx.x;
+      if (at < CHUNKS) *reinterpret_cast<uint4 *>(to + (at + at / (LATENT / 8)) * 8) = held[i];
+    }
+    __syncthreads();
+    const u32 lane = threadIdx.x % 32, part = threadIdx.x / 32 % 4;
+#pragma unroll
+    for (int s = 0; s < MOST_STEPS; s++) {
+      const u32 col = (part + 4 * s) * 16;
+#pragma unroll
+      for (int m = 0; m < M; m++) {
+        if (col < LATENT) ldmatrix_x4(queries[s][m], to + (m * 16 + lane % 16) * (LATENT + 8) + col + lane / 16 * 8);
+      }
+    }
+  }
 
   __device__ __forceinline__ void load_queries(const MlaAttendArgs &a, u32 lane_of, u32 first_head) {
     const u32 lane = threadIdx.x % 32, part = threadIdx.x / 32 % 4, latent = LATENT ? LATENT : a.rank + a.rope;
@@ -206,7 +240,10 @@ struct Attend {
     for (int offset = LANES_A_HEAD / 2; offset > 0; offset /= 2) more += __shfl_xor_sync(ALL_LANES, more, offset);
     most = top;
     sum = fmaf(sum, factor, more);
-    if (threadIdx.x % LANES_A_HEAD == 0) factors[head] = factor;
+    if (threadIdx.x % LANES_A_HEAD == 0) {
+      factors[head] = factor;
+      factors[HEADS + head] = sum;
+    }
   }
 
   __device__ __forceinline__ void gather(const f16 *tile, u32 any_latent, u32 any_rank, const f16 *weights, const float *factors) {
@@ -272,24 +309,27 @@ struct Attend {
     }
   }
 
-  __device__ __forceinline__ void give(const MlaAttendArgs &a, u32 slot, u32 first_head, float most, float sum) const {
+  // Means, in f16: no greater than the rows that they are of, each off by 2^-11 of itself at most. factors: what
+  // `weigh` left. Neighbouring threads trade pairs, so that four fill 32 bytes.
+  __device__ __forceinline__ void give(const MlaAttendArgs &a, u32 slot, u32 first_head, const float *factors, float most, float sum) const {
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const u64 row = static_cast<u64>(slot) * a.heads;
+    const bool high = t % 2 != 0;
 #pragma unroll
     for (int m = 0; m < M; m++) {
 #pragma unroll
       for (int side = 0; side < 2; side++) {
-        const u32 head = first_head + m * 16 + side * 8 + g;
-        if (head < a.heads) {
-          float *to = a.sums + (row + head) * a.rank + 2 * t;
+        const u32 at = m * 16 + side * 8 + g, head = first_head + at;
+        const float by = 1.f / factors[HEADS + at];
+        f16 *to = a.sums + (row + head) * a.rank + (high ? 6 + 2 * t : 2 * t);
 #pragma unroll
-          for (int c = 0; c < 4; c++) {
-            const u32 col = (warp + 8 * c) * 16;
-            if (col < a.rank) {
-              const float *even = &sums[c][0][m][side * 2], *odd = &sums[c][1][m][side * 2];
-              *reinterpret_cast<float2 *>(to + col) = make_float2(even[0], even[1]);
-              *reinterpret_cast<float2 *>(to + col + 8) = make_float2(odd[0], odd[1]);
-            }
+        for (int c = 0; c < 4; c++) {
+          const u32 col = (warp + 8 * c) * 16;
+          const float *even = &sums[c][0][m][side * 2], *odd = &sums[c][1][m][side * 2];
+          const u32 left = pack_f16(even[0] * by, even[1] * by), right = pack_f16(odd[0] * by, odd[1] * by);
+          const u32 mine = high ? right : left, other = __shfl_xor_sync(ALL_LANES, high ? left : right, 1);
+          if (head < a.heads && col < a.rank) {
+            *reinterpret_cast<uint2 *>(to + col) = high ? make_uint2(other, mine) : make_uint2(mine, other);
           }
         }
       }
@@ -314,30 +354,58 @@ struct Attend {
     if (blockIdx.x >= used) return;
     u32 left = share_start(blockIdx.x + 1, all, used) - share_start(blockIdx.x, all, used);
     u32 to_load = left, loaded = 0;
-    Loader<ROWS, LATENT> loader;
+    Loader<ROWS, LATENT> loader, first[STAGES - 1];
     Cursor at;
     at.seek(a, ROWS, share_start(blockIdx.x, all, used));
     loader.at = at;
-    loader.look(a);
+    const auto step = [&] {
+      to_load--;
+      loader.at.next(a, ROWS);
+    };
     const auto load = [&] {
       if (to_load > 0) {
         loader.load(latent, tiles + loaded % STAGES * tile_values);
-        to_load--;
-        loader.at.next(a, ROWS);
+        step();
         if (to_load > 0) loader.look(a);
       }
       loaded++;
       cp_async_commit();
     };
-    // A lane's last tile has the row that this very step wrote.
-    while (loaded < STAGES - 1 && to_load > 0 && !loader.is_last()) load();
-    depend();
-    while (loaded < STAGES - 1) load();
+    // The first tiles' addresses are read all at once.
+#pragma unroll
+    for (int i = 0; i < STAGES - 1; i++) {
+      if (to_load > 0) {
+        loader.look(a);
+        first[i] = loader;
+        step();
+      }
+    }
+    bool waited = false;
+#pragma unroll
+    for (int i = 0; i < STAGES - 1; i++) {
+      if (loaded < left) {
+        if (!waited && first[i].is_fresh()) {
+          depend();
+          waited = true;
+        }
+        first[i].load(latent, tiles + i * tile_values);
+      }
+      loaded++;
+      cp_async_commit();
+    }
+    if (!waited) depend();
+    if (to_load > 0) loader.look(a);
     for (u32 stage = 0; left > 0;) {
       const u32 b = at.lane, here = at.tiles - at.tile < left ? at.tiles - at.tile : left;
       const u32 position = a.lanes[b].position;
       float most = -1e30f, sum = 0.f;
-      load_queries(a, b, first_head);
+      if constexpr (STAGED) {
+        // The place that `load` fills next; the lane before has left it.
+        __syncthreads();
+        stage_queries(a, b, first_head, tiles + loaded % STAGES * tile_values);
+      } else {
+        load_queries(a, b, first_head);
+      }
       clear();
       cp_async_wait<STAGES - 2>();
       __syncthreads();
@@ -354,7 +422,7 @@ struct Attend {
         gather(tiles + stage * tile_values, latent, a.rank, weights, factors);
         stage = next;
       }
-      give(a, blockIdx.x + b, first_head, most, sum);
+      give(a, blockIdx.x + b, first_head, factors, most, sum);
       left -= here;
       at.lane++;
       at.tile = 0;

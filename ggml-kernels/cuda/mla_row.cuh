@@ -58,6 +58,31 @@ DEVICE void store_row(const MlaRowArgs &a, u32 b) {
   }
 }
 
+// `row` of q' of lanes b .. b + LANES: each half of a warp has eight rows of weights.
+template <class Chunk, int LANES>
+DEVICE void absorb(const MlaRowArgs &a, const Chunk *w, const float *nope, u32 b, u32 head, u32 row) {
+  const u32 lane = threadIdx.x % 32, chunk = lane % 16;
+  float sums[LANES][8];
+#pragma unroll
+  for (int l = 0; l < LANES; l++) {
+    float4 x[2] = {make_float4(0.f, 0.f, 0.f, 0.f), make_float4(0.f, 0.f, 0.f, 0.f)};
+    if (chunk * 8 < a.nope) {
+      x[0] = *reinterpret_cast<const float4 *>(nope + (b + l) * 128 + chunk * 8);
+      x[1] = *reinterpret_cast<const float4 *>(nope + (b + l) * 128 + chunk * 8 + 4);
+    }
+    const float v[8] = {x[0].x, x[0].y, x[0].z, x[0].w, x[1].x, x[1].y, x[1].z, x[1].w};
+#pragma unroll
+    for (int i = 0; i < 8; i++) sums[l][i] = w[i].dot(v);
+  }
+#pragma unroll
+  for (int l = 0; l < LANES; l++) {
+    const float sum = sum_eight(sums[l], lane);
+    if (lane % 2 == 0 && row < a.rank) {
+      a.absorbed[(static_cast<u64>(b + l) * a.heads + head) * (a.rank + a.rope) + row] = to_f16(sum * a.scale);
+    }
+  }
+}
+
 // Blocks 0..heads * parts absorb 64 columns of q' each, for all lanes; one more for each lane stores its row.
 template <class Chunk>
 DEVICE void absorb_row(const MlaRowArgs &a) {
@@ -101,18 +126,11 @@ DEVICE void absorb_row(const MlaRowArgs &a) {
     }
   }
   __syncthreads();
-  for (u32 b = 0; b < a.batch; b++) {
-    float x[8], sums[8];
-#pragma unroll
-    for (u32 i = 0; i < 8; i++) x[i] = chunk * 8 < a.nope ? nope[b * 128 + chunk * 8 + i] : 0.f;
-#pragma unroll
-    for (u32 i = 0; i < 8; i++) sums[i] = w[i].dot(x);
-    const float sum = sum_eight(sums, lane);
-    const u32 row = first + warp * 16 + sum_number(lane) * 2 + half;
-    if (lane % 2 == 0 && row < a.rank) {
-      a.absorbed[(static_cast<u64>(b) * a.heads + head) * latent + row] = to_f16(sum * a.scale);
-    }
-  }
+  const u32 row = first + warp * 16 + sum_number(lane) * 2 + half;
+  // Two lanes at once, where there are two: their sums do not wait for each other.
+  u32 b = 0;
+  for (; b + 1 < a.batch; b += 2) absorb<Chunk, 2>(a, w, nope, b, head, row);
+  if (b < a.batch) absorb<Chunk, 1>(a, w, nope, b, head, row);
 }
 
 }  // namespace mla

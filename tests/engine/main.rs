@@ -2,6 +2,7 @@
 //! made by `tests/fixtures/generate.py` and `generate_ling.py`), and against itself however a text is fed.
 
 mod backends;
+mod card;
 mod checkpoint;
 mod company;
 mod device;

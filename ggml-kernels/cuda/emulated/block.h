@@ -52,6 +52,7 @@ struct Fiber {
   Warp *warp;
   Team *team;
   Copies *copies;
+  bool let_go;
   void *stack_pointer;
 };
 
@@ -78,6 +79,7 @@ inline T shuffle(std::uint32_t mask, T v, int from) {
 }
 std::uint32_t ballot(std::uint32_t mask, bool predicate);
 void depend();
+void let_go();
 void copy_later(void *shared, const void *global, int bytes, bool read);
 void copies_commit();
 void copies_wait(int newest);

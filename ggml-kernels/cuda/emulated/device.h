@@ -330,7 +330,7 @@ static inline T __reduce_min_sync(u32 mask, T v) {
 }
 
 DEVICE void depend() { emulated::depend(); }
-DEVICE void let_go() {}
+DEVICE void let_go() { emulated::let_go(); }
 
 DEVICE void cp_async16(void *shared, const void *global) { emulated::copy_later(shared, global, 16, true); }
 DEVICE void cp_async16_if(void *shared, const void *global, bool read) {

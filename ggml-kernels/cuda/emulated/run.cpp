@@ -203,6 +203,7 @@ void run_launches(const std::vector<LaunchPtr> &launches) {
     if (begun <= i) begun = i + 1;
     // A launch that waits for its predecessors' ends is a wall.
     while (begun < launches.size() && begun <= i + EARLY_LAUNCHES && launches[begun]->overlaps) {
+      if (begun > i + 1 && launches[begun - 1]->keeps_next.load()) break;
       early[begun] = begin_early(*launches[begun]);
       begun++;
     }

@@ -194,6 +194,7 @@ void Team::start(Launch &launch, std::uint64_t number) {
     fiber.warp = &warps_[t / LANES];
     fiber.team = this;
     fiber.copies = &copies_[t];
+    fiber.let_go = false;
     fiber.copies->clear();
     // Stacks begin at different offsets in their pages: else all would fight for the same cache lines.
     void **top = reinterpret_cast<void **>(stacks_[t] + STACK - 64 - t * 192 % 4096);

@@ -18,6 +18,7 @@ struct Launch {
   std::vector<std::uint64_t> args;
   bool overlaps;                        // starts before its predecessor has ended
   std::atomic<bool> depended{false};
+  std::atomic<bool> keeps_next{false};  // lets go after depend()
   std::uint32_t threads() const { return dim.x * dim.y * dim.z; }
   std::uint64_t blocks() const { return std::uint64_t(grid.x) * grid.y * grid.z; }
 };

@@ -88,7 +88,11 @@ std::uint32_t ballot(std::uint32_t mask, bool predicate) {
   return votes;
 }
 
+void let_go() { current->let_go = true; }
+
 void depend() {
+  // Who lets go later holds the next launch back until what came before this one is done.
+  if (!current->let_go) current->team->launch()->keeps_next.store(true, std::memory_order_relaxed);
   current->team->launch()->depended.store(true, std::memory_order_relaxed);
   current->team->hold(*current);
 }

@@ -3,6 +3,7 @@
 #include "../model.cuh"
 #include "norm.cuh"
 #include "route.cuh"
+#include "sums.cuh"
 
 // Raw projections of a pass's rows: q, k, v `row` floats apart from one token to the next, the decay's (whole, or a
 // low-rank one's first product) and beta's apart on their own.
@@ -36,23 +37,5 @@ DEVICE float decay_of(const KdaWeights &w, float a, float x) {
 
 // A layer in a slot: three tails [taps - 1, inner], then S [heads, d, d].
 DEVICE u64 tail_len(const KdaWeights &w, u32 d) { return u64(w.taps - 1) * w.heads * d; }
-
-// Two lanes OFFSET apart swap halves of 2 LEFT sums: each goes on with LEFT of them.
-template <int LEFT, int OFFSET>
-DEVICE void halve(float *v) {
-  const bool upper = (threadIdx.x & OFFSET) != 0;
-#pragma unroll
-  for (int i = 0; i < LEFT; i++) {
-    const float keep = upper ? v[i + LEFT] : v[i], give = upper ? v[i] : v[i + LEFT];
-    v[i] = keep + __shfl_xor_sync(ALL_LANES, give, OFFSET);
-  }
-}
-
-// Of 2 LEFT sums over as many neighbouring lanes each lane gets the one of its number.
-template <int LEFT>
-DEVICE void share_sums(float *v) {
-  halve<LEFT, LEFT>(v);
-  if constexpr (LEFT > 1) share_sums<LEFT / 2>(v);
-}
 
 }  // namespace mixers

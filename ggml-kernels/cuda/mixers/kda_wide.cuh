@@ -11,6 +11,9 @@
 //
 // Fours begin at positions divisible by four, wherever a pass begins: a token's bits depend on where its sequence was
 // cut only where it was not cut between fours. Lanes never meet.
+//
+// None of the three lets the next kernel go early, and each begins alone: a scan's blocks that begin while others are
+// still there come to lie by several on one multiprocessor, and take as many times as long.
 #pragma once
 #include "kda.cuh"
 
@@ -126,7 +129,6 @@ template <int D>
 DEVICE void kda_prepare(const KdaPrepareArgs &a) {
   constexpr int WARPS = D / 32;
   SHARED(float, dots, 2 * WARPS * DOTS);
-  let_go();
   depend();
   const WideLane &lane = a.lanes[blockIdx.z];
   const u32 t = threadIdx.x, head = blockIdx.y, inner = a.w.heads * D, channel = head * D + t, stride = a.in.row;
@@ -261,26 +263,25 @@ DEVICE void kda_prepare(const KdaPrepareArgs &a) {
   }
 }
 
-constexpr int SCAN_WARPS = 4, SCAN_STAGES = 6;
+constexpr int SCAN_STAGES = 6;
 template <int D>
 struct Stage {
   // The record's vectors, then the block's 32 columns of V, then P.
   static constexpr int V = 13 * D, P = V + 4 * 32, LEN = P + 16;
 };
 
-// Grid: blocks of 32 columns of the heads, lanes. Four warps of eight columns; ROWS lanes share a column's rows, and
-// a thread has COLS columns. Dynamic shared memory: SCAN_STAGES stages.
-template <int D, int ROWS>
+// Grid: blocks of 32 columns of the heads, lanes. The columns are shared out among WARPS warps; ROWS lanes share a
+// column's rows, and a thread has COLS columns. Dynamic shared memory: SCAN_STAGES stages.
+template <int D, int ROWS, int WARPS>
 DEVICE void kda_scan(const KdaScanArgs &a) {
-  constexpr int COLS = ROWS / 4, STEPS = D / (4 * ROWS);
+  constexpr int COLS = ROWS / WARPS, STEPS = D / (4 * ROWS);
   static_assert(STEPS >= 1, "a lane has rows by four");
   DYNAMIC_SHARED(float, stages);
-  let_go();
   depend();
   const WideLane lane = a.lanes[blockIdx.y];
   const u32 t = threadIdx.x, l = t & 31u, warp = t / 32;
   const u32 head = blockIdx.x / (D / 32), column = blockIdx.x % (D / 32) * 32, inner = a.heads * D;
-  const u32 rl = l % ROWS, own = warp * 8 + l / ROWS * COLS;
+  const u32 rl = l % ROWS, own = warp * (32 / WARPS) + l / ROWS * COLS;
   const u32 count = count_fours(lane);
   const u64 matrix = a.layer + 3 * u64(a.taps - 1) * inner + u64(head) * D * D + column + own;
   const float *record =
@@ -289,11 +290,11 @@ DEVICE void kda_scan(const KdaScanArgs &a) {
 
   // A stage's 16 bytes that this thread brings, the last ones by several: no branch parts the warps, so the compiler
   // may move what is added between what is shared.
-  constexpr u32 VECTORS = 13 * D / 4, ITEMS = VECTORS + 36, EACH = (ITEMS + 32 * SCAN_WARPS - 1) / (32 * SCAN_WARPS);
+  constexpr u32 VECTORS = 13 * D / 4, ITEMS = VECTORS + 36, EACH = (ITEMS + 32 * WARPS - 1) / (32 * WARPS);
   u32 source[EACH], target[EACH];
 #pragma unroll
   for (u32 n = 0; n < EACH; n++) {
-    const u32 item = min(t + n * 32 * SCAN_WARPS, ITEMS - 1), rest = item < VECTORS ? 0 : item - VECTORS;
+    const u32 item = min(t + n * 32 * WARPS, ITEMS - 1), rest = item < VECTORS ? 0 : item - VECTORS;
     target[n] = 4 * item;
     source[n] = item < VECTORS ? 4 * item
                 : rest < 32    ? Record<D>::V + rest / 8 * D + column + rest % 8 * 4
@@ -327,7 +328,8 @@ DEVICE void kda_scan(const KdaScanArgs &a) {
   }
 
   // The token and column whose o this lane writes.
-  const u32 my_token = rl / COLS, my_column = rl % COLS;
+  const u32 my_token = rl / COLS % 4, my_column = rl % COLS;
+  const bool writes = rl / COLS < 4;
   int token = int(my_token) - int(lane.position % 4);
   float *o = a.o + (long long)(int(lane.row) + token) * inner + head * D + column + own + my_column;
   const float *stage = stages;
@@ -393,7 +395,9 @@ DEVICE void kda_scan(const KdaScanArgs &a) {
         }
       }
     }
-    share_sums<ROWS / 2>(asked);
+    share_sums<2 * COLS>(asked);
+#pragma unroll
+    for (int offset = 4 * COLS; offset < ROWS; offset *= 2) asked[0] += __shfl_xor_sync(ALL_LANES, asked[0], offset);
     const float4 p = *reinterpret_cast<const float4 *>(stage + Stage<D>::P + 4 * my_token);
     const float ps[4] = {p.x, p.y, p.z, p.w};
     float value = asked[0];
@@ -404,7 +408,7 @@ DEVICE void kda_scan(const KdaScanArgs &a) {
       for (int c = 1; c < COLS; c++) of_mine = my_column == u32(c) ? u[n][c] : of_mine;
       value = fmaf(ps[n], of_mine, value);
     }
-    if (token >= 0 && token < int(lane.rows)) *o = value;
+    if (writes && token >= 0 && token < int(lane.rows)) *o = value;
     o += 4 * u64(inner);
     stage = stage == stages + (SCAN_STAGES - 1) * Stage<D>::LEN ? stages : stage + Stage<D>::LEN;
   }
@@ -423,7 +427,6 @@ DEVICE void kda_scan(const KdaScanArgs &a) {
 template <int D>
 DEVICE void kda_finish(const KdaFinishArgs &a) {
   constexpr int EACH = D / 32;
-  let_go();
   const u32 l = threadIdx.x & 31u;
   float norm[EACH];
 #pragma unroll
@@ -462,9 +465,9 @@ DEVICE void kda_finish(const KdaFinishArgs &a) {
 KERNEL_BOUNDS(kda_prepare_32, KdaPrepareArgs, 32, 1) { mixers::kda_prepare<32>(a); }
 KERNEL_BOUNDS(kda_prepare_64, KdaPrepareArgs, 64, 1) { mixers::kda_prepare<64>(a); }
 KERNEL_BOUNDS(kda_prepare_128, KdaPrepareArgs, 128, 1) { mixers::kda_prepare<128>(a); }
-KERNEL_BOUNDS(kda_scan_32, KdaScanArgs, 128, 1) { mixers::kda_scan<32, 8>(a); }
-KERNEL_BOUNDS(kda_scan_64, KdaScanArgs, 128, 1) { mixers::kda_scan<64, 8>(a); }
-KERNEL_BOUNDS(kda_scan_128, KdaScanArgs, 128, 1) { mixers::kda_scan<128, 8>(a); }
+KERNEL_BOUNDS(kda_scan_32, KdaScanArgs, 128, 1) { mixers::kda_scan<32, 8, 4>(a); }
+KERNEL_BOUNDS(kda_scan_64, KdaScanArgs, 128, 1) { mixers::kda_scan<64, 8, 4>(a); }
+KERNEL_BOUNDS(kda_scan_128, KdaScanArgs, 128, 1) { mixers::kda_scan<128, 8, 4>(a); }
 KERNEL_BOUNDS(kda_finish_32, KdaFinishArgs, 256, 1) { mixers::kda_finish<32>(a); }
 KERNEL_BOUNDS(kda_finish_64, KdaFinishArgs, 256, 1) { mixers::kda_finish<64>(a); }
 KERNEL_BOUNDS(kda_finish_128, KdaFinishArgs, 256, 1) { mixers::kda_finish<128>(a); }

@@ -61,12 +61,17 @@ DEVICE float block_sum(float v) {
   return warp_sum(lane < warps ? sums[lane] : 0.f);
 }
 
+// Few rows let the next kernel begin beside them. Many do not: its blocks would lie where there was room first.
+DEVICE void let_go_of_few() {
+  if (gridDim.x <= 16) let_go();
+}
+
 }  // namespace mixers
 
 // x / sqrt(mean(x^2) + eps) * weight. Grid: rows.
 KERNEL_BOUNDS(norm_rows, RowsArgs, 1024, 1) {
   using namespace mixers;
-  let_go();
+  let_go_of_few();
   const u32 fours = a.n / 4, t = threadIdx.x;
   const float4 w0 = read_four(a.weight + 4 * t, t < fours);
   depend();
@@ -89,7 +94,7 @@ KERNEL_BOUNDS(norm_rows, RowsArgs, 1024, 1) {
 // Rows as they are. Grid: rows.
 KERNEL_BOUNDS(quantize_rows, RowsArgs, 1024, 1) {
   using namespace mixers;
-  let_go();
+  let_go_of_few();
   depend();
   const u32 fours = a.n / 4;
   const u64 row = blockIdx.x;

@@ -3,6 +3,7 @@
 // logits are, the ids are different experts.
 #pragma once
 #include "../model.cuh"
+#include "sums.cuh"
 
 struct RouteArgs {
   Matrix router;          // F32, F16 or BF16 [experts, hidden]; route_small only
@@ -32,6 +33,19 @@ DEVICE u32 key_of(float score) {
   return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 DEVICE float score_of(u32 key) { return __uint_as_float(key & 0x80000000u ? key & 0x7fffffffu : ~key); }
+
+// The best of 2 HALF comes first; of equals the one of the lower number.
+template <int HALF>
+DEVICE void best_by_halves(u32 *key, u32 *at, float *p) {
+#pragma unroll
+  for (int i = 0; i < HALF; i++) {
+    const bool later = key[i + HALF] > key[i] || (key[i + HALF] == key[i] && at[i + HALF] < at[i]);
+    key[i] = later ? key[i + HALF] : key[i];
+    at[i] = later ? at[i + HALF] : at[i];
+    p[i] = later ? p[i + HALF] : p[i];
+  }
+  if constexpr (HALF > 1) best_by_halves<HALF / 2>(key, at, p);
+}
 
 // One row by one warp, PER scores a lane: expert lane + 32 i is score i.
 template <int PER>
@@ -86,16 +100,17 @@ DEVICE void choose_of(const RouteArgs &a, u32 row) {
   u32 my_id = 0;
   float my_p = 0.f, sum = 0.f;
   for (u32 n = 0; n < a.used; n++) {
-    u32 best = TAKEN, id = lane;
-    float best_p = 0.f;
+    u32 bests[PER], at[PER];
+    float ps[PER];
 #pragma unroll
     for (int i = 0; i < PER; i++) {
-      if (key[i] > best) {
-        best = key[i];
-        best_p = p[i];
-        id = lane + 32 * i;
-      }
+      bests[i] = key[i];
+      at[i] = i;
+      ps[i] = p[i];
     }
+    best_by_halves<PER / 2>(bests, at, ps);
+    const u32 best = bests[0], id = lane + 32 * at[0];
+    const float best_p = ps[0];
     const u32 most = __reduce_max_sync(ALL_LANES, best);
     const u32 winner = __reduce_min_sync(ALL_LANES, best == most ? id : ~0u);
     const float of_winner = __shfl_sync(ALL_LANES, best_p, int(winner & 31u));
@@ -135,76 +150,101 @@ DEVICE float4 router_four(const Matrix &m, u32 row, u32 four) {
   return make_float4(low.x, low.y, high.x, high.y);
 }
 
-DEVICE float dot(float4 a, float4 b) { return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w; }
+DEVICE float add_dot(float4 a, float4 b, float sum) {
+  return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
+}
 
-constexpr int EXPERTS_A_BLOCK = 2;  // share what is read of x
-constexpr int HELD = 4;             // fours of an expert's row that a thread holds before the rows are there
+constexpr int ROUTE_WARPS = 24;  // at most
+constexpr int HELD = 2;          // fours of an expert's row that a thread holds before the rows are there
 
-}  // namespace mixers
-
-// Up to 16 rows. Every block has two experts' logits; the last block to arrive chooses for all.
-KERNEL_BOUNDS(route_small, RouteArgs, 512, 1) {
-  using namespace mixers;
-  let_go();
-  const u32 t = threadIdx.x, fours = a.router.cols / 4, first = blockIdx.x * EXPERTS_A_BLOCK;
-  const float4 zero = make_float4(0.f, 0.f, 0.f, 0.f);
-  float4 w[EXPERTS_A_BLOCK][HELD];
+// ROWS rows from `row` on, the last one again where there are no more: each warp's parts of the logits.
+template <int EXPERTS, int ROWS>
+DEVICE void add_rows(const RouteArgs &a, u32 row, u32 first, const float4 w[EXPERTS][HELD], float *parts) {
+  const u32 t = threadIdx.x, fours = a.router.cols / 4;
+  const float *x[ROWS];
 #pragma unroll
-  for (int e = 0; e < EXPERTS_A_BLOCK; e++) {
+  for (int r = 0; r < ROWS; r++) x[r] = a.x + u64(min(row + r, a.rows - 1)) * a.router.cols;
+  float sum[ROWS * EXPERTS] = {};
+#pragma unroll
+  for (int i = 0; i < HELD; i++) {
+    const u32 at = t + i * blockDim.x;
+    if (at >= fours) continue;
+    float4 v[ROWS];
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) v[r] = *reinterpret_cast<const float4 *>(x[r] + 4 * at);
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+      for (int e = 0; e < EXPERTS; e++) sum[r * EXPERTS + e] = add_dot(w[e][i], v[r], sum[r * EXPERTS + e]);
+    }
+  }
+  for (u32 at = t + HELD * blockDim.x; at < fours; at += blockDim.x) {
+#pragma unroll
+    for (int e = 0; e < EXPERTS; e++) {
+      const float4 more = router_four(a.router, min(first + e, a.experts - 1), at);
+#pragma unroll
+      for (int r = 0; r < ROWS; r++) {
+        const float4 v = *reinterpret_cast<const float4 *>(x[r] + 4 * at);
+        sum[r * EXPERTS + e] = add_dot(more, v, sum[r * EXPERTS + e]);
+      }
+    }
+  }
+  constexpr u32 SHARE = 32 / (ROWS * EXPERTS);
+  const float all = spread_sums<ROWS * EXPERTS>(sum);
+  const u32 lane = t & 31u, mine = row * EXPERTS + lane / SHARE;
+  if (lane % SHARE == 0 && mine < a.rows * EXPERTS) parts[mine * ROUTE_WARPS + t / 32] = all;
+}
+
+// Up to 16 rows. Every block has EXPERTS experts' logits; the last block to arrive chooses for all.
+template <int EXPERTS>
+DEVICE void route_small(const RouteArgs &a) {
+  static_assert(EXPERTS <= 4, "rows and experts at once share a warp's lanes");
+  let_go();
+  const u32 t = threadIdx.x, fours = a.router.cols / 4, first = blockIdx.x * EXPERTS;
+  const u32 warps = blockDim.x / 32;
+  float4 w[EXPERTS][HELD];
+#pragma unroll
+  for (int e = 0; e < EXPERTS; e++) {
 #pragma unroll
     for (int i = 0; i < HELD; i++) {
       const u32 at = t + i * blockDim.x;
-      w[e][i] = at < fours && first + e < a.experts ? router_four(a.router, first + e, at) : zero;
+      w[e][i] = at < fours && first + e < a.experts ? router_four(a.router, first + e, at)
+                                                    : make_float4(0.f, 0.f, 0.f, 0.f);
     }
   }
   depend();
-  SHARED(float, parts, 16 * EXPERTS_A_BLOCK * 16);
-  const u32 warps = blockDim.x / 32, warp = t / 32, lane = t & 31u;
-  for (u32 row = 0; row < a.rows; row++) {
-    const float *x = a.x + u64(row) * a.router.cols;
-    float sum[EXPERTS_A_BLOCK] = {0.f, 0.f};
-#pragma unroll
-    for (int i = 0; i < HELD; i++) {
-      const u32 at = t + i * blockDim.x;
-      if (at < fours) {
-        const float4 v = *reinterpret_cast<const float4 *>(x + 4 * at);
-#pragma unroll
-        for (int e = 0; e < EXPERTS_A_BLOCK; e++) sum[e] += dot(w[e][i], v);
-      }
-    }
-    for (u32 at = t + HELD * blockDim.x; at < fours; at += blockDim.x) {
-      const float4 v = *reinterpret_cast<const float4 *>(x + 4 * at);
-#pragma unroll
-      for (int e = 0; e < EXPERTS_A_BLOCK; e++)
-        if (first + e < a.experts) sum[e] += dot(router_four(a.router, first + e, at), v);
-    }
-#pragma unroll
-    for (int e = 0; e < EXPERTS_A_BLOCK; e++) {
-      const float all = warp_sum(sum[e]);
-      if (lane == 0) parts[(row * EXPERTS_A_BLOCK + e) * 16 + warp] = all;
-    }
+  SHARED(float, parts, 16 * EXPERTS * ROUTE_WARPS);
+  if (a.rows == 1) {
+    add_rows<EXPERTS, 1>(a, 0, first, w, parts);
+  } else {
+    for (u32 row = 0; row < a.rows; row += 4) add_rows<EXPERTS, 4>(a, row, first, w, parts);
   }
   __syncthreads();
-  if (t < a.rows * EXPERTS_A_BLOCK && first + t % EXPERTS_A_BLOCK < a.experts) {
+  const u32 e = first + t % EXPERTS;
+  if (t < a.rows * EXPERTS && e < a.experts) {
     float sum = 0.f;
-    for (u32 i = 0; i < warps; i++) sum += parts[t * 16 + i];
-    a.logits[u64(t / EXPERTS_A_BLOCK) * a.experts + first + t % EXPERTS_A_BLOCK] = sum;
+#pragma unroll
+    for (u32 i = 0; i < ROUTE_WARPS; i++) sum += i < warps ? parts[t * ROUTE_WARPS + i] : 0.f;
+    a.logits[u64(t / EXPERTS) * a.experts + e] = sum;
+    __threadfence();
   }
-  if (t < 32) __threadfence();
   __syncthreads();
   SHARED(u32, is_last, 1);
   if (t == 0) is_last[0] = atomicAdd(a.arrived, 1u) == gridDim.x - 1;
   __syncthreads();
   if (!is_last[0]) return;
   __threadfence();
-  for (u32 row = warp; row < a.rows; row += warps) choose(a, row);
+  for (u32 row = t / 32; row < a.rows; row += warps) choose(a, row);
   if (t == 0) *a.arrived = 0;
 }
+
+}  // namespace mixers
+
+KERNEL_BOUNDS(route_small, RouteArgs, 32 * mixers::ROUTE_WARPS, 1) { mixers::route_small<2>(a); }
 
 // Any number of rows, a warp each.
 KERNEL_BOUNDS(route_wide, RouteArgs, 256, 1) {
   using namespace mixers;
-  let_go();
   depend();
   const u32 row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
   if (row < a.rows) choose(a, row);

@@ -10,6 +10,7 @@ mod attention;
 mod driver;
 mod mixers;
 mod products;
+mod wide;
 
 /// The card, where there is one with kernels. Everything but their absence is a failure.
 fn device() -> Option<Device> {

@@ -8,9 +8,24 @@ use crate::cuda::weights::{Acts, Lane, Matrix, WeightType};
 /// Lanes of a pass at most.
 const MOST_LANES: u32 = 16;
 /// Columns of `attend`'s grid at most: what `finish` has room for.
-const MOST_COLUMNS: u32 = 512;
+const MOST_COLUMNS: u32 = 192;
 /// Columns of the rank that a block of `finish` takes.
 const SLICE: u32 = 128;
+
+/// For any rank: blocks of 128 of its columns, each for one lane.
+const FINISH: [&str; 4] = [
+    "mla_finish",
+    "mla_finish_f16",
+    "mla_finish_bf16",
+    "mla_finish_q8_0",
+];
+/// For a rank of 512: blocks of 32 results, each for all lanes.
+const LARGE_FINISH: [&str; 4] = [
+    "mla_finish_k",
+    "mla_finish_k_f16",
+    "mla_finish_k_bf16",
+    "mla_finish_k_q8_0",
+];
 
 /// The kernels of small passes, with their working memory for so many lanes. One pass at a time.
 #[derive(Debug)]
@@ -23,7 +38,7 @@ pub struct SmallMla {
     shares: Shares,
     speeds: Option<Buffer<u64>>,
     absorbed: Buffer<half::f16>,
-    sums: Buffer<f32>,
+    sums: Buffer<half::f16>,
     heads_of: Buffer<f32>,
     parts: Buffer<f32>,
     done: Buffer<u32>,
@@ -67,9 +82,9 @@ impl Attend {
         let large = shape.rank == 512 && shape.rope == 64;
         let (most, latent) = (device.shared_memory(), shape.latent());
         let few = shape.heads <= 16;
-        let forms: [(&'static str, bool, u32, u32, u32); 6] = [
+        let forms: [(&'static str, bool, u32, u32, u32); 5] = [
             ("mla_attend_k16_32_5", large && few, 16, 32, 5),
-            ("mla_attend_k32_32_5", large && !few, 32, 32, 5),
+            // With more stages, `finish` has no room beside it to fetch its weights early.
             ("mla_attend_k32_32_3", large && !few, 32, 32, 3),
             ("mla_attend_k16_16_4", large && few, 16, 16, 4),
             ("mla_attend_k32_16_4", large && !few, 32, 16, 4),
@@ -80,7 +95,7 @@ impl Attend {
             },
         ];
         for (name, fits, heads, rows, stages) in forms {
-            let fixed = 4 * heads * (rows + 8) * 4 + heads * (rows + 8) * 2 + heads * 4;
+            let fixed = 4 * heads * (rows + 8) * 4 + heads * (rows + 8) * 2 + heads * 8;
             let shared = fixed.next_multiple_of(128) + stages * rows * (latent + 8) * 2;
             if fits && shared <= most {
                 let kernel = device.kernel(name)?;
@@ -206,19 +221,21 @@ impl SmallMla {
         let rows = if pass.kv.is_some() { batch } else { 0 };
         let row_grid = [s.heads * s.rank.div_ceil(64) + rows, 1, 1];
         let attend_grid = [self.shares.columns, s.heads.div_ceil(self.attend.heads), 1];
-        let finish_grid = [s.heads * slices, batch, 1];
+        let large = s.rank == 512 && s.v.is_multiple_of(32);
+        let finish_grid = match large {
+            true => [s.heads * s.v / 32, 1, 1],
+            false => [s.heads * slices, batch, 1],
+        };
         let row_kernel = self.device.kernel(of_type(
             weights.k_b.ty,
             ["mla_row", "mla_row_f16", "mla_row_bf16", "mla_row_q8_0"],
         ))?;
         let finish_kernel = self.device.kernel(of_type(
             weights.v_b.ty,
-            [
-                "mla_finish",
-                "mla_finish_f16",
-                "mla_finish_bf16",
-                "mla_finish_q8_0",
-            ],
+            match large {
+                true => LARGE_FINISH,
+                false => FINISH,
+            },
         ))?;
         let over = Overlap::WithPrevious;
         // SAFETY: `check` saw that rows, weights and results are as long as these grids reach; working memory was

@@ -1,5 +1,6 @@
 //! KDA of many tokens: [`kda_prepare`], [`kda_scan`], [`kda_finish`], one after the other. S moves on by
-//! fours of tokens, whose records lie in working memory in between.
+//! fours of tokens, whose records lie in working memory in between. Each begins when all before it has
+//! ended: see the kernels.
 
 use half::f16;
 
@@ -113,7 +114,7 @@ pub fn kda_prepare(stream: &Stream, wide: &KdaWide<'_>) -> Result<(), CudaError>
             grid,
             shape.head_dim as u32,
             0,
-            Overlap::WithPrevious,
+            Overlap::Alone,
             &args,
         )
     }
@@ -140,7 +141,7 @@ pub fn kda_scan(stream: &Stream, wide: &KdaWide<'_>) -> Result<(), CudaError> {
     let stage = 13 * shape.head_dim + 4 * COLUMNS + 16;
     let shared = (STAGES * stage * size_of::<f32>()) as u32;
     // SAFETY: as above.
-    unsafe { stream.launch(&kernel, grid, 128, shared, Overlap::WithPrevious, &args) }
+    unsafe { stream.launch(&kernel, grid, 128, shared, Overlap::Alone, &args) }
 }
 
 impl KdaWide<'_> {
@@ -215,7 +216,7 @@ pub fn kda_finish(stream: &Stream, finish: &KdaFinish<'_>) -> Result<(), CudaErr
             grid,
             32 * ROWS_A_BLOCK as u32,
             0,
-            Overlap::WithPrevious,
+            Overlap::Alone,
             &args,
         )
     }

@@ -4,7 +4,7 @@ use half::f16;
 
 use super::super::driver::{CudaError, Overlap, Part, Plain, Stream};
 use super::super::weights::Acts;
-use super::{aligned, count, hold, same};
+use super::{MOST_ROWS, aligned, count, hold, same};
 
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -106,7 +106,13 @@ fn launch(stream: &Stream, name: &'static str, args: &RowsArgs) -> Result<(), Cu
     // A thread has four values; the whole row at once where it fits.
     let threads = (args.n / 4).next_multiple_of(32).min(1024);
     let grid = [args.rows, 1, 1];
+    // As the kernels let go: many rows lie on the card alone.
+    let overlap = if args.rows as usize <= MOST_ROWS {
+        Overlap::WithPrevious
+    } else {
+        Overlap::Alone
+    };
     // SAFETY: `rows` rows of `n` are in x and in every form (checked; in `Acts` by its word), the
     // weight has `n`.
-    unsafe { stream.launch(&kernel, grid, threads, 0, Overlap::WithPrevious, args) }
+    unsafe { stream.launch(&kernel, grid, threads, 0, overlap, args) }
 }

@@ -27,7 +27,7 @@ unsafe impl Plain for RouteArgs {}
 
 /// Experts that a block of `route_small` has, threads that it has at most, and a choice's limits.
 const EXPERTS_A_BLOCK: u32 = 2;
-const MOST_THREADS: u32 = 512;
+const MOST_THREADS: u32 = 768;
 const MOST_EXPERTS: usize = 512;
 const MOST_USED: usize = 16;
 const MOST_GROUPS: usize = 32;
@@ -112,10 +112,10 @@ pub fn route_small(
     }
     let kernel = stream.device().kernel(PLACE)?;
     let grid = [args.experts.div_ceil(EXPERTS_A_BLOCK), 1, 1];
-    // Two fours of a row to a thread, where that is enough threads for the choice.
+    // One four of a row to a thread, while that is not too many.
     let threads = matrix
         .cols
-        .div_ceil(8)
+        .div_ceil(4)
         .next_multiple_of(32)
         .clamp(64, MOST_THREADS);
     // SAFETY: x has `rows` rows of `hidden`, the rest was checked in `arguments`; the matrix by its
@@ -140,16 +140,7 @@ pub fn route_wide(
     let kernel = stream.device().kernel(PLACE)?;
     let grid = [args.rows.div_ceil(ROWS_A_BLOCK), 1, 1];
     // SAFETY: logits has `rows` rows of `experts`, the rest was checked in `arguments`.
-    unsafe {
-        stream.launch(
-            &kernel,
-            grid,
-            32 * ROWS_A_BLOCK,
-            0,
-            Overlap::WithPrevious,
-            &args,
-        )
-    }
+    unsafe { stream.launch(&kernel, grid, 32 * ROWS_A_BLOCK, 0, Overlap::Alone, &args) }
 }
 
 fn arguments(

@@ -17,6 +17,10 @@ struct Case {
     gated: bool,
     /// Of each lane: tokens before this one.
     positions: &'static [usize],
+    /// Lanes are neighbouring tokens of one sequence.
+    one_sequence: bool,
+    /// Rows of the pass's own tokens are in the cache already.
+    stored: bool,
 }
 
 const fn shape([heads, nope, rope, rank, v]: [u32; 5]) -> MlaShape {
@@ -35,20 +39,26 @@ fn run(case: &Case) -> Option<[f64; 3]> {
     let (s, lanes) = (&case.shape, case.positions.len());
     let (heads, rank, v) = (s.heads as usize, s.rank as usize, s.v as usize);
     let (latent, query) = (s.latent() as usize, s.query() as usize);
-    let caches: Vec<_> = (0..lanes)
-        .map(|lane| {
-            let rows = case.positions[lane];
-            Cache::new(&device, latent, rows + 1, rows, lane as u32 * 100)
+    let sequences = if case.one_sequence { 1 } else { lanes };
+    let caches: Vec<_> = (0..sequences)
+        .map(|at| {
+            let (first, last) = match case.one_sequence {
+                true => (case.positions[0], case.positions[lanes - 1]),
+                false => (case.positions[at], case.positions[at]),
+            };
+            let full = if case.stored { last + 1 } else { first };
+            Cache::new(&device, latent, last + 1, full, at as u32 * 100)
         })
         .collect();
-    let of_lane = |(cache, &position): (&Cache, &usize)| Lane {
+    let cache_of = |lane: usize| &caches[lane % sequences];
+    let of_lane = |lane: usize| Lane {
         from: 0,
         to: 0,
-        table: cache.table.address(),
+        table: cache_of(lane).table.address(),
         token: 0,
-        position: position as u32,
+        position: case.positions[lane] as u32,
     };
-    let on_card: Vec<_> = caches.iter().zip(case.positions).map(of_lane).collect();
+    let on_card: Vec<_> = (0..lanes).map(of_lane).collect();
     let on_card = device.upload(&on_card).unwrap();
     let k_b = Weights::new(
         &device,
@@ -80,7 +90,7 @@ fn run(case: &Case) -> Option<[f64; 3]> {
         layer: LAYER as u32,
         lanes: on_card.all(),
         q: rows(q_card.all(), strides[0]),
-        kv: Some(rows(kv_card.all(), strides[1])),
+        kv: (!case.stored).then(|| rows(kv_card.all(), strides[1])),
         gate: case.gated.then(|| rows(gate_card.all(), strides[2])),
     };
     // Twice: what the first leaves behind is as the second finds it.
@@ -96,12 +106,14 @@ fn run(case: &Case) -> Option<[f64; 3]> {
     stream.synchronize().unwrap();
     let got = out.x.read().unwrap();
     let (mut row_off, mut want) = (0f64, Vec::new());
-    for (lane, (cache, &position)) in caches.iter().zip(case.positions).enumerate() {
-        let stored = cache.rows(position + 1);
+    for (lane, &position) in case.positions.iter().enumerate() {
+        let stored = cache_of(lane).rows(position + 1);
         let kv = &kv[lane * strides[1]..][..latent];
         let row = new_row(s, kv, &norm, position, case.base);
         let last = stored[position * latent..].iter().map(|&x| f64::from(x));
-        row_off = row_off.max(off(last, row));
+        if !case.stored {
+            row_off = row_off.max(off(last, row));
+        }
         for head in 0..heads {
             let q = &q[lane * strides[0] + head * query..][..query];
             let (nope, rotated) = q.split_at(s.nope as usize);
@@ -167,6 +179,8 @@ fn a_token_sees_what_the_reference_sees_at_any_size_and_type() {
             base: (at % 2 == 0).then_some(BASE),
             gated,
             positions,
+            one_sequence: false,
+            stored: false,
         };
         let Some(got) = run(&case) else { return };
         println!(
@@ -190,11 +204,35 @@ fn thirty_two_heads_share_each_tile() {
         base: None,
         gated: false,
         positions: &[321, 31],
+        one_sequence: false,
+        stored: false,
     };
     let Some([row, result, quantized]) = run(&case) else {
         return;
     };
     assert!(row < 6e-4 && result < 1e-3 && quantized < 5e-3);
+}
+
+#[test]
+fn lanes_may_be_neighbouring_tokens_of_one_sequence() {
+    for (heads, rank, stored) in [(3, 64, false), (3, 64, true), (8, 512, true)] {
+        let case = Case {
+            shape: shape([heads, 32, 64, rank, 32]),
+            types: [TensorType::F16, TensorType::F16],
+            base: Some(BASE),
+            gated: true,
+            positions: &[125, 126, 127, 128, 129, 130, 131, 132, 133, 134, 135],
+            one_sequence: true,
+            stored,
+        };
+        let Some([row, result, quantized]) = run(&case) else {
+            return;
+        };
+        assert!(
+            row < 6e-4 && result < 1e-3 && quantized < 5e-3,
+            "{row} {result} {quantized}"
+        );
+    }
 }
 
 #[test]

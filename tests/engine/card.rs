@@ -1,0 +1,227 @@
+//! Kernels of our own on a card. Where there is none the tests say so and are done; on a card that is a
+//! processor (`make test-cuda-emulated`) they run the same kernels, slowly.
+
+use std::path::Path;
+
+use crate::checkpoint::{
+    Converted, FIXTURES, Golden, convert, convert_trained, log_softmax, options,
+};
+use deltad::engine::{CacheType, Device, Engine, Lane, Options, Runner, Unfit, Want};
+
+/// `None`: there is no card, or none of our kernels takes the model's sizes.
+fn open(path: &Path, chunk: usize) -> Option<Engine> {
+    let options = Options {
+        device: Device::Cuda,
+        runner: Runner::Own(None),
+        card_kernels: std::env::var_os("DELTAD_KERNELS").map(Into::into),
+        ..options(CacheType::F16, chunk)
+    };
+    match Engine::open(path, &options).map_err(|e| e.why) {
+        Ok(engine) => Some(engine),
+        Err(Unfit::Card(why)) if why.is_absence() => {
+            eprintln!("skipped: {why}");
+            None
+        }
+        Err(why @ (Unfit::CardSize { .. } | Unfit::CardType { .. })) => {
+            eprintln!("refused: {why}");
+            None
+        }
+        Err(why) => panic!("{why}"),
+    }
+}
+
+/// How far log-probabilities are from those wanted: all but one in a hundred, on average, at worst.
+fn distance(pairs: &[(&[f32], &[f32])]) -> (f64, f64, f64) {
+    let mut off = Vec::new();
+    for (got, want) in pairs {
+        assert!(got.iter().all(|v| v.is_finite()));
+        let pairs = log_softmax(got).into_iter().zip(log_softmax(want));
+        off.extend(pairs.map(|(g, w)| (g - w).abs()));
+    }
+    off.sort_by(f64::total_cmp);
+    let mean = off.iter().sum::<f64>() / off.len() as f64;
+    (off[off.len() * 99 / 100], mean, off[off.len() - 1])
+}
+
+fn compare(what: &str, pairs: &[(&[f32], &[f32])], (most, most_mean): (f64, f64)) {
+    let (usual, mean, worst) = distance(pairs);
+    println!("{what}: worst {worst:.2e}, of a hundred all but one {usual:.2e}, mean {mean:.2e}");
+    assert!(
+        usual < most && mean < most_mean,
+        "{what}: {usual:e}, {mean:e}"
+    );
+}
+
+/// In one wide pass or in several, and then token by token.
+fn read(engine: &mut Engine, tokens: &[u32], wide: usize) -> Vec<Vec<f32>> {
+    let mut sequence = engine.sequence().unwrap();
+    let (most, rest) = tokens.split_at(wide);
+    let mut rows = Vec::new();
+    for piece in std::iter::once(most)
+        .chain(rest.chunks(1))
+        .filter(|p| !p.is_empty())
+    {
+        let logits = engine.feed(&mut sequence, piece, Want::All).unwrap();
+        rows.extend(logits.rows().map(<[f32]>::to_vec));
+    }
+    rows
+}
+
+fn is_the_reference(name: &str, to: &str, model: &Converted, tolerance: (f64, f64)) {
+    let Some(mut engine) = open(&model.path, 64) else {
+        return;
+    };
+    let golden = Golden::of(name);
+    for n in golden.lengths() {
+        let tokens = golden.tokens(&format!("tokens.{n}"));
+        let wanted = golden.f32(&format!("logits.{n}")).unwrap();
+        let wanted: Vec<&[f32]> = wanted.chunks_exact(engine.model().n_vocab()).collect();
+        for wide in [0, n * 3 / 4, n] {
+            let rows = read(&mut engine, &tokens, wide);
+            let got = rows[n - wanted.len()..].iter().map(Vec::as_slice);
+            let pairs: Vec<_> = got.zip(wanted.iter().copied()).collect();
+            compare(
+                &format!("{name} {to}, {wide} of {n} tokens at once"),
+                &pairs,
+                tolerance,
+            );
+        }
+    }
+}
+
+#[test]
+fn log_probabilities_of_our_kernels_on_a_card_are_the_references() {
+    for name in FIXTURES {
+        is_the_reference(name, "f32", &convert(name, "f32"), (2e-3, 5e-4));
+    }
+}
+
+#[test]
+fn a_trained_model_on_a_card_reads_a_long_text_as_the_reference_does() {
+    let model = convert_trained("f32");
+    let Some(mut engine) = open(&model.path, 512) else {
+        return;
+    };
+    let golden = Golden::trained();
+    let (tokens, positions) = (golden.tokens("tokens"), golden.tokens("positions"));
+    let wanted = golden.f32("logits").unwrap();
+    let mut sequence = engine.sequence().unwrap();
+    let logits = engine.feed(&mut sequence, &tokens, Want::All).unwrap();
+    let rows: Vec<&[f32]> = logits.rows().collect();
+    let wanted = wanted.chunks_exact(engine.model().n_vocab());
+    let at = positions.iter().map(|&at| rows[at as usize]);
+    let pairs: Vec<_> = at.zip(wanted).collect();
+    compare("the trained model", &pairs, (5e-3, 1e-3));
+}
+
+/// The same tokens on the processor, by quantized types: both round activations, each in its own way.
+#[test]
+fn quantized_weights_say_on_a_card_what_they_say_on_the_processor() {
+    for to in ["q8_0", "q4_k_m", "f16", "bf16"] {
+        let model = convert("tiny", to);
+        let Some(mut engine) = open(&model.path, 64) else {
+            continue;
+        };
+        let mut own = crate::checkpoint::engine(&model, CacheType::F16, 64);
+        let tokens: Vec<u32> = (0..90).map(|t| t * 7 % 250).collect();
+        for wide in [0, 60] {
+            let here = read(&mut own, &tokens, wide);
+            let there = read(&mut engine, &tokens, wide);
+            let pairs: Vec<_> = there
+                .iter()
+                .map(Vec::as_slice)
+                .zip(here.iter().map(Vec::as_slice))
+                .collect();
+            compare(
+                &format!("tiny {to}, {wide} at once, beside the processor"),
+                &pairs,
+                (0.1, 0.02),
+            );
+        }
+    }
+}
+
+#[test]
+fn lanes_together_say_what_each_says_alone() {
+    let model = convert("uneven", "f32");
+    let Some(mut engine) = open(&model.path, 64) else {
+        return;
+    };
+    let texts: Vec<Vec<u32>> = [5, 70, 33]
+        .into_iter()
+        .map(|n| (0..n).map(|t| (t * 11 + n) % 250).collect())
+        .collect();
+    let mut alone = Vec::new();
+    for text in &texts {
+        let mut sequence = engine.sequence().unwrap();
+        engine.feed(&mut sequence, text, Want::Nothing).unwrap();
+        let mut rows = Vec::new();
+        for token in [3, 4, 5] {
+            rows.push(
+                engine
+                    .feed(&mut sequence, &[token], Want::Last)
+                    .unwrap()
+                    .last()
+                    .unwrap()
+                    .to_vec(),
+            );
+        }
+        alone.push(rows);
+    }
+    let mut sequences: Vec<_> = texts.iter().map(|_| engine.sequence().unwrap()).collect();
+    let mut lanes: Vec<_> = sequences
+        .iter_mut()
+        .zip(&texts)
+        .map(|(sequence, tokens)| Lane {
+            sequence,
+            tokens,
+            want: Want::Nothing,
+        })
+        .collect();
+    engine.forward(&mut lanes).unwrap();
+    for (step, token) in [3, 4, 5].into_iter().enumerate() {
+        let tokens = [token];
+        let mut lanes: Vec<_> = sequences
+            .iter_mut()
+            .map(|sequence| Lane {
+                sequence,
+                tokens: &tokens,
+                want: Want::Last,
+            })
+            .collect();
+        let together = engine.forward(&mut lanes).unwrap();
+        let pairs: Vec<_> = together
+            .iter()
+            .map(|l| l.last().unwrap())
+            .zip(alone.iter().map(|rows| rows[step].as_slice()))
+            .collect();
+        compare(&format!("three lanes, step {step}"), &pairs, (2e-3, 5e-4));
+    }
+}
+
+#[test]
+fn a_state_goes_from_a_card_to_the_processor_and_back() {
+    let model = convert("uneven", "f32");
+    let Some(mut engine) = open(&model.path, 64) else {
+        return;
+    };
+    let mut own = crate::checkpoint::engine(&model, CacheType::F16, 64);
+    let tokens: Vec<u32> = (0..150).map(|t| t * 7 % 250).collect();
+    let mut sequence = engine.sequence().unwrap();
+    engine.feed(&mut sequence, &tokens, Want::Nothing).unwrap();
+    let kept = engine.snapshot(&sequence);
+    let state = crate::host::through_bytes(&kept);
+    let straight = engine.feed(&mut sequence, &[1, 2, 3], Want::All).unwrap();
+    let mut there = own.restore(&own.adopt(&state).unwrap()).unwrap();
+    let elsewhere = own.feed(&mut there, &[1, 2, 3], Want::All).unwrap();
+    let pairs: Vec<_> = straight.rows().zip(elsewhere.rows()).collect();
+    compare("a state taken up by the processor", &pairs, (2e-3, 5e-4));
+    // What is kept is what it was, whatever went on since.
+    for snapshot in [engine.adopt(&state).unwrap(), kept] {
+        let mut back = engine.restore(&snapshot).unwrap();
+        assert_eq!(
+            engine.feed(&mut back, &[1, 2, 3], Want::All).unwrap(),
+            straight
+        );
+    }
+}
