@@ -17,7 +17,12 @@ fn open(path: &Path, chunk: usize) -> Option<Engine> {
         ..options(CacheType::F16, chunk)
     };
     match Engine::open(path, &options).map_err(|e| e.why) {
-        Ok(engine) => Some(engine),
+        Ok(engine) if engine.device().starts_with("CUDA (") => Some(engine),
+        // By ggml's graph, in a build that has it.
+        Ok(_) => {
+            eprintln!("refused by our own kernels");
+            None
+        }
         Err(Unfit::Card(why)) if why.is_absence() => {
             eprintln!("skipped: {why}");
             None
