@@ -147,7 +147,7 @@ fn quantized_weights_are_as_far_from_the_whole_model_on_a_card_as_on_the_process
                 "{to}, {wide} at once: {there:.2e} from the whole model, the processor {here:.2e}"
             );
             // Cache rows and wide products are f16 on a card.
-            assert!(there < 1.2 * here + 1e-3, "{to}, {wide} at once");
+            assert!(there < 1.2 * here + 2e-3, "{to}, {wide} at once");
         }
     }
 }

@@ -87,9 +87,10 @@ impl Model<'_> {
 impl Cuda {
     /// On the first card.
     pub fn new(file: &File, options: &Options) -> Result<Cuda, Unfit> {
+        // Whether there is a card comes first: without one nothing else is worth a word.
+        let device = Device::open(0, &find(options.card_kernels.as_deref())?)?;
         fit::check_cache(options.cache_type.tensor_type())?;
         let needed = Needed::of(file)?;
-        let device = Device::open(0, &find(options.card_kernels.as_deref())?)?;
         let weights = Weights::upload(file, needed, &device)?;
         let h = file.hparams().clone();
         let shape = Shape::new(&h);
