@@ -125,8 +125,7 @@ impl Expanded {
     /// Room for the keys of the pass under way.
     fn grow(&mut self, h: &Hparams) -> Result<(), CudaError> {
         let d = h.mla;
-        // Half as many more, so that a long text does not ask the driver at every pass.
-        let more = self.keys.next_multiple_of(4096) * 3 / 2;
+        let more = ahead(self.keys);
         let device = self.device.clone();
         let grow = |buffer: &mut Buffer<f16>, wanted: usize, taken: usize| {
             if buffer.len() < wanted {
@@ -141,13 +140,14 @@ impl Expanded {
             more * d.kv_lora_rank,
         )?;
         grow(&mut self.rotated, self.keys * d.qk_rope, more * d.qk_rope)?;
-        let (one, all) = (d.qk_nope + d.v, d.heads * (d.qk_nope + d.v));
-        let wanted = (more * all).min(ROOM / 2).max(more * one);
-        grow(
-            &mut self.room,
-            (self.keys * all).min(ROOM / 2).max(self.keys * one),
-            wanted,
-        )
+        let (wanted, taken) = (expanded(h, self.keys), expanded(h, more));
+        grow(&mut self.room, wanted, taken)
+    }
+
+    /// Bytes that rooms grow to for so many keys, in all.
+    pub fn bytes(h: &Hparams, keys: usize) -> usize {
+        let more = ahead(keys);
+        (more * h.mla.latent() + expanded(h, more)) * size_of::<f16>()
     }
 
     /// Stores the lanes' rows, and says what each row sees.
@@ -268,6 +268,18 @@ impl Few {
         }
         Ok(())
     }
+}
+
+/// Half as many keys more, so that a long text does not ask the driver at every pass.
+fn ahead(keys: usize) -> usize {
+    keys.next_multiple_of(4096) * 3 / 2
+}
+
+/// Values of the room for so many expanded keys: of all heads, or of as many as fit.
+fn expanded(h: &Hparams, keys: usize) -> usize {
+    let d = h.mla;
+    let one = keys * (d.qk_nope + d.v);
+    (one * d.heads).min(ROOM / 2).max(one)
 }
 
 fn rows_of(values: Part<'_, f32>, stride: usize) -> Rows<'_> {
