@@ -21,6 +21,8 @@ use super::weights::Expanding;
 
 /// Bytes for expanded keys and values.
 const ROOM: usize = 512 << 20;
+/// Heads that are expanded together even where that takes more, while a quarter of what is free does.
+const HEADS: usize = 8;
 /// Rows of all lanes up to which nothing is expanded.
 const FEW: usize = 32;
 /// Rows that look at the cache at a time.
@@ -140,14 +142,20 @@ impl Expanded {
             more * d.kv_lora_rank,
         )?;
         grow(&mut self.rotated, self.keys * d.qk_rope, more * d.qk_rope)?;
-        let (wanted, taken) = (expanded(h, self.keys), expanded(h, more));
-        grow(&mut self.room, wanted, taken)
+        let (one, all) = (d.qk_nope + d.v, d.heads * (d.qk_nope + d.v));
+        // Of very many keys a few heads still, or most of the card would have nothing to do.
+        let free = self.device.memory()?.free as usize / size_of::<f16>() / 4;
+        let few = |keys: usize| (keys * one * d.heads.min(HEADS)).min(free.max(keys * one));
+        let values = |keys: usize| (keys * all).min(ROOM / size_of::<f16>()).max(few(keys));
+        grow(&mut self.room, values(self.keys), values(more))
     }
 
     /// Bytes that rooms grow to for so many keys, in all.
     pub fn bytes(h: &Hparams, keys: usize) -> usize {
-        let more = ahead(keys);
-        (more * h.mla.latent() + expanded(h, more)) * size_of::<f16>()
+        let (more, d) = (ahead(keys), h.mla);
+        let one = more * (d.qk_nope + d.v);
+        let room = (one * d.heads).min(ROOM / size_of::<f16>()).max(one);
+        (more * d.latent() + room) * size_of::<f16>()
     }
 
     /// Stores the lanes' rows, and says what each row sees.
@@ -273,13 +281,6 @@ impl Few {
 /// Half as many keys more, so that a long text does not ask the driver at every pass.
 fn ahead(keys: usize) -> usize {
     keys.next_multiple_of(4096) * 3 / 2
-}
-
-/// Values of the room for so many expanded keys: of all heads, or of as many as fit.
-fn expanded(h: &Hparams, keys: usize) -> usize {
-    let d = h.mla;
-    let one = keys * (d.qk_nope + d.v);
-    (one * d.heads).min(ROOM / 2).max(one)
 }
 
 fn rows_of(values: Part<'_, f32>, stride: usize) -> Rows<'_> {
