@@ -33,7 +33,7 @@ use ggml_kernels::cpu::{Crew, Pool, Tier};
 
 use crate::cli::{Bench, exit};
 use crate::doctor::processor;
-use crate::engine::{Device, Engine, LoadError, Options, PassError, Runner, StateError};
+use crate::engine::{Device, Engine, Experts, LoadError, Options, PassError, Runner, StateError};
 use crate::{interrupt, stdio};
 use report::{Ceilings, Report, Setting};
 use side::{Ours, Side};
@@ -204,6 +204,7 @@ fn options(flags: &Bench) -> Options {
         },
         chunk: flags.chunk,
         gpu_layers: flags.gpu_layers.map(usize::from),
+        experts: flags.experts.map_or(Experts::Auto, Experts::from),
         ..Options::default()
     }
 }

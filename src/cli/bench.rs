@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::engine::{CacheType, Device, Kind};
+use crate::engine::{CacheType, Device, Experts, Kind};
 
 pub const EXAMPLES: &str = "\
 Each figure is the median of the repeats, with the least and the most beside it. A repeat begins
@@ -52,6 +52,10 @@ pub struct Bench {
     /// Layers whose weights go to the GPU, from the first on [default: all].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     pub gpu_layers: Option<u16>,
+    /// Where routed experts are computed [default: on the device, or on the CPU where they have no room
+    /// there].
+    #[arg(long, value_name = "WHERE")]
+    pub experts: Option<ExpertsName>,
     /// Tokens of one pass [default: what suits the device].
     #[arg(long, value_name = "N", value_parser = some_tokens)]
     pub chunk: Option<usize>,
@@ -113,6 +117,23 @@ impl From<DeviceName> for Device {
             DeviceName::Cuda => Device::Cuda,
             DeviceName::Metal => Device::Metal,
             DeviceName::Vulkan => Device::Vulkan,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExpertsName {
+    Auto,
+    Device,
+    Cpu,
+}
+
+impl From<ExpertsName> for Experts {
+    fn from(name: ExpertsName) -> Experts {
+        match name {
+            ExpertsName::Auto => Experts::Auto,
+            ExpertsName::Device => Experts::Device,
+            ExpertsName::Cpu => Experts::Cpu,
         }
     }
 }

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::units::{parse_size, parse_span, show_size, show_span};
 use super::{Bus, Config};
-use crate::engine::{CacheType, Device};
+use crate::engine::{CacheType, Device, Experts};
 
 /// One key of the file.
 pub struct Key {
@@ -83,6 +83,13 @@ pub const KEYS: &[Key] = &[
         "\"all\" or 0 to 4096 layers",
         gpu_layers,
         |n: &Option<u32>| Some(n.map_or("\"all\"".into(), |n| n.to_string()))
+    ),
+    key!(
+        model.experts,
+        "Where the routed experts, most of a model's bytes, are computed: \"auto\" is \"device\" where the card has room for them, else \"cpu\".",
+        "\"auto\", \"device\" or \"cpu\"",
+        |v| word(v, EXPERTS),
+        |e| quoted(name_of(EXPERTS, e))
     ),
     key!(
         model.threads,
@@ -249,6 +256,11 @@ const DEVICES: &[(&str, Device)] = &[
     ("cuda", Device::Cuda),
     ("metal", Device::Metal),
     ("vulkan", Device::Vulkan),
+];
+const EXPERTS: &[(&str, Experts)] = &[
+    ("auto", Experts::Auto),
+    ("device", Experts::Device),
+    ("cpu", Experts::Cpu),
 ];
 const CACHE_TYPES: &[(&str, CacheType)] = &[
     ("f16", CacheType::F16),

@@ -14,6 +14,7 @@ fn the_printed_configuration_reads_back_to_itself() {
         path = "/models/a \"b\".gguf"
         device = "cpu"
         gpu_layers = 0
+        experts = "cpu"
         threads = 3
         context = 4096
         chunk = 7
@@ -87,6 +88,7 @@ fn a_value_out_of_range_says_where_what_it_got_and_what_it_wanted() {
         "[model]\npath = 3",
         "[model]\ngpu_layers = -1",
         "[model]\ndevice = \"tpu\"",
+        "[model]\nexperts = \"gpu\"",
         "[limits]\nrequest_bytes = \"2GiB\"",
         "[service]\nsocket_mode = 600",
         "[service]\nsocket_mode = \"1777\"",

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub use keys::{KEYS, Key};
 
-use crate::engine::{CacheType, Device, Options};
+use crate::engine::{CacheType, Device, Experts, Options};
 
 /// The whole configuration, every value in range.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +32,7 @@ pub struct ModelKeys {
     /// Layers on the device, from the first on. `None`: the whole model. `Some(0)`: none of it, which
     /// is the CPU.
     pub gpu_layers: Option<u32>,
+    pub experts: Experts,
     /// `None`: every core the process may use.
     pub threads: Option<usize>,
     /// Longest conversation in tokens; `None`: what the model was trained for.
@@ -50,6 +51,7 @@ impl ModelKeys {
                 _ => self.device,
             },
             gpu_layers: self.gpu_layers.map(|n| n as usize),
+            experts: self.experts,
             threads: self.threads,
             cache_type: self.cache_type,
             context: self.context,
@@ -222,6 +224,7 @@ impl Places {
                 path: None,
                 device: engine.device,
                 gpu_layers: None,
+                experts: engine.experts,
                 threads: engine.threads,
                 context: engine.context,
                 chunk: engine.chunk,

@@ -65,10 +65,14 @@ pub enum Unfit {
         got: usize,
         wanted: String,
     },
-    #[error("{card} has no room for {needed} bytes: {free} of {total} are free")]
+    #[error(
+        "{card} has no room for {needed} bytes{}: {free} of {total} are free", or_without(*without)
+    )]
     CardMemory {
         card: String,
         needed: u64,
+        /// With its routed experts on the CPU.
+        without: Option<u64>,
         free: u64,
         total: u64,
     },
@@ -80,6 +84,11 @@ pub enum Unfit {
     Device(#[from] BackendError),
     #[error(transparent)]
     Pass(#[from] GraphError),
+}
+
+fn or_without(experts: Option<u64>) -> String {
+    let told = |bytes| format!(", nor for {bytes} without the experts");
+    experts.map(told).unwrap_or_default()
 }
 
 fn have() -> String {

@@ -11,25 +11,31 @@ pub(super) trait Bind {
     type Matrix;
     /// Norms, biases and other small ones, always F32.
     type Vector;
+    /// A sparse layer's routed experts: most of a model's bytes, which may lie elsewhere.
+    type Experts;
 
     fn matrix(&mut self, layer: Option<usize>, role: Role) -> Result<Self::Matrix, Unfit>;
     fn vector(&mut self, layer: Option<usize>, role: Role) -> Result<Self::Vector, Unfit>;
+    fn experts(&mut self, layer: Option<usize>) -> Result<Self::Experts, Unfit>;
 }
 
+/// What [`Bind::experts`] is made of, one matrix an expert.
+pub(super) const EXPERTS: [Role; 3] = [Role::GateExps, Role::UpExps, Role::DownExps];
+
 #[derive(Debug)]
-pub(super) struct Parts<M, V> {
+pub(super) struct Parts<M, V, E = Mlp<M>> {
     pub token_embd: M,
-    pub layers: Vec<Layer<M, V>>,
+    pub layers: Vec<Layer<M, V, E>>,
     pub output_norm: V,
     pub output: M,
 }
 
 #[derive(Debug)]
-pub(super) struct Layer<M, V> {
+pub(super) struct Layer<M, V, E = Mlp<M>> {
     pub attn_norm: V,
     pub mixer: MixerParts<M, V>,
     pub ffn_norm: V,
-    pub ffn: FfnParts<M, V>,
+    pub ffn: FfnParts<M, V, E>,
 }
 
 #[derive(Debug)]
@@ -91,9 +97,9 @@ pub(super) enum QueryParts<M, V> {
 }
 
 #[derive(Debug)]
-pub(super) enum FfnParts<M, V> {
+pub(super) enum FfnParts<M, V, E = Mlp<M>> {
     Dense(Mlp<M>),
-    Sparse(Box<SparseParts<M, V>>),
+    Sparse(Box<SparseParts<M, V, E>>),
 }
 
 #[derive(Debug)]
@@ -104,19 +110,33 @@ pub(super) struct Mlp<M> {
 }
 
 #[derive(Debug)]
-pub(super) struct SparseParts<M, V> {
+pub(super) struct SparseParts<M, V, E = Mlp<M>> {
     pub router: M,
     pub router_bias: V,
-    /// One matrix an expert.
-    pub experts: Mlp<M>,
+    pub experts: E,
     pub shared: Option<Mlp<M>>,
 }
 
-impl<M, V> Parts<M, V> {
+impl<M> Mlp<M> {
+    /// `roles`: gate, up and down.
+    pub fn bind<B>(at: Option<usize>, roles: [Role; 3], bind: &mut B) -> Result<Self, Unfit>
+    where
+        B: Bind<Matrix = M>,
+    {
+        let [gate, up, down] = roles;
+        Ok(Mlp {
+            gate: bind.matrix(at, gate)?,
+            up: bind.matrix(at, up)?,
+            down: bind.matrix(at, down)?,
+        })
+    }
+}
+
+impl<M, V, E> Parts<M, V, E> {
     /// `has_output`: without one the output is tied to the embedding.
     pub fn bind<B>(h: &Hparams, has_output: bool, bind: &mut B) -> Result<Self, Unfit>
     where
-        B: Bind<Matrix = M, Vector = V>,
+        B: Bind<Matrix = M, Vector = V, Experts = E>,
     {
         let output = if has_output {
             Role::Output
@@ -135,10 +155,10 @@ impl<M, V> Parts<M, V> {
     }
 }
 
-impl<M, V> Layer<M, V> {
+impl<M, V, E> Layer<M, V, E> {
     fn bind<B>(at: usize, mixer: Mixer, ffn: Ffn, h: &Hparams, bind: &mut B) -> Result<Self, Unfit>
     where
-        B: Bind<Matrix = M, Vector = V>,
+        B: Bind<Matrix = M, Vector = V, Experts = E>,
     {
         let at = Some(at);
         Ok(Layer {
@@ -175,27 +195,19 @@ impl<M, V> Layer<M, V> {
             },
             ffn_norm: bind.vector(at, Role::FfnNorm)?,
             ffn: match ffn {
-                Ffn::Dense => FfnParts::Dense(Mlp {
-                    gate: bind.matrix(at, Role::FfnGate)?,
-                    up: bind.matrix(at, Role::FfnUp)?,
-                    down: bind.matrix(at, Role::FfnDown)?,
-                }),
+                Ffn::Dense => {
+                    let roles = [Role::FfnGate, Role::FfnUp, Role::FfnDown];
+                    FfnParts::Dense(Mlp::bind(at, roles, bind)?)
+                }
                 Ffn::Sparse => FfnParts::Sparse(Box::new(SparseParts {
                     router: bind.matrix(at, Role::Router)?,
                     router_bias: bind.vector(at, Role::RouterBias)?,
-                    experts: Mlp {
-                        gate: bind.matrix(at, Role::GateExps)?,
-                        up: bind.matrix(at, Role::UpExps)?,
-                        down: bind.matrix(at, Role::DownExps)?,
-                    },
+                    experts: bind.experts(at)?,
                     shared: if h.moe.shared == 0 {
                         None
                     } else {
-                        Some(Mlp {
-                            gate: bind.matrix(at, Role::GateShexp)?,
-                            up: bind.matrix(at, Role::UpShexp)?,
-                            down: bind.matrix(at, Role::DownShexp)?,
-                        })
+                        let roles = [Role::GateShexp, Role::UpShexp, Role::DownShexp];
+                        Some(Mlp::bind(at, roles, bind)?)
                     },
                 })),
             },

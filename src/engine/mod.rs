@@ -50,7 +50,7 @@ pub use digest::Digests;
 pub use error::{Cause, LaneError, LoadError, PassError, StateError, Unfit};
 pub use host::{BLOCK, HostState};
 pub use model::Model;
-pub use options::{CacheType, Device, Kind, Options, Runner};
+pub use options::{CacheType, Device, Experts, Kind, Options, Runner};
 pub use sequence::{Sequence, Snapshot};
 pub use tap::{Listener, Point, Tap};
 
@@ -330,12 +330,13 @@ fn fail(lanes: &mut [Lane<'_>], who: &[usize], broken: Broken) -> PassError {
 fn start(model: &Model, options: &Options) -> Result<Box<dyn Executor>, Unfit> {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = options.threads.unwrap_or_else(cores);
-    let is_own = matches!(options.runner, Runner::Own(_)) && options.gpu_layers.is_none();
-    let card = match options.device {
-        Device::Auto | Device::Cuda if is_own => match Cuda::new(model, options) {
-            Ok(cuda) => return Ok(Box::new(cuda)),
-            Err(why) => Some(why),
-        },
+    let card = match (options.device, options.runner) {
+        (Device::Auto | Device::Cuda, Runner::Own(kind)) if options.gpu_layers.is_none() => {
+            match Cuda::new(model, (kind, threads), options) {
+                Ok(cuda) => return Ok(Box::new(cuda)),
+                Err(why) => Some(why),
+            }
+        }
         _ => None,
     };
     let kind = match options.device {
@@ -355,13 +356,17 @@ fn start(model: &Model, options: &Options) -> Result<Box<dyn Executor>, Unfit> {
     };
     match options.runner {
         Runner::Own(kind) if backend.is_cpu() => {
-            let tier = match kind {
-                Some(kind) => Tier::of(kind).ok_or(Unfit::NoTier { kind })?,
-                None => Tier::detect(),
-            };
-            Ok(Box::new(Cpu::new(model, tier, threads, options)?))
+            Ok(Box::new(Cpu::new(model, tier(kind)?, threads, options)?))
         }
         _ => Ok(Box::new(Stock::new(model, backend, options)?)),
+    }
+}
+
+/// `None`: the best that the processor has.
+fn tier(kind: Option<Kind>) -> Result<Tier, Unfit> {
+    match kind {
+        Some(kind) => Tier::of(kind).ok_or(Unfit::NoTier { kind }),
+        None => Ok(Tier::detect()),
     }
 }
 

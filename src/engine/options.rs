@@ -13,6 +13,8 @@ pub struct Options {
     /// Layers whose weights go to the device, counted from the first; `None` takes all. Nothing to a
     /// CPU.
     pub gpu_layers: Option<usize>,
+    /// Who computes the routed experts, most of a model's bytes. Nothing to a CPU.
+    pub experts: Experts,
     /// Element type of the MLA cache rows. KDA state is always f32.
     pub cache_type: CacheType,
     /// Longest sequence, in tokens; `None` takes the model's own `context_length`.
@@ -31,6 +33,7 @@ impl Default for Options {
             device: Device::Auto,
             threads: None,
             gpu_layers: None,
+            experts: Experts::Auto,
             cache_type: CacheType::F16,
             context: None,
             chunk: None,
@@ -47,6 +50,16 @@ pub enum Device {
     Cuda,
     Metal,
     Vulkan,
+}
+
+/// Where routed experts are computed, and their matrices lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Experts {
+    /// On the device, or where it has no room for them on the CPU, if our own kernels run the device.
+    Auto,
+    Device,
+    /// In the mapped file.
+    Cpu,
 }
 
 /// Who runs a model.

@@ -6,11 +6,16 @@ use std::path::Path;
 use crate::checkpoint::{
     Converted, FIXTURES, Golden, convert, convert_trained, log_softmax, options,
 };
-use deltad::engine::{CacheType, Device, Engine, Lane, Options, Runner, Unfit, Want};
+use deltad::engine::{CacheType, Device, Engine, Experts, Lane, Options, Runner, Unfit, Want};
 
 /// `None`: there is no card, or none of our kernels takes the model's sizes.
 fn open(path: &Path, chunk: usize) -> Option<Engine> {
+    open_with(path, chunk, Experts::Device)
+}
+
+fn open_with(path: &Path, chunk: usize, experts: Experts) -> Option<Engine> {
     let options = Options {
+        experts,
         device: Device::Cuda,
         runner: Runner::Own(None),
         card_kernels: std::env::var_os("DELTAD_KERNELS").map(Into::into),
@@ -75,8 +80,9 @@ fn read(engine: &mut Engine, tokens: &[u32], wide: usize) -> Vec<Vec<f32>> {
 /// What f16 rows of the cache and f16 products of models of random weights were seen to make.
 const OF_F16: (f64, f64) = (1e-2, 2e-3);
 
-fn is_the_reference(name: &str, to: &str, model: &Converted, tolerance: (f64, f64)) {
-    let Some(mut engine) = open(&model.path, 64) else {
+fn is_the_reference(name: &str, to: &str, model: &Converted, how: (Experts, (f64, f64))) {
+    let (experts, tolerance) = how;
+    let Some(mut engine) = open_with(&model.path, 64, experts) else {
         return;
     };
     let golden = Golden::of(name);
@@ -89,7 +95,7 @@ fn is_the_reference(name: &str, to: &str, model: &Converted, tolerance: (f64, f6
             let got = rows[n - wanted.len()..].iter().map(Vec::as_slice);
             let pairs: Vec<_> = got.zip(wanted.iter().copied()).collect();
             compare(
-                &format!("{name} {to}, {wide} of {n} tokens at once"),
+                &format!("{name} {to}, experts {experts:?}, {wide} of {n} tokens at once"),
                 &pairs,
                 tolerance,
             );
@@ -100,26 +106,48 @@ fn is_the_reference(name: &str, to: &str, model: &Converted, tolerance: (f64, f6
 #[test]
 fn log_probabilities_of_our_kernels_on_a_card_are_the_references() {
     for name in FIXTURES {
-        is_the_reference(name, "f32", &convert(name, "f32"), OF_F16);
+        is_the_reference(
+            name,
+            "f32",
+            &convert(name, "f32"),
+            (Experts::Device, OF_F16),
+        );
     }
 }
 
 #[test]
-fn a_trained_model_on_a_card_reads_a_long_text_as_the_reference_does() {
-    let model = convert_trained("f32");
-    let Some(mut engine) = open(&model.path, 512) else {
+fn experts_on_the_processor_beside_a_card_give_the_references_log_probabilities() {
+    for name in FIXTURES {
+        is_the_reference(name, "f32", &convert(name, "f32"), (Experts::Cpu, OF_F16));
+    }
+}
+
+/// 8 bits are rounded from other sums here and there: what is as far from each other as card and
+/// processor is right.
+#[test]
+fn quantized_experts_on_the_processor_are_no_farther_from_the_card_than_all_of_the_model() {
+    let model = convert_trained("q8_0");
+    let Some(mut card) = open(&model.path, 64) else {
         return;
     };
-    let golden = Golden::trained();
-    let (tokens, positions) = (golden.tokens("tokens"), golden.tokens("positions"));
-    let wanted = golden.f32("logits").unwrap();
-    let mut sequence = engine.sequence().unwrap();
-    let logits = engine.feed(&mut sequence, &tokens, Want::All).unwrap();
-    let rows: Vec<&[f32]> = logits.rows().collect();
-    let wanted = wanted.chunks_exact(engine.model().n_vocab());
-    let at = positions.iter().map(|&at| rows[at as usize]);
-    let pairs: Vec<_> = at.zip(wanted).collect();
-    compare("the trained model", &pairs, (5e-3, 1e-3));
+    let mut beside = open_with(&model.path, 64, Experts::Cpu).unwrap();
+    assert!(beside.device().ends_with("experts on the CPU"));
+    let mut own = crate::checkpoint::engine(&model, CacheType::F16, 64);
+    let tokens = &Golden::trained().tokens("tokens")[..90];
+    let all = [&mut card, &mut beside, &mut own].map(|engine| read(engine, tokens, 60));
+    let [card, beside, own] = &all;
+    for (what, rows) in [("many tokens at once", 0..60), ("one by one", 60..90)] {
+        let mean = |one: &[Vec<f32>]| {
+            let both = rows.clone().map(|row| (&one[row][..], &card[row][..]));
+            distance(&both.collect::<Vec<_>>()).1
+        };
+        let (beside, own) = (mean(beside), mean(own));
+        println!("{what}: experts {beside:.2e} from the card on average, everything {own:.2e}");
+        assert!(
+            beside < own * 1.5 && own < 0.1,
+            "{what}: {beside:e}, {own:e}"
+        );
+    }
 }
 
 /// Both round activations, each in its own way, and weights are what they are.
@@ -155,9 +183,14 @@ fn quantized_weights_are_as_far_from_the_whole_model_on_a_card_as_on_the_process
 #[test]
 fn lanes_together_say_what_each_says_alone() {
     let model = convert("uneven", "f32");
-    let Some(mut engine) = open(&model.path, 64) else {
-        return;
-    };
+    for experts in [Experts::Device, Experts::Cpu] {
+        if let Some(mut engine) = open_with(&model.path, 64, experts) {
+            lanes_say_what_each_says_alone(&mut engine);
+        }
+    }
+}
+
+fn lanes_say_what_each_says_alone(engine: &mut Engine) {
     let texts: Vec<Vec<u32>> = [5, 70, 33]
         .into_iter()
         .map(|n| (0..n).map(|t| (t * 11 + n) % 250).collect())

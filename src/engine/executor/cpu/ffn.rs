@@ -1,13 +1,14 @@
 //! Feed-forward layers: dense, or experts of which the router chooses a few for each token.
 
 use ggml_kernels::cpu::activations::Activations;
-use ggml_kernels::cpu::experts::{Experts, Routes, experts};
+use ggml_kernels::cpu::experts::{Routes, experts};
 use ggml_kernels::cpu::products::{Product, gate_up, products};
 use ggml_kernels::cpu::route::{Routing, route};
 use quantize::schema::Role;
 
 use super::hunger;
 use super::pass::Pass;
+use super::routed::stacks;
 use super::scratch::{Rows, Scratch};
 use super::weights::Held;
 use crate::engine::layers::{Mlp, SparseParts};
@@ -83,15 +84,9 @@ impl Pass<'_> {
         if self.ears.are_open() {
             self.experts_aloud(at, &parts.experts, normed, routes, delta);
         } else {
-            let map = self.model.map;
-            let stacks = Experts {
-                gate: parts.experts.gate.stack(map),
-                up: parts.experts.up.stack(map),
-                down: parts.experts.down.stack(map),
-                limit: limits.experts,
-            };
+            let all = stacks(&parts.experts, self.model.map, limits.experts);
             let scratch = &mut s.ffn.experts;
-            experts(self.crew, &s.input, &stacks, routes, scratch, delta);
+            experts(self.crew, &s.input, &all, routes, scratch, delta);
         }
         self.clock.experts(&parts.experts, routes.ids);
         if let Some(shared) = &parts.shared {

@@ -4,13 +4,15 @@
 //!
 //! Parts: `weights` where the tensors lie, `state` what a sequence holds, `pass` the layers,
 //! `mixers` and `ffn` what a layer is made of, `scratch` the memory that passes share, `clock` who
-//! asks for the time, `hunger` what is done where weights are missing from memory.
+//! asks for the time, `hunger` what is done where weights are missing from memory,
+//! `routed` experts alone, beside a card.
 
 mod clock;
 mod ffn;
 mod hunger;
 mod mixers;
 mod pass;
+mod routed;
 mod scratch;
 mod state;
 mod weights;
@@ -28,6 +30,7 @@ use crate::engine::model::Model;
 use crate::engine::{HostState, Options};
 use hunger::Hunger;
 use pass::Pass;
+pub(in crate::engine) use routed::Routed;
 use scratch::Scratch;
 use state::Shape;
 pub(in crate::engine) use state::State as Held;

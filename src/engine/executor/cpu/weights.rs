@@ -7,10 +7,10 @@ use std::ops::Range;
 use ggml_kernels::cpu::matrix::{Matrix, Stack};
 use ggml_kernels::cpu::products::Product;
 use ggml_kernels::quant::{TensorType, dequantize};
-use quantize::schema::{self, Role};
+use quantize::schema::{self, Ffn, Role};
 
 use crate::engine::error::Unfit;
-use crate::engine::layers::{Bind, Parts};
+use crate::engine::layers::{Bind, EXPERTS, Mlp, Parts};
 use crate::engine::model::Model;
 
 /// One matrix or several of the same size: `[count, rows, cols]`, cols contiguous.
@@ -121,6 +121,19 @@ pub(super) fn bind(model: &Model) -> Result<Bound, Unfit> {
     Parts::bind(model.hparams(), model.has(Role::Output), &mut binder)
 }
 
+/// Every sparse layer's routed experts, by layer, and nothing else.
+pub(super) fn experts(model: &Model) -> Result<Vec<Option<Mlp<Held>>>, Unfit> {
+    let split = HashMap::new();
+    let mut binder = Binder { model, split };
+    let layers = model.hparams().layers.iter().enumerate();
+    layers
+        .map(|(at, layer)| match layer.ffn {
+            Ffn::Dense => Ok(None),
+            Ffn::Sparse => binder.experts(Some(at)).map(Some),
+        })
+        .collect()
+}
+
 struct Binder<'m> {
     model: &'m Model,
     /// What old files keep undivided.
@@ -130,6 +143,7 @@ struct Binder<'m> {
 impl Bind for Binder<'_> {
     type Matrix = Held;
     type Vector = Vec<f32>;
+    type Experts = Mlp<Held>;
 
     fn matrix(&mut self, layer: Option<usize>, role: Role) -> Result<Held, Unfit> {
         let (name, map) = (schema::name(layer, role), self.model.file.map());
@@ -152,5 +166,9 @@ impl Bind for Binder<'_> {
         let read = dequantize(tensor.ty, self.model.file.data(tensor), &mut values);
         read.map_err(|why| Unfit::Tensor { name, why })?;
         Ok(values)
+    }
+
+    fn experts(&mut self, layer: Option<usize>) -> Result<Mlp<Held>, Unfit> {
+        Mlp::bind(layer, EXPERTS, self)
     }
 }

@@ -127,8 +127,7 @@ impl Expanded {
     /// Room for the keys of the pass under way.
     fn grow(&mut self, h: &Hparams) -> Result<(), CudaError> {
         let d = h.mla;
-        // Half as many more, so that a long text does not ask the driver at every pass.
-        let more = self.keys.next_multiple_of(4096) * 3 / 2;
+        let more = ahead(self.keys);
         let device = self.device.clone();
         let grow = |buffer: &mut Buffer<f16>, wanted: usize, taken: usize| {
             if buffer.len() < wanted {
@@ -149,6 +148,14 @@ impl Expanded {
         let few = |keys: usize| (keys * one * d.heads.min(HEADS)).min(free.max(keys * one));
         let values = |keys: usize| (keys * all).min(ROOM / size_of::<f16>()).max(few(keys));
         grow(&mut self.room, values(self.keys), values(more))
+    }
+
+    /// Bytes that rooms grow to for so many keys, in all.
+    pub fn bytes(h: &Hparams, keys: usize) -> usize {
+        let (more, d) = (ahead(keys), h.mla);
+        let one = more * (d.qk_nope + d.v);
+        let room = (one * d.heads).min(ROOM / size_of::<f16>()).max(one);
+        (more * d.latent() + room) * size_of::<f16>()
     }
 
     /// Stores the lanes' rows, and says what each row sees.
@@ -269,6 +276,11 @@ impl Few {
         }
         Ok(())
     }
+}
+
+/// Half as many keys more, so that a long text does not ask the driver at every pass.
+fn ahead(keys: usize) -> usize {
+    keys.next_multiple_of(4096) * 3 / 2
 }
 
 fn rows_of(values: Part<'_, f32>, stride: usize) -> Rows<'_> {

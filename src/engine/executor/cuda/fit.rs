@@ -144,6 +144,7 @@ pub(super) fn check_room(device: &Device, needed: u64) -> Result<(), Unfit> {
     Err(Unfit::CardMemory {
         card,
         needed,
+        without: None,
         free,
         total,
     })

@@ -4,6 +4,7 @@ use ggml_kernels::cuda::driver::{Buffer, CudaError, Device, Part, Pinned, Stream
 use ggml_kernels::cuda::mixers::{MOST_ROWS, To, norm_rows};
 use ggml_kernels::cuda::products::{Job, products};
 use ggml_kernels::cuda::weights::Activations;
+use quantize::schema::Hparams;
 
 use super::Model;
 
@@ -17,10 +18,10 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub fn new(device: &Device, model: Model<'_>) -> Result<Head, CudaError> {
-        let vocab = model.h.vocab;
+    pub fn new(device: &Device, h: &Hparams) -> Result<Head, CudaError> {
+        let vocab = h.vocab;
         Ok(Head {
-            normed: Activations::room(device, MOST_ROWS * model.h.hidden)?,
+            normed: Activations::room(device, MOST_ROWS * h.hidden)?,
             logits: device.zeroed(MOST_ROWS * vocab)?,
             here: Pinned::zeroed(device, MOST_ROWS * vocab)?,
             vocab,

@@ -1,19 +1,22 @@
 //! The model on an NVIDIA card, by kernels of our own (`ggml-kernels/cuda`): nothing of it is computed
-//! elsewhere, and no ggml is asked.
+//! elsewhere but routed experts that have no room there, and no ggml is asked.
 //!
 //! Parts: `fit` what its kernels take, `upload` and `weights` how a model comes to the card, `rooms`
 //! its memory in pieces, `state` what a sequence holds, `small` passes of one token each, `wide` all
-//! others with `expanded` for their attention, `head` logits, `shape` sizes as the kernels are told.
+//! others with `expanded` for their attention, `head` logits, `shape` sizes as the kernels are told,
+//! `place` where routed experts go, `aside` those that the processor computes.
 //!
 //! A token's logits are not the same bits in every company: small passes multiply 8-bit activations,
 //! wide ones f16 rows on tensor cores.
 
+mod aside;
 #[cfg(test)]
 mod card;
 mod expanded;
 mod fit;
 mod head;
 mod kept;
+mod place;
 mod rooms;
 mod shape;
 mod small;
@@ -27,18 +30,21 @@ use std::sync::Arc;
 use ggml_kernels::cuda::driver::{CudaError, Device, Stream, find};
 use ggml_kernels::cuda::mixers::MOST_ROWS;
 use ggml_kernels::graph::Outline;
-use quantize::schema::{Ffn, Hparams};
+use quantize::schema::Hparams;
 
+use super::cpu::Routed;
 use super::{Broken, Executor, Share, State, Watch};
 use crate::engine::error::{Cause, Unfit};
 use crate::engine::model::Model as File;
-use crate::engine::{HostState, Options, Want};
+use crate::engine::{HostState, Kind, Options, Want, tier};
+use aside::Aside;
 use head::Head;
 pub(in crate::engine) use kept::Kept;
+use place::{Place, Settled, Work};
 use small::Small;
 pub(in crate::engine) use state::State as Held;
-use state::{Home, Open, Shape};
-use weights::{Needed, Weights};
+use state::{Home, Open};
+use weights::Weights;
 use wide::Wide;
 
 /// Rows of a wide pass: an expert's matrices are read once for all of them.
@@ -54,6 +60,8 @@ pub(in crate::engine) struct Cuda {
     head: Head,
     small: Small,
     wide: Wide,
+    /// Where the card has no room for experts, or was not to have them.
+    aside: Option<Aside>,
     stream: Stream,
     name: String,
 }
@@ -67,47 +75,45 @@ struct Model<'m> {
     kda_values: usize,
 }
 
-impl Model<'_> {
-    /// Of every kind of feed-forward layer: the width that all rows meet, how many experts are chosen,
-    /// and their width.
-    fn ffns(&self) -> impl Iterator<Item = (usize, usize, usize)> {
-        let h = self.h;
-        let has = |ffn: Ffn| h.layers.iter().any(|l| l.ffn == ffn);
-        let dense = has(Ffn::Dense).then_some((h.dense_ff, 0, 0));
-        let shared = if h.moe.shared == 0 {
-            0
-        } else {
-            h.moe.shared_ff
-        };
-        let sparse = has(Ffn::Sparse).then_some((shared, h.moe.used, h.moe.ff));
-        dense.into_iter().chain(sparse)
-    }
-}
-
 impl Cuda {
-    /// On the first card.
-    pub fn new(file: &File, options: &Options) -> Result<Cuda, Unfit> {
+    /// On the first card. `processor`: its instructions and threads, where it computes experts.
+    pub fn new(
+        file: &File,
+        processor: (Option<Kind>, usize),
+        options: &Options,
+    ) -> Result<Cuda, Unfit> {
         // Whether there is a card comes first: without one nothing else is worth a word.
         let device = Device::open(0, &find(options.card_kernels.as_deref())?)?;
         fit::check_cache(options.cache_type.tensor_type())?;
-        let needed = Needed::of(file)?;
-        let weights = Weights::upload(file, needed, &device)?;
-        let h = file.hparams().clone();
-        let shape = Shape::new(&h);
-        let model = Model {
-            h: &h,
-            weights: &weights,
-            kda_values: shape.kda_values,
-        };
         let rows = options.chunk.unwrap_or(ROWS).max(1);
-        Ok(Cuda {
-            head: Head::new(&device, model)?,
-            small: Small::new(&device, model)?,
-            wide: Wide::new(&device, model, rows, LANES)?,
-            home: Home::new(&device, shape)?,
-            stream: device.stream()?,
-            name: format!("CUDA ({})", device.name()),
+        let Settled {
+            place,
             weights,
+            work,
+        } = place::settle(file, &device, options.experts, rows)?;
+        let Work {
+            head,
+            small,
+            wide,
+            home,
+        } = work;
+        let (h, name) = (file.hparams().clone(), format!("CUDA ({})", device.name()));
+        let aside = match place {
+            Place::Card => None,
+            Place::Processor => Some(aside(file, &device, processor, rows)?),
+        };
+        Ok(Cuda {
+            name: match &aside {
+                Some(_) => format!("{name}, experts on the CPU"),
+                None => name,
+            },
+            weights: Weights::upload(file, weights, &device)?,
+            stream: device.stream()?,
+            aside,
+            head,
+            small,
+            wide,
+            home,
             h,
         })
     }
@@ -123,8 +129,8 @@ impl Cuda {
             let lanes = shares.iter().zip(opens);
             let lanes: Vec<_> = lanes.map(|(s, open)| open.lane(s.tokens[0])).collect();
             let nobody = self.home.nobody();
-            self.small
-                .run((model, &self.head), &self.stream, &lanes, nobody)?;
+            let (part, aside) = ((model, &self.head), self.aside.as_mut());
+            self.small.run(part, &self.stream, &lanes, nobody, aside)?;
             let asks = |share: &Share<'_>| share.want != Want::Nothing;
             let wanted: Vec<usize> = (0..shares.len()).filter(|&at| asks(&shares[at])).collect();
             let mut rows = self.head.take(&self.stream, &wanted)?.into_iter();
@@ -143,7 +149,8 @@ impl Cuda {
             });
             tokens.extend(share.tokens);
         }
-        let x = self.wide.run(model, &self.stream, &parts, &tokens)?;
+        let aside = self.aside.as_mut();
+        let x = self.wide.run(model, &self.stream, &parts, &tokens, aside)?;
         let mut rest = &self.head.all(model, &self.stream, x)?[..];
         let take = |part: &wide::Share| {
             let (own, others) = rest.split_at(part.wanted * self.h.vocab);
@@ -152,6 +159,18 @@ impl Cuda {
         };
         Ok(parts.iter().map(take).collect())
     }
+}
+
+/// Routed experts with the processor.
+fn aside(
+    file: &File,
+    device: &Device,
+    (kind, threads): (Option<Kind>, usize),
+    rows: usize,
+) -> Result<Aside, Unfit> {
+    let experts = Routed::new(file, tier(kind)?, threads)?;
+    let rows = rows.max(MOST_ROWS);
+    Ok(Aside::new(device, file.hparams(), rows, experts)?)
 }
 
 fn held(state: &mut State) -> &mut Held {
@@ -233,7 +252,11 @@ impl Executor for Cuda {
                 let open = held(share.state).open(past, more, &self.stream);
                 opens.push(open.map_err(|why| whole(why.into()))?);
             }
-            match self.run(shares, &opens) {
+            let ran = self.run(shares, &opens);
+            if let Some(aside) = &mut self.aside {
+                aside.look();
+            }
+            match ran {
                 Ok(logits) => rows.extend(logits),
                 Err(why) => {
                     return Err(Broken {

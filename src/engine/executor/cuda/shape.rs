@@ -8,8 +8,9 @@ use ggml_kernels::cuda::driver::Buffer;
 use ggml_kernels::cuda::mixers::KdaLayer;
 use ggml_kernels::cuda::weights::Stack;
 use ggml_kernels::ops::moe::Routing;
-use quantize::schema::{Hparams, Mixer};
+use quantize::schema::{Ffn, Hparams, Mixer};
 
+use super::place::Place;
 use crate::engine::layers::KdaParts;
 
 /// The widest of everything that a row has in some layer.
@@ -45,6 +46,24 @@ impl Sizes {
             used: h.moe.used,
         }
     }
+}
+
+/// Of every kind of feed-forward layer that the card computes: the width that all rows meet, how many
+/// experts are chosen, and their width.
+pub(super) fn ffns(h: &Hparams, experts: Place) -> impl Iterator<Item = (usize, usize, usize)> {
+    let has = |ffn: Ffn| h.layers.iter().any(|l| l.ffn == ffn);
+    let dense = has(Ffn::Dense).then_some((h.dense_ff, 0, 0));
+    let shared = if h.moe.shared == 0 {
+        0
+    } else {
+        h.moe.shared_ff
+    };
+    let used = match experts {
+        Place::Card => h.moe.used,
+        Place::Processor => 0,
+    };
+    let sparse = has(Ffn::Sparse).then_some((shared, used, h.moe.ff));
+    dense.into_iter().chain(sparse)
 }
 
 /// `None`: no layer of it is MLA.

@@ -14,10 +14,13 @@ use ggml_kernels::cuda::products::{
     DownExperts, GateUp, GateUpExperts, Job, Tokens, down, embed, gate_up, h_len, products,
 };
 use ggml_kernels::cuda::weights::{Activations, Acts, Lane, Stack, WeightType};
+use quantize::schema::Hparams;
 
 use super::Model;
+use super::aside::{Aside, Found};
 use super::head::Head;
-use super::shape::{Sizes, kda_layer, mla_shape, routing};
+use super::place::Place;
+use super::shape::{Sizes, ffns, kda_layer, mla_shape, routing};
 use crate::engine::layers::{FfnParts, GateParts, KdaParts, MixerParts, MlaParts, Mlp, QueryParts};
 
 /// Rows for which a pass is recorded.
@@ -69,16 +72,15 @@ struct Routes {
 }
 
 impl Small {
-    pub fn new(device: &Device, model: Model<'_>) -> Result<Small, CudaError> {
-        let s = Sizes::of(model.h);
+    pub fn new(device: &Device, h: &Hparams, experts: Place) -> Result<Small, CudaError> {
+        let s = Sizes::of(h);
         let floats = |width: usize| device.zeroed::<f32>(MOST_ROWS * width.max(1));
         let acts = |width: usize| Activations::room(device, MOST_ROWS * width.max(32));
-        let mla = mla_shape(model.h).map(|shape| {
-            let (base, eps) = (model.h.mla.rope_base, model.h.norm_eps);
+        let mla = mla_shape(h).map(|shape| {
+            let (base, eps) = (h.mla.rope_base, h.norm_eps);
             SmallMla::new(device, shape, base, eps, MOST_ROWS as u32)
         });
-        let ffns = model.ffns();
-        let most = ffns.map(|(shared, used, ff)| h_len(MOST_ROWS, used, ff, shared));
+        let most = ffns(h, experts).map(|(shared, used, ff)| h_len(MOST_ROWS, used, ff, shared));
         Ok(Small {
             room: Room {
                 lanes_here: Pinned::zeroed(device, MOST_ROWS)?,
@@ -115,7 +117,20 @@ impl Small {
         stream: &Stream,
         lanes: &[Lane],
         nobody: Lane,
+        aside: Option<&mut Aside>,
     ) -> Result<(), CudaError> {
+        if aside.is_some() {
+            // What the processor does in between, no graph can say.
+            self.room.lanes_here.put(0, lanes)?;
+            let (room, rows) = (&self.room, lanes.len());
+            let pass = Pass {
+                model,
+                stream,
+                room,
+                rows,
+            };
+            return pass.run(head, aside);
+        }
         let at = WIDTHS.iter().position(|&width| width >= lanes.len());
         let at = at.expect("at most 16 lanes come here");
         let width = WIDTHS[at];
@@ -130,7 +145,7 @@ impl Small {
                 room,
                 rows: width,
             }
-            .run(head)
+            .run(head, None)
         };
         match &self.recorded[at] {
             Recorded::Cold => {
@@ -159,9 +174,10 @@ struct Pass<'p> {
 
 type Done = Result<(), CudaError>;
 type Held = Arc<Stack>;
+type Feeding = FfnParts<Held, Buffer<f32>, Option<Mlp<Held>>>;
 
 impl<'p> Pass<'p> {
-    fn run(self, head: &Head) -> Done {
+    fn run(self, head: &Head, mut aside: Option<&mut Aside>) -> Done {
         let (room, parts) = (self.room, &self.model.weights.parts);
         self.stream
             .copy_in(&room.lanes_here, 0..self.rows, self.lanes()?)?;
@@ -181,7 +197,7 @@ impl<'p> Pass<'p> {
                 }
             }
             let normed = self.norm(&layer.ffn_norm)?;
-            self.ffn(at, &layer.ffn, normed)?;
+            self.ffn((at, &layer.ffn), normed, aside.as_deref_mut())?;
         }
         head.run(self.model, self.stream, self.x()?)
     }
@@ -346,14 +362,17 @@ impl<'p> Pass<'p> {
         self.add(out, &parts.output)
     }
 
-    fn ffn(self, at: usize, ffn: &FfnParts<Held, Buffer<f32>>, normed: Acts) -> Done {
+    /// x += down(min(silu(gate x), limit) * clamp(up x)).
+    fn dense(self, mlp: &Mlp<Held>, limit: f32, normed: Acts) -> Done {
+        let pair = Some(gated(mlp, limit));
+        let h = gate_up(self.stream, &normed, None, pair, &self.room.middle)?;
+        down(self.stream, &h, None, Some(&mlp.down), self.x()?)
+    }
+
+    fn ffn(self, (at, ffn): (usize, &Feeding), normed: Acts, aside: Option<&mut Aside>) -> Done {
         let (h, room) = (self.model.h, self.room);
         let sparse = match ffn {
-            FfnParts::Dense(mlp) => {
-                let dense = Some(gated(mlp, f32::INFINITY));
-                let h = gate_up(self.stream, &normed, None, dense, &room.middle)?;
-                return down(self.stream, &h, None, Some(&mlp.down), self.x()?);
-            }
+            FfnParts::Dense(mlp) => return self.dense(mlp, f32::INFINITY, normed),
             FfnParts::Sparse(sparse) => sparse,
         };
         let (limits, used, experts) = (h.layers[at].limits, h.moe.used, h.moe.experts);
@@ -378,15 +397,28 @@ impl<'p> Pass<'p> {
             route_wide(self.stream, logits, &choice, routed)?;
         }
         let shared = sparse.shared.as_ref();
+        let Some(experts) = &sparse.experts else {
+            let x = room.normed.x.part(0..self.rows * h.hidden)?;
+            let found = Found {
+                normed: x,
+                ids,
+                weights,
+            };
+            let aside = aside.expect("made where experts are not on the card");
+            return aside.add(self.stream, at, found, self.x()?, || match shared {
+                Some(mlp) => self.dense(mlp, limits.shared, normed),
+                None => Ok(()),
+            });
+        };
         let up = GateUpExperts {
-            stacks: gated(&sparse.experts, limits.experts),
+            stacks: gated(experts, limits.experts),
             ids,
             used,
         };
         let shared_up = shared.map(|mlp| gated(mlp, limits.shared));
         let h = gate_up(self.stream, &normed, Some(up), shared_up, &room.middle)?;
         let back = DownExperts {
-            stack: &sparse.experts.down,
+            stack: &experts.down,
             ids,
             weights,
             used,

@@ -12,16 +12,18 @@ use half::f16;
 use quantize::schema::{self, Hparams, Mixer, Role};
 
 use super::fit::{check_room, check_sizes, taken, weight_type};
+use super::place::Place;
 use super::upload::Uploader;
 use crate::engine::error::Unfit;
-use crate::engine::layers::{Bind, Parts};
+use crate::engine::layers::{Bind, EXPERTS, Mlp, Parts};
 use crate::engine::model::Model;
 
 #[cfg(test)]
 mod tests;
 
 /// Matrices that are used twice, such as an embedding that is the output too, are there once.
-pub(super) type Bound = Parts<Arc<Stack>, Buffer<f32>>;
+/// Routed experts may be elsewhere.
+pub(super) type Bound = Parts<Arc<Stack>, Buffer<f32>, Option<Mlp<Arc<Stack>>>>;
 
 #[derive(Debug)]
 pub(super) struct Weights {
@@ -49,19 +51,21 @@ pub(super) struct Needed {
     pub beside: u64,
     /// Bytes of the file's longest row.
     widest_row: usize,
+    experts: Place,
 }
 
 impl Needed {
-    pub fn of(model: &Model) -> Result<Needed, Unfit> {
+    pub fn of(model: &Model, experts: Place) -> Result<Needed, Unfit> {
         let h = model.hparams();
         check_sizes(h)?;
         let mut count = Count {
             model,
+            experts,
             seen: HashMap::new(),
             bytes: 0,
             widest_row: 0,
         };
-        Parts::<(), ()>::bind(h, model.has(Role::Output), &mut count)?;
+        Parts::<(), (), ()>::bind(h, model.has(Role::Output), &mut count)?;
         for layer in mla_layers(h) {
             for (role, size) in expanding_sizes(h) {
                 if !is_expanding(wanted(model, Some(layer), role)?.ty, role) {
@@ -73,6 +77,7 @@ impl Needed {
             weights: count.bytes,
             beside: Uploader::needed(count.widest_row) as u64,
             widest_row: count.widest_row,
+            experts,
         })
     }
 }
@@ -86,6 +91,7 @@ impl Weights {
         let mut binder = Binder {
             model,
             device,
+            experts: needed.experts,
             uploader,
             bound: HashMap::new(),
         };
@@ -173,6 +179,7 @@ fn split_of(model: &Model, layer: Option<usize>, role: Role) -> Result<Option<Te
 /// Counts bytes.
 struct Count<'m> {
     model: &'m Model,
+    experts: Place,
     seen: HashMap<(Option<usize>, Role), ()>,
     bytes: u64,
     widest_row: usize,
@@ -203,6 +210,7 @@ impl Count<'_> {
 impl Bind for Count<'_> {
     type Matrix = ();
     type Vector = ();
+    type Experts = ();
 
     fn matrix(&mut self, layer: Option<usize>, role: Role) -> Result<(), Unfit> {
         if self.seen.insert((layer, role), ()).is_some() {
@@ -217,12 +225,20 @@ impl Bind for Count<'_> {
         self.bytes += taken(tensor.elements() as usize * size_of::<f32>());
         Ok(())
     }
+
+    fn experts(&mut self, layer: Option<usize>) -> Result<(), Unfit> {
+        match self.experts {
+            Place::Card => Mlp::bind(layer, EXPERTS, self).map(|_| ()),
+            Place::Processor => Ok(()),
+        }
+    }
 }
 
 /// Brings what is bound.
 struct Binder<'m> {
     model: &'m Model,
     device: &'m Device,
+    experts: Place,
     uploader: Uploader,
     bound: HashMap<(Option<usize>, Role), Arc<Stack>>,
 }
@@ -254,6 +270,7 @@ impl Binder<'_> {
 impl Bind for Binder<'_> {
     type Matrix = Arc<Stack>;
     type Vector = Buffer<f32>;
+    type Experts = Option<Mlp<Arc<Stack>>>;
 
     fn matrix(&mut self, layer: Option<usize>, role: Role) -> Result<Arc<Stack>, Unfit> {
         if let Some(bound) = self.bound.get(&(layer, role)) {
@@ -275,6 +292,13 @@ impl Bind for Binder<'_> {
 
     fn vector(&mut self, layer: Option<usize>, role: Role) -> Result<Buffer<f32>, Unfit> {
         Ok(self.device.upload(&values(self.model, layer, role)?)?)
+    }
+
+    fn experts(&mut self, layer: Option<usize>) -> Result<Self::Experts, Unfit> {
+        match self.experts {
+            Place::Card => Mlp::bind(layer, EXPERTS, self).map(Some),
+            Place::Processor => Ok(None),
+        }
     }
 }
 

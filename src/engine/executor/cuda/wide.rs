@@ -17,16 +17,20 @@ use ggml_kernels::cuda::wide::{
     expert_down, expert_gate_up, group_rows, wide_gate_up, wide_products,
 };
 use half::f16;
+use quantize::schema::Hparams;
 
 use super::Model;
+use super::aside::{Aside, Found};
 use super::expanded::Expanded;
-use super::shape::{Sizes, kda_layer, kda_shape, mla_shape, routing};
+use super::place::Place;
+use super::shape::{Sizes, ffns, kda_layer, kda_shape, mla_shape, routing};
 use crate::engine::layers::{
     FfnParts, GateParts, KdaParts, MixerParts, MlaParts, Mlp, QueryParts, SparseParts,
 };
 
 type Done = Result<(), CudaError>;
 type Held = Arc<Stack>;
+type Sparse = SparseParts<Held, Buffer<f32>, Option<Mlp<Held>>>;
 
 /// What passes of up to so many rows work in.
 #[derive(Debug)]
@@ -109,21 +113,20 @@ impl Wide {
     /// For passes of up to `rows` rows and `lanes` lanes.
     pub fn new(
         device: &Device,
-        model: Model<'_>,
+        (h, experts): (&Hparams, Place),
         rows: usize,
         lanes: usize,
     ) -> Result<Wide, CudaError> {
-        let (h, s) = (model.h, Sizes::of(model.h));
+        let s = Sizes::of(h);
+        let are_here = experts == Place::Card;
         let floats = |width: usize| device.zeroed::<f32>(rows * width);
         let both = |width: usize| Both::room(device, rows * width);
         let low = h.kda.head_dim.max(s.low_q);
-        let middle = model
-            .ffns()
-            .map(|(shared, used, ff)| shared.max(used * ff))
-            .max();
+        let middle = ffns(h, experts).map(|(shared, used, ff)| shared.max(used * ff));
         let mla =
             mla_shape(h).map(|shape| WideMla::new(device, shape, h.mla.rope_base, h.norm_eps));
-        let groups = (s.experts > 0).then(|| Groups::new(device, rows * s.used, s.experts));
+        let groups =
+            (s.experts > 0 && are_here).then(|| Groups::new(device, rows * s.used, s.experts));
         Ok(Wide {
             rows,
             lanes: device.zeroed(lanes)?,
@@ -148,8 +151,8 @@ impl Wide {
             ids: device.zeroed(rows * s.used)?,
             weights: floats(s.used)?,
             groups: groups.transpose()?,
-            middle: both(middle.unwrap_or(0))?,
-            routed: floats(s.used * s.hidden)?,
+            middle: both(middle.max().unwrap_or(0))?,
+            routed: floats(if are_here { s.used * s.hidden } else { 0 })?,
             shared: floats(s.hidden)?,
         })
     }
@@ -166,6 +169,7 @@ impl Wide {
         stream: &Stream,
         shares: &[Share],
         tokens: &[u32],
+        aside: Option<&mut Aside>,
     ) -> Result<Part<'_, f32>, CudaError> {
         let lanes: Vec<WideLane> = shares.iter().map(|s| s.lane).collect();
         self.lanes.write(0, &lanes)?;
@@ -179,7 +183,7 @@ impl Wide {
             rows: tokens.len(),
             x: self.x.part(0..tokens.len() * model.h.hidden)?,
         };
-        let rows = pass.run(shares)?;
+        let rows = pass.run(shares, aside)?;
         self.asking.part(0..rows * model.h.hidden)
     }
 }
@@ -197,7 +201,7 @@ struct Pass<'p> {
 
 impl<'p> Pass<'p> {
     /// How many rows are wanted: they are in `asking`.
-    fn run(self, shares: &[Share]) -> Result<usize, CudaError> {
+    fn run(self, shares: &[Share], mut aside: Option<&mut Aside>) -> Result<usize, CudaError> {
         let parts = &self.model.weights.parts;
         let tokens = Tokens::Ids(self.room.tokens.part(0..self.rows)?);
         embed(self.stream, &parts.token_embd, tokens, self.x)?;
@@ -223,7 +227,10 @@ impl<'p> Pass<'p> {
             }
             match &layer.ffn {
                 FfnParts::Dense(mlp) => pass.dense(&layer.ffn_norm, mlp)?,
-                FfnParts::Sparse(sparse) => pass.sparse(&layer.ffn_norm, at, sparse)?,
+                FfnParts::Sparse(sparse) => {
+                    let norm = &layer.ffn_norm;
+                    pass.sparse(norm, (at, sparse), aside.as_deref_mut())?;
+                }
             }
         }
         Ok(pass.rows)
@@ -251,10 +258,16 @@ impl<'p> Pass<'p> {
 
     /// x, normed, in the forms that `matrices` take.
     fn norm(self, weight: &Buffer<f32>, matrices: &[&Stack]) -> Result<WideRows<'p>, CudaError> {
-        let rows = self
-            .room
-            .normed
-            .rows(self.rows, self.model.h.hidden, matrices)?;
+        self.norm_to(weight, self.normed(matrices)?)
+    }
+
+    /// Room for it.
+    fn normed(self, matrices: &[&Stack]) -> Result<WideRows<'p>, CudaError> {
+        let hidden = self.model.h.hidden;
+        self.room.normed.rows(self.rows, hidden, matrices)
+    }
+
+    fn norm_to(self, weight: &Buffer<f32>, rows: WideRows<'p>) -> Result<WideRows<'p>, CudaError> {
         let to = To {
             acts: None,
             f32: rows.f32,
@@ -454,15 +467,27 @@ impl<'p> Pass<'p> {
         Ok(middle)
     }
 
-    fn sparse(self, norm: &Buffer<f32>, at: usize, parts: &SparseParts<Held, Buffer<f32>>) -> Done {
+    fn sparse(
+        self,
+        norm: &Buffer<f32>,
+        (at, parts): (usize, &Sparse),
+        aside: Option<&mut Aside>,
+    ) -> Done {
         let (h, room, stream) = (self.model.h, self.room, self.stream);
         let (hidden, used, experts) = (h.hidden, h.moe.used, h.moe.experts);
         let limits = h.layers[at].limits;
-        let mut matrices: Vec<&Stack> = vec![&parts.router, &parts.experts.gate, &parts.experts.up];
+        let mut matrices: Vec<&Stack> = vec![&parts.router];
+        if let Some(experts) = &parts.experts {
+            matrices.extend([&*experts.gate, &*experts.up]);
+        }
         if let Some(shared) = &parts.shared {
             matrices.extend([&*shared.gate, &*shared.up]);
         }
-        let input = self.norm(norm, &matrices)?;
+        let mut to = self.normed(&matrices)?;
+        if aside.is_some() {
+            to.f32 = Some(self.part(&room.normed.f32, hidden)?);
+        }
+        let input = self.norm_to(norm, to)?;
         let logits = self.part(&room.logits, experts)?;
         wide_products(stream, &input, &[store(&parts.router, logits)])?;
         let ids = room.ids.part(0..self.rows * used)?;
@@ -472,6 +497,21 @@ impl<'p> Pass<'p> {
             routing: routing(h),
         };
         route_wide(stream, logits, &choice, Routed { ids, weights })?;
+        let Some(of) = &parts.experts else {
+            let found = Found {
+                normed: self.part(&room.normed.f32, hidden)?,
+                ids,
+                weights,
+            };
+            let aside = aside.expect("made where experts are not on the card");
+            return aside.add(stream, at, found, self.x, || match &parts.shared {
+                Some(mlp) => {
+                    let middle = self.gated(&input, mlp, limits.shared)?;
+                    self.add(&middle, &mlp.down)
+                }
+                None => Ok(()),
+            });
+        };
         // The shared expert first: its middle rows share room with the others'.
         let shared = match &parts.shared {
             Some(mlp) => {
@@ -487,7 +527,6 @@ impl<'p> Pass<'p> {
             .as_ref()
             .expect("made where a layer has experts");
         let grouped = group_rows(stream, ids, used, groups)?;
-        let of = &parts.experts;
         let middle = room.middle.rows(grouped.pairs(), h.moe.ff, &[&of.down])?;
         let to = ExpertGateUp {
             gate: &of.gate,

@@ -49,7 +49,7 @@ impl Stock {
     pub fn new(model: &Model, backend: Backend, options: &Options) -> Result<Self, Unfit> {
         let cache: TensorType = options.cache_type.tensor_type();
         let stock = Self {
-            weights: Weights::place(model, &backend, options.gpu_layers)?,
+            weights: Weights::place(model, &backend, options.gpu_layers, options.experts)?,
             shape: Shape::new(model.hparams(), cache),
             backend,
         };

@@ -8,8 +8,9 @@ use ggml_kernels::quant::TensorType;
 use ggml_kernels::storage::{self, Placement};
 use quantize::schema::{self, Hparams, Role};
 
+use crate::engine::Experts;
 use crate::engine::error::Unfit;
-use crate::engine::layers::{self, Bind};
+use crate::engine::layers::{self, Bind, EXPERTS, Mlp};
 use crate::engine::model::Model;
 
 /// Every tensor, where a pass finds it.
@@ -38,11 +39,12 @@ impl Weight {
 pub(super) type Names = HashMap<String, (Option<usize>, Role)>;
 
 impl Weights {
-    /// Layers below `gpu_layers` go to the device; `None`: all.
+    /// Layers below `gpu_layers` go to the device; `None`: all. Their experts may stay.
     pub fn place(
         model: &Model,
         backend: &Backend,
         gpu_layers: Option<usize>,
+        experts: Experts,
     ) -> Result<Self, Unfit> {
         let (file, h) = (&model.file, model.hparams());
         let (mut mapped, mut copied, mut split) = (Vec::new(), Vec::new(), Vec::new());
@@ -64,7 +66,9 @@ impl Weights {
                 ty: tensor.ty,
                 ne: tensor.ne.map(|n| n as usize),
             };
-            let to_device = spec.layer.is_none_or(|l| gpu_layers.is_none_or(|n| l < n));
+            let stays = experts == Experts::Cpu && EXPERTS.contains(&spec.role);
+            let is_below = |l| gpu_layers.is_none_or(|n| l < n);
+            let to_device = !stays && spec.layer.is_none_or(is_below);
             let copy = match spec.role {
                 // Few bytes, and what nobody can change under us is seen once to have an order.
                 Role::RouterBias => to_device,
@@ -130,6 +134,7 @@ struct Places(HashMap<(Option<usize>, Role), (usize, usize)>);
 impl Bind for Places {
     type Matrix = Weight;
     type Vector = Weight;
+    type Experts = Mlp<Weight>;
 
     fn matrix(&mut self, layer: Option<usize>, role: Role) -> Result<Weight, Unfit> {
         let found = self.0.get(&(layer, role));
@@ -139,5 +144,9 @@ impl Bind for Places {
 
     fn vector(&mut self, layer: Option<usize>, role: Role) -> Result<Weight, Unfit> {
         self.matrix(layer, role)
+    }
+
+    fn experts(&mut self, layer: Option<usize>) -> Result<Mlp<Weight>, Unfit> {
+        Mlp::bind(layer, EXPERTS, self)
     }
 }

@@ -1,25 +1,8 @@
-use std::sync::atomic::AtomicBool;
-
-use quantize::convert::Silent;
 use quantize::recipe::FileType;
-use quantize::synth::{self, Shape};
 
 use super::*;
-use crate::engine::Options;
-use crate::engine::executor::cuda::card::card;
+use crate::engine::executor::cuda::card::{card, model};
 use crate::engine::layers::{FfnParts, GateParts, MixerParts};
-
-/// A small model of the real shape's parts.
-fn model(dir: &tempfile::TempDir, to: FileType) -> Model {
-    let mut h = Shape::Full48b.hparams(4, false);
-    (h.hidden, h.vocab, h.dense_ff) = (256, 300, 512);
-    (h.kda.heads, h.mla.heads) = (2, 3);
-    (h.moe.experts, h.moe.ff, h.moe.shared_ff) = (9, 256, 256);
-    let path = dir.path().join("small.gguf");
-    let never = AtomicBool::new(false);
-    synth::write(&h, to, &path, false, &never, &mut Silent).unwrap();
-    Model::open(&path, &Options::default()).unwrap()
-}
 
 /// The file's row as the kernels read it, by another way than the kernel's.
 fn as_on_card(ty: WeightType, row: &[u8], bytes: usize) -> Vec<u8> {
@@ -79,7 +62,7 @@ fn every_matrix_is_on_the_card_as_the_kernels_read_it() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         let model = model(&dir, to);
-        let needed = Needed::of(&model).unwrap();
+        let needed = Needed::of(&model, Place::Card).unwrap();
         let all = Weights::upload(&model, needed, &device).unwrap();
         check(&model, None, Role::TokenEmbd, &all.parts.token_embd);
         check(&model, None, Role::Output, &all.parts.output);
@@ -107,8 +90,9 @@ fn every_matrix_is_on_the_card_as_the_kernels_read_it() {
                 FfnParts::Dense(mlp) => check(Role::FfnDown, &mlp.down),
                 FfnParts::Sparse(sparse) => {
                     check(Role::Router, &sparse.router);
-                    check(Role::GateExps, &sparse.experts.gate);
-                    check(Role::DownExps, &sparse.experts.down);
+                    let experts = sparse.experts.as_ref().unwrap();
+                    check(Role::GateExps, &experts.gate);
+                    check(Role::DownExps, &experts.down);
                 }
             }
         }
@@ -122,7 +106,7 @@ fn rows_of_many_are_expanded_by_matrices_in_f16() {
     };
     let dir = tempfile::tempdir().unwrap();
     let model = model(&dir, FileType::Q8_0);
-    let needed = Needed::of(&model).unwrap();
+    let needed = Needed::of(&model, Place::Card).unwrap();
     let all = Weights::upload(&model, needed, &device).unwrap();
     let mla = &model.hparams().mla;
     let (rank, nope) = (mla.kv_lora_rank, mla.qk_nope);
@@ -154,7 +138,7 @@ fn memory_is_counted_before_any_is_taken() {
     };
     let dir = tempfile::tempdir().unwrap();
     let model = model(&dir, FileType::F16);
-    let needed = Needed::of(&model).unwrap();
+    let needed = Needed::of(&model, Place::Card).unwrap();
     let before = device.memory().unwrap();
     let all = Weights::upload(&model, needed, &device).unwrap();
     let used = before.free - device.memory().unwrap().free;
@@ -177,6 +161,6 @@ fn memory_is_counted_before_any_is_taken() {
 #[test]
 fn types_without_a_kernel_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
-    let why = Needed::of(&model(&dir, FileType::Iq4Xs)).unwrap_err();
+    let why = Needed::of(&model(&dir, FileType::Iq4Xs), Place::Card).unwrap_err();
     assert!(matches!(why, Unfit::CardType { .. }), "{why}");
 }
