@@ -22,7 +22,7 @@ use super::weights::Expanding;
 /// Bytes for expanded keys and values.
 const ROOM: usize = 512 << 20;
 /// Rows of all lanes up to which nothing is expanded.
-const FEW: usize = 32;
+pub(super) const FEW: usize = 32;
 /// Rows that look at the cache at a time.
 const AT_ONCE: usize = 16;
 

@@ -16,6 +16,7 @@ use ggml_kernels::cuda::products::{
 use ggml_kernels::cuda::weights::{Activations, Acts, Lane, Stack, WeightType};
 
 use super::Model;
+use super::clock::Choices;
 use super::head::Head;
 use super::shape::{Sizes, kda_layer, mla_shape, routing};
 use crate::engine::layers::{FfnParts, GateParts, KdaParts, MixerParts, MlaParts, Mlp, QueryParts};
@@ -108,13 +109,15 @@ impl Small {
         })
     }
 
-    /// One token of every lane; their logits are in `head` afterwards, row by row.
+    /// One token of every lane; their logits are in `head` afterwards, row by row. With `choices` the
+    /// pass is not played from its record, and keeps them there.
     pub fn run(
         &mut self,
         (model, head): (Model<'_>, &Head),
         stream: &Stream,
         lanes: &[Lane],
         nobody: Lane,
+        choices: Option<&Choices>,
     ) -> Result<(), CudaError> {
         let at = WIDTHS.iter().position(|&width| width >= lanes.len());
         let at = at.expect("at most 16 lanes come here");
@@ -129,10 +132,12 @@ impl Small {
                 stream,
                 room,
                 rows: width,
+                choices,
             }
             .run(head)
         };
         match &self.recorded[at] {
+            _ if choices.is_some() => pass(stream)?,
             Recorded::Cold => {
                 pass(stream)?;
                 self.recorded[at] = Recorded::Warm;
@@ -155,6 +160,7 @@ struct Pass<'p> {
     stream: &'p Stream,
     room: &'p Room,
     rows: usize,
+    choices: Option<&'p Choices>,
 }
 
 type Done = Result<(), CudaError>;
@@ -376,6 +382,9 @@ impl<'p> Pass<'p> {
             let logits = self.part(&room.routes.logits, experts)?;
             self.project(normed, &[job(&sparse.router, logits, experts)])?;
             route_wide(self.stream, logits, &choice, routed)?;
+        }
+        if let Some(choices) = self.choices {
+            choices.keep(self.stream, at, ids)?;
         }
         let shared = sparse.shared.as_ref();
         let up = GateUpExperts {

@@ -19,6 +19,7 @@ use ggml_kernels::cuda::wide::{
 use half::f16;
 
 use super::Model;
+use super::clock::Choices;
 use super::expanded::Expanded;
 use super::shape::{Sizes, kda_layer, kda_shape, mla_shape, routing};
 use crate::engine::layers::{
@@ -160,12 +161,14 @@ impl Wide {
     }
 
     /// Every layer over the lanes' tokens. The wanted rows, lane after lane, ready for the output norm.
+    /// `choices`: where the experts' numbers are kept.
     pub fn run(
         &mut self,
         model: Model<'_>,
         stream: &Stream,
         shares: &[Share],
         tokens: &[u32],
+        choices: Option<&Choices>,
     ) -> Result<Part<'_, f32>, CudaError> {
         let lanes: Vec<WideLane> = shares.iter().map(|s| s.lane).collect();
         self.lanes.write(0, &lanes)?;
@@ -176,6 +179,7 @@ impl Wide {
             stream,
             room: self,
             lanes: &lanes,
+            choices,
             rows: tokens.len(),
             x: self.x.part(0..tokens.len() * model.h.hidden)?,
         };
@@ -191,6 +195,7 @@ struct Pass<'p> {
     stream: &'p Stream,
     room: &'p Wide,
     lanes: &'p [WideLane],
+    choices: Option<&'p Choices>,
     rows: usize,
     x: Part<'p, f32>,
 }
@@ -472,6 +477,9 @@ impl<'p> Pass<'p> {
             routing: routing(h),
         };
         route_wide(stream, logits, &choice, Routed { ids, weights })?;
+        if let Some(choices) = self.choices {
+            choices.keep(stream, at, ids)?;
+        }
         // The shared expert first: its middle rows share room with the others'.
         let shared = match &parts.shared {
             Some(mlp) => {
