@@ -34,22 +34,27 @@ demo: build ## quantize the shipped model, serve it, talk to it, stop it
 table: build ## quantize the shipped model to every type, score and measure each
 	@demo/table.py
 
+# A driver of our own that runs the kernels for NVIDIA cards on the processor.
+EMULATED = LD_LIBRARY_PATH=$(CURDIR)/target/cuda-emulated \
+  DELTAD_KERNELS=$(CURDIR)/target/cuda-emulated/deltad-kernels.fatbin
+
 test: ## formatting, lints without warnings, every test, a booted system where that can be
 	@scripts/deps.sh test
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	@CARGO=$(CARGO) scripts/check-arm.sh
 	$(CARGO) test --release --locked --workspace
+	@scripts/cuda.sh target/cuda-emulated emulated
+	$(EMULATED) $(CARGO) test --release --locked --workspace --test cuda
 	@tests/systemd/run.py
 
 test-vulkan: deps ## the tests of devices, on a Vulkan driver made of software
 	@CARGO=$(CARGO) scripts/test-vulkan.sh
 
-EMULATED = LD_LIBRARY_PATH=$(CURDIR)/target/cuda-emulated \
-  DELTAD_KERNELS=$(CURDIR)/target/cuda-emulated/deltad-kernels.fatbin
 test-cuda-emulated: deps ## our kernels for NVIDIA cards, run on the processor by a driver of our own
 	@scripts/cuda.sh target/cuda-emulated emulated
 	$(EMULATED) $(CARGO) test --release --locked -p ggml-kernels --test cuda
+	EMULATED_COMPUTE=80 $(EMULATED) $(CARGO) test --release --locked -p ggml-kernels --test cuda wide::
 	$(EMULATED) $(CARGO) test --release --locked --test engine cuda
 
 bench: deps ## every benchmark; figures are printed
@@ -72,7 +77,7 @@ test-systemd: ## boot a small system in a container and drive the service there 
 test-package: ## install, upgrade and purge the package of `make package` in such a system (root)
 	@tests/systemd/package.py
 
-install: ## install what `make build` built under DESTDIR and PREFIX
+install: ## install what `make build` (and `make cuda`) built under DESTDIR and PREFIX
 	install -d $(BINDIR) $(SHAREDIR)/bash-completion/completions \
 	  $(SHAREDIR)/zsh/site-functions $(SHAREDIR)/fish/vendor_completions.d \
 	  $(SHAREDIR)/man/man1 $(SHAREDIR)/man/man5 \
@@ -82,6 +87,9 @@ install: ## install what `make build` built under DESTDIR and PREFIX
 	  $(SHAREDIR)/deltad/drop-ins $(DESTDIR)$(SYSCONFDIR)/deltad $(SHAREDIR)/applications \
 	  $(SHAREDIR)/gnome-shell/search-providers $(SHAREDIR)/krunner/dbusplugins
 	install -m 0755 $(BUILD)/deltad $(BUILD)/deltad-quantize $(BINDIR)/
+	# Kernels for NVIDIA cards, where `make cuda` built them.
+	[ ! -e $(BUILD)/deltad-kernels.fatbin ] || \
+	  install -D -m 0644 $(BUILD)/deltad-kernels.fatbin $(LIBDIR)/deltad/deltad-kernels.fatbin
 	for program in deltad deltad-quantize; do \
 	  $(BUILD)/$$program completions bash \
 	    > $(SHAREDIR)/bash-completion/completions/$$program && \

@@ -86,6 +86,8 @@ fi
 # The oldest card's PTX comes along: newer cards than these translate it when they load it.
 code="-gencode arch=compute_80,code=compute_80"
 for arch in ${ARCHS:-80 86 89 90 120}; do
+  # Hopper's warpgroups are in no later card, so they are asked for by name.
+  [ "$arch" != 90 ] || arch=90a
   code="$code -gencode arch=compute_$arch,code=sm_$arch"
 done
 "$nvcc" -std=c++17 -O3 --threads 0 -fatbin $code -DDELTAD_KERNELS_ID="\"$id\"" -o "$out/deltad-kernels.fatbin" kernels.cu

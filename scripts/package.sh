@@ -21,6 +21,14 @@ RUSTFLAGS="-C target-cpu=x86-64-v2 --remap-path-prefix=$root=deltad --remap-path
 maps="-ffile-prefix-map=$root=deltad -ffile-prefix-map=$home=cargo"
 CFLAGS="${CFLAGS:-} $maps" CXXFLAGS="${CXXFLAGS:-} $maps" RUSTFLAGS=$RUSTFLAGS ${CARGO:-cargo} build --release --locked --target-dir "$out"
 
+# Kernels for NVIDIA cards, where there is a toolkit; the programs run without them too.
+rm -f "$out/release/deltad-kernels.fatbin"
+if command -v "${CUDACXX:-nvcc}" >/dev/null 2>&1; then
+  scripts/cuda.sh "$out/release"
+else
+  echo "package: no nvcc, so no kernels for NVIDIA cards: they want the CUDA toolkit, 12.8 or newer" >&2
+fi
+
 # A tree for /usr/local and the script that puts it there.
 name=deltad-$version-x86_64
 stage=$out/$name

@@ -3,6 +3,7 @@
 #include "dot.cuh"
 #include "experts.cuh"
 #include "repack.cuh"
+#include "tensor.cuh"
 
 namespace products {
 
@@ -12,14 +13,16 @@ struct Job {
   Matrix matrix;
   float *out;
   u32 out_stride, add;  // add: out += product
-  u32 first_block, pad;
+  u32 first_block, blocks;
 };
 
 struct ProductsArgs {
   Job jobs[JOBS];
   Acts in;
   u32 count;
-  u32 splits;  // warps that share a unit of rows, each with its part of the columns: 1, 2, 4, 8
+  u32 splits;  // warps that share a unit of rows, each with its part of the columns: 1, 2, 4, 8 (tensor: any)
+  u32 share;   // tensor: superblocks of such a part
+  u32 shift;   // tensor: a block takes 1 << shift rows of the input
 };
 
 // Grid: (blocks of all jobs, batches of RB rows). A group of `splits` warps has one unit.
@@ -80,6 +83,59 @@ DEVICE void products(const ProductsArgs &a) {
   }
 }
 
+// The same for 3 rows and more, on tensor cores. Grid: (blocks of all jobs, batches of 1 << shift rows). A group of
+// `splits` warps has one unit of 16 rows; one warp alone goes on to others.
+template <int NT>
+DEVICE void tensor(const ProductsArgs &a) {
+  let_go();
+  DYNAMIC_SHARED(u8, shared);  // the activations, then each warp's own
+  u32 j = 0;
+  while (j + 1 < a.count && blockIdx.x >= a.jobs[j + 1].first_block) j++;
+  const Job &job = a.jobs[j];
+  const Matrix &m = job.matrix;
+  const u32 warp = threadIdx.x / 32, first_row = blockIdx.y << a.shift, superblocks = (m.cols + 255) / 256;
+  const u32 units = (m.rows + TILE - 1) / TILE, groups = blockDim.x / 32 / a.splits, split = warp % a.splits;
+  const u32 first_unit = (blockIdx.x - job.first_block) * groups;
+  Work work;
+  work.cols = m.cols;
+  work.first = split * a.share < superblocks ? split * a.share : superblocks;
+  work.count = superblocks - work.first < a.share ? superblocks - work.first : a.share;
+  work.unit = first_unit + warp / a.splits;
+  work.end = work.count > 0 ? units : 0;
+  work.stride = a.splits > 1 ? units : job.blocks * groups;
+  const Columns columns = {shared, reinterpret_cast<float *>(shared + (superblocks * 256 << a.shift)), a.shift};
+  u8 *owns = shared + (superblocks * TENSOR_STAGED << a.shift), *own = owns + warp * TENSOR_OWN;
+  auto store = [&](u32 row, u32 b, float v) {
+    if (row >= m.rows || b >> a.shift || first_row + b >= a.in.rows) return;
+    float *to = job.out + static_cast<u64>(first_row + b) * job.out_stride + row;
+    *to = job.add ? *to + v : v;
+  };
+  stream_any_tiles<NT>(
+      m, work, own, a.in, first_row, columns,
+      [&]() {
+        depend();
+        if (m.type > BF16) stage_columns(a.in, first_row, m.cols, superblocks, columns);
+        __syncthreads();
+      },
+      [&](u32 unit, u32 i, u32 b, float v) {
+        if (a.splits == 1) {
+          store(unit * TILE + i, b, v);
+        } else {
+          reinterpret_cast<float *>(own + RING)[b * TILE + i] = v;
+        }
+      });
+  if (a.splits == 1) return;
+  __syncthreads();
+  // Parts in the order of the columns.
+  for (u32 t = threadIdx.x; t < groups * NT * 8 * TILE; t += blockDim.x) {
+    const u32 group = t / (NT * 8 * TILE), i = t % (NT * 8 * TILE);
+    float v = 0;
+    for (u32 s = 0; s * a.share < superblocks; s++)
+      v += reinterpret_cast<const float *>(owns + (group * a.splits + s) * TENSOR_OWN + RING)[i];
+    if (first_unit + group < units) store((first_unit + group) * TILE + i % TILE, i / TILE, v);
+  }
+}
+
 }  // namespace products
 
 // products_n{superblocks in flight}_b{rows at a time}. The wrapper counts on these sizes of a warp's shared memory.
@@ -93,3 +149,6 @@ KERNEL_BOUNDS(products_n4_b1, products::ProductsArgs, 256, 2) { products::produc
 KERNEL_BOUNDS(products_n4_b2, products::ProductsArgs, 256, 2) { products::products<4, 2, 2>(a); }
 KERNEL_BOUNDS(products_n4_b4, products::ProductsArgs, 256, 2) { products::products<4, 2, 4>(a); }
 KERNEL_BOUNDS(products_n4_b8, products::ProductsArgs, 256, 2) { products::products<4, 2, 8>(a); }
+static_assert(products::TENSOR_OWN == 8832 && products::TENSOR_STAGED == 320, "as in products/tensor.rs");
+KERNEL_BOUNDS(products_tensor_8, products::ProductsArgs, 288, 2) { products::tensor<1>(a); }
+KERNEL_BOUNDS(products_tensor_16, products::ProductsArgs, 288, 2) { products::tensor<2>(a); }

@@ -8,6 +8,8 @@
 namespace wide {
 
 constexpr int STAGES = 3;
+constexpr int FRAGMENTS = 4;
+constexpr int WARP_ROWS = FRAGMENTS * 8;
 
 // What a tile takes of shared memory, whatever the type.
 template <int M, int WARPS>
@@ -15,42 +17,16 @@ struct TileBytes {
   static constexpr int value = STAGES * M * 16 * STEP * 2 + WARPS * WARP_BYTES;
 };
 
-// Where the rows of W of a warp lie: the first 16 count from one row, the last 16 from another, perhaps of a second
-// matrix. Rows past the last are the last again; nobody stores what comes of them.
-struct Weights {
-  const u8 *data, *data_b;
-  u32 first, first_b, rows, row_bytes, cols;
-
-  DEVICE const u8 *row(u32 r) const {
-    const bool is_b = r >= 16;
-    const u32 at = is_b ? first_b + r - 16 : first + r;
-    return (is_b ? data_b : data) + u64(at < rows ? at : rows - 1) * row_bytes;
-  }
-};
-
-template <int TYPE>
-DEVICE u32 copy_span(u8 *ring, const Weights &w, u32 span, int lane) {
-  using F = Format<TYPE>;
-  u8 *slot = ring + span % F::RING * (WARP_ROWS * F::STRIDE);
-#pragma unroll
-  for (int i = 0; i < F::CHUNKS; ++i) {
-    const u32 id = i * 32 + lane, row = id / F::CHUNKS, chunk = id % F::CHUNKS;
-    const Chunk from = F::chunk(span, chunk, w.cols);
-    cp_async16_if(slot + F::place(row, chunk), w.row(row) + (from.is_there ? from.offset : 0), from.is_there);
-  }
-  return F::extra(w.row(lane), span, w.cols);
-}
-
 // c[i][n]: 16 rows i of A against 8 rows n of the warp's. `offsets`, in shared memory: where each row of A lies behind a,
 // in 16 bytes. `late`: what is no weight was written by the kernel before. PARTIAL: only the first `live` of M are asked
 // for, and paid for.
 template <int TYPE, int M, int WARPS, bool PARTIAL>
 DEVICE void multiply(float (&c)[M][FRAGMENTS][4], const u8 *a, const u32 *offsets, const Weights &w, u8 *shared,
                      bool late, int live) {
-  using F = Format<TYPE>;
+  using F = Format<TYPE, FRAGMENTS>;
   constexpr int STAGE = M * 16 * STEP * 2, THREADS = WARPS * 32, COPIES = M * 4 / WARPS;
   const int thread = threadIdx.x, lane = thread % 32, g = lane / 4, t = lane % 4;
-  u8 *ring = shared + STAGES * STAGE + thread / 32 * WarpBytes<TYPE>::value;
+  u8 *ring = shared + STAGES * STAGE + thread / 32 * WarpBytes<TYPE, FRAGMENTS>::value;
   u32 *table = reinterpret_cast<u32 *>(ring + F::RING * WARP_ROWS * F::STRIDE);
   const u32 steps = (w.cols + STEP - 1) / STEP, spans = (steps + F::STEPS - 1) / F::STEPS;
 
@@ -67,10 +43,11 @@ DEVICE void multiply(float (&c)[M][FRAGMENTS][4], const u8 *a, const u32 *offset
         cp_async16_if(stage + i * (THREADS / 8) * (STEP * 2), from + u64(offsets[thread / 8 + i * (THREADS / 8)]) * 16, is_there);
   };
 
+  const SpanCopy<TYPE, FRAGMENTS> copy(ring, w, lane);
   u32 extra = 0;
 #pragma unroll
   for (u32 span = 0; span + 1 < F::RING; ++span)
-    if (span < spans) extra = copy_span<TYPE>(ring, w, span, lane);
+    if (span < spans) extra = copy.start(span, w.cols);
   if (late) depend();
   copy_a(0);
   cp_async_commit();
@@ -90,11 +67,7 @@ DEVICE void multiply(float (&c)[M][FRAGMENTS][4], const u8 *a, const u32 *offset
   u32 span = 0, inner = 0;
   const auto begin = [&]() {
     const u8 *slot = ring + span % F::RING * (WARP_ROWS * F::STRIDE);
-    if (F::HAS_TABLE && inner == 0) {
-      __syncwarp();
-      F::decode(slot + lane * F::STRIDE, table + lane, extra, span, w.cols);
-      __syncwarp();
-    }
+    if (inner == 0) decode_span<TYPE, FRAGMENTS>(slot, table, extra, span, w.cols, lane);
     weights.begin(slot, table, inner, lane);
   };
   cp_async_wait<1>();
@@ -108,7 +81,7 @@ DEVICE void multiply(float (&c)[M][FRAGMENTS][4], const u8 *a, const u32 *offset
     __syncthreads();
     if (step + 2 < steps) copy_a(step + 2);
     // The slot's last reader was this warp, before the barrier.
-    if (inner == 0 && span + F::RING - 1 < spans) extra = copy_span<TYPE>(ring, w, span + F::RING - 1, lane);
+    if (inner == 0 && span + F::RING - 1 < spans) extra = copy.start(span + F::RING - 1, w.cols);
     cp_async_commit();
     const u8 *stage = fragments + step % STAGES * STAGE;
 #pragma unroll

@@ -3,6 +3,7 @@
 #include "plain.cuh"
 #include "store.cuh"
 #include "tile.cuh"
+#include "warpgroup.cuh"
 
 namespace wide {
 
@@ -90,23 +91,59 @@ DEVICE void product(const ProductArgs &a) {
                  true, [&](u32 at) { return row + at; });
 }
 
+// blockIdx.z: which part of a tile.
+template <int M, int WARPS>
 DEVICE void experts(const ExpertArgs &a) {
   DYNAMIC_SHARED(u8, shared);
-  SHARED(u32, offsets, GROUP_ROWS);
+  SHARED(u32, offsets, M * 16);
   depend();
   const Tile of = a.tiles[blockIdx.y];
-  if (of.count == 0) return;
+  const u32 start = blockIdx.z * M * 16;
+  if (of.count <= start) return;
   const bool is_gated = a.job.mode == GATED;
-  for (u32 i = threadIdx.x; i < GROUP_ROWS; i += 128) {
-    const u32 at = of.first + min(i, of.count - 1);
+  const u32 first = of.first + start, count = min(of.count - start, u32(M * 16));
+  for (u32 i = threadIdx.x; i < M * 16; i += WARPS * 32) {
+    const u32 at = first + min(i, count - 1);
     offsets[i] = (is_gated ? a.order[at] / a.used : at) * (a.stride / 8);
   }
   __syncthreads();
   const Matrix &w = a.job.w, &up = a.job.up;
-  tile<GROUP_ROWS / 16, 4, true>(
-      a.job, w.data + u64(of.expert) * w.rows * w.row_bytes, up.data + u64(of.expert) * up.rows * up.row_bytes, a.x,
-      offsets, shared, a.cols, blockIdx.x, of.count, false,
-      [&](u32 at) { return is_gated ? of.first + at : a.order[of.first + at]; });
+  tile<M, WARPS, true>(a.job, w.data + u64(of.expert) * w.rows * w.row_bytes,
+                       up.data + u64(of.expert) * up.rows * up.row_bytes, a.x, offsets, shared, a.cols, blockIdx.x, count,
+                       false, [&](u32 at) { return is_gated ? first + at : a.order[first + at]; });
+}
+
+template <int N>
+DEVICE void hopper_product(const ProductArgs &a) {
+  HOPPER_SHARED(u8, shared);
+  const Job &job = job_of(a);
+  const u32 row = blockIdx.x * N;
+  const auto row_of = [&](u32 at) { return row + at; };
+  hopper_job<N>(job, job.w.data, job.up.data, a.x, a.stride, shared, a.cols, blockIdx.y - job.first_tile, a.rows - row, true,
+                row_of, row_of);
+}
+
+DEVICE void hopper_experts(const ExpertArgs &a) {
+  HOPPER_SHARED(u8, shared);
+  depend();
+  const Tile of = a.tiles[blockIdx.y];
+  if (of.count == 0) return;
+  const bool is_gated = a.job.mode == GATED;
+  const Matrix &w = a.job.w, &up = a.job.up;
+  const u8 *data = w.data + u64(of.expert) * w.rows * w.row_bytes;
+  const u8 *second = up.data + u64(of.expert) * up.rows * up.row_bytes;
+  const auto from = [&](u32 at) { return is_gated ? a.order[of.first + at] / a.used : of.first + at; };
+  const auto row_of = [&](u32 at) { return is_gated ? of.first + at : a.order[of.first + at]; };
+  const u32 cols = a.cols, count = of.count, stride = a.stride;
+  if (count <= 32) {
+    hopper_job<32>(a.job, data, second, a.x, stride, shared, cols, blockIdx.x, count, false, from, row_of);
+  } else if (count <= 64) {
+    hopper_job<64>(a.job, data, second, a.x, stride, shared, cols, blockIdx.x, count, false, from, row_of);
+  } else if (count <= 96) {
+    hopper_job<96>(a.job, data, second, a.x, stride, shared, cols, blockIdx.x, count, false, from, row_of);
+  } else {
+    hopper_job<128>(a.job, data, second, a.x, stride, shared, cols, blockIdx.x, count, false, from, row_of);
+  }
 }
 
 DEVICE void product_plain(const ProductArgs &a) {
@@ -149,10 +186,15 @@ DEVICE void experts_plain(const ExpertArgs &a) {
 }  // namespace wide
 
 KERNEL_BOUNDS(wide_2, wide::ProductArgs, 64, 4) { wide::product<2, 2>(a); }
-KERNEL_BOUNDS(wide_4, wide::ProductArgs, 128, 2) { wide::product<4, 4>(a); }
+KERNEL_BOUNDS(wide_4, wide::ProductArgs, 128, 3) { wide::product<4, 4>(a); }
 KERNEL_BOUNDS(wide_6, wide::ProductArgs, 128, 2) { wide::product<6, 4>(a); }
 KERNEL_BOUNDS(wide_8, wide::ProductArgs, 128, 2) { wide::product<8, 4>(a); }
-KERNEL_BOUNDS(wide_experts, wide::ExpertArgs, 128, 2) { wide::experts(a); }
+KERNEL_BOUNDS(wide_experts_2, wide::ExpertArgs, 64, 4) { wide::experts<2, 2>(a); }
+KERNEL_BOUNDS(wide_experts_4, wide::ExpertArgs, 128, 3) { wide::experts<4, 4>(a); }
+KERNEL_BOUNDS(wide_experts_8, wide::ExpertArgs, 128, 2) { wide::experts<8, 4>(a); }
+KERNEL_BOUNDS(wide_hopper_64, wide::ProductArgs, 256, 2) { wide::hopper_product<64>(a); }
+KERNEL_BOUNDS(wide_hopper_128, wide::ProductArgs, 256, 2) { wide::hopper_product<128>(a); }
+KERNEL_BOUNDS(wide_hopper_experts, wide::ExpertArgs, 256, 2) { wide::hopper_experts(a); }
 KERNEL_BOUNDS(wide_plain, wide::ProductArgs, 256, 2) { wide::product_plain(a); }
 KERNEL_BOUNDS(wide_plain_experts, wide::ExpertArgs, 256, 2) { wide::experts_plain(a); }
 KERNEL_BOUNDS(wide_group, wide::GroupArgs, 1024, 1) { wide::group(a); }

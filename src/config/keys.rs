@@ -72,14 +72,14 @@ pub const KEYS: &[Key] = &[
     ),
     key!(
         model.device,
-        "What computes: \"auto\" takes a GPU that this build can use, else the CPU.",
+        "What computes: \"auto\" takes an NVIDIA card for which there are kernels, or a GPU that this build can use, else the CPU.",
         "\"auto\", \"cpu\", \"cuda\", \"metal\" or \"vulkan\"",
         |v| word(v, DEVICES),
         |d| quoted(name_of(DEVICES, d))
     ),
     key!(
         model.gpu_layers,
-        "Layers whose weights go to the GPU, from the first on; 0 is the same as device = \"cpu\".",
+        "Layers whose weights go to the GPU, from the first on; 0 is the same as device = \"cpu\". A number leaves an NVIDIA card to ggml.",
         "\"all\" or 0 to 4096 layers",
         gpu_layers,
         |n: &Option<u32>| Some(n.map_or("\"all\"".into(), |n| n.to_string()))

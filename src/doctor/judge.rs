@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::catalog;
+use super::gpu;
 use super::machine::{Door, Machine, Needs, size};
 use crate::config::{Bus, Config};
 
@@ -40,7 +41,7 @@ impl Report {
     }
 }
 
-fn good(about: &'static str, found: String) -> Finding {
+pub(super) fn good(about: &'static str, found: String) -> Finding {
     Finding {
         about,
         verdict: Verdict::Good,
@@ -49,7 +50,12 @@ fn good(about: &'static str, found: String) -> Finding {
     }
 }
 
-fn but(about: &'static str, verdict: Verdict, found: String, advice: impl Into<String>) -> Finding {
+pub(super) fn but(
+    about: &'static str,
+    verdict: Verdict,
+    found: String,
+    advice: impl Into<String>,
+) -> Finding {
     Finding {
         about,
         verdict,
@@ -64,7 +70,7 @@ pub fn judge(machine: &Machine, model: Option<Result<&Needs, &str>>, config: &Co
     let mut findings = vec![
         processor(machine, config),
         memory(machine, config, needs),
-        gpu(machine, needs),
+        gpu::gpu(machine, needs),
     ];
     let rate = machine.memory.speed.zip(needs);
     let rate = rate.map(|(speed, needs)| needs.rate(speed));
@@ -145,40 +151,6 @@ fn memory(machine: &Machine, config: &Config, needs: Option<&Needs>) -> Finding 
         return but("memory", Verdict::Note, found, advice);
     }
     good("memory", found)
-}
-
-fn gpu(machine: &Machine, needs: Option<&Needs>) -> Finding {
-    let built = machine.built_for.join(", ");
-    let Some(gpu) = machine.gpus.first() else {
-        if machine.built_for.is_empty() {
-            return good("gpu", "none; this build computes on the CPU".into());
-        }
-        let found = format!("none; this build could use {built}");
-        return but(
-            "gpu",
-            Verdict::Note,
-            found,
-            "if there is one, its driver is not loaded",
-        );
-    };
-    let memory = gpu
-        .memory
-        .map_or(String::new(), |m| format!(", {}", size(m)));
-    let found = format!("{}{memory}", gpu.name);
-    if !gpu.by.iter().any(|api| machine.built_for.contains(api)) {
-        let wanted = gpu.by.first().copied().unwrap_or("vulkan");
-        let advice = format!("this build does not use it: build with --features {wanted}");
-        return but("gpu", Verdict::Note, found, advice);
-    }
-    let wanted = needs.map_or(0, Needs::whole);
-    if gpu.memory.is_some_and(|m| m < wanted) {
-        let advice = format!(
-            "the model with one conversation needs {} there: set model.device = \"cpu\"",
-            size(wanted)
-        );
-        return but("gpu", Verdict::Note, found, advice);
-    }
-    good("gpu", found)
 }
 
 fn none(machine: &Machine) -> Finding {

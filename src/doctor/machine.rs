@@ -10,6 +10,7 @@ pub struct Machine {
     pub processor: Processor,
     pub memory: Memory,
     pub gpus: Vec<Gpu>,
+    pub card: Card,
     /// What this build can compute on beside the CPU: `cuda`, `metal`, `vulkan`.
     pub built_for: Vec<&'static str>,
     pub units: Units,
@@ -53,6 +54,19 @@ pub struct Gpu {
     /// Which of `cuda`, `metal` and `vulkan` may reach it, best first.
     pub by: Vec<&'static str>,
     pub memory: Option<u64>,
+}
+
+/// The way to an NVIDIA card by kernels of our own, as far as it goes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Card {
+    /// The first card that NVIDIA's driver has.
+    pub name: Option<String>,
+    /// The file of kernels that was found.
+    pub kernels: Option<PathBuf>,
+    /// The card's memory, once it has taken the kernels.
+    pub memory: Option<u64>,
+    /// The first step that was not made.
+    pub why_not: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

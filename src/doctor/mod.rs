@@ -1,7 +1,9 @@
 //! `deltad doctor`: what this machine has, what a model needs, whether it fits and what would make it
-//! faster. `probe` looks, `judge` judges, neither knows the other; here they meet and are printed.
+//! faster. `probe` looks, `judge` judges (`gpu` what computes beside the processor), neither knows the other; here
+//! they meet and are printed.
 
 pub mod catalog;
+mod gpu;
 pub mod judge;
 pub mod machine;
 mod needs;

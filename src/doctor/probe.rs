@@ -8,8 +8,9 @@ use std::process::Command;
 
 use ggml_kernels::cpu::ceiling::read_rate;
 use ggml_kernels::cpu::{Crew, Pool, Tier};
+use ggml_kernels::cuda::driver::{self, CudaError};
 
-use super::machine::{Bus, Disk, Door, Gpu, Machine, Memory, Processor, Socket, Units};
+use super::machine::{Bus, Card, Disk, Door, Gpu, Machine, Memory, Processor, Socket, Units};
 use crate::config::Config;
 
 /// `sockets` are where a daemon may be, best first.
@@ -20,6 +21,7 @@ pub fn probe(config: &Config, sockets: &[PathBuf]) -> Machine {
         processor,
         memory,
         gpus: gpus(),
+        card: card(),
         built_for: built_for(),
         units: units(),
         socket: socket(sockets),
@@ -142,6 +144,26 @@ fn gpus() -> Vec<Gpu> {
         })
     });
     nvidia.chain(others).collect()
+}
+
+/// Goes as far as the executor would: kernels that the card does not take are found out by giving
+/// them to it.
+fn card() -> Card {
+    let mut card = Card::default();
+    let mut go = || {
+        card.name = Some(driver::Device::name_of(0)?);
+        let kernels = card.kernels.insert(driver::find(None)?);
+        let memory = driver::Device::open(0, kernels)?.memory()?;
+        card.memory = Some(memory.total);
+        Ok(())
+    };
+    let went: Result<(), CudaError> = go();
+    card.why_not = went.err().map(|why| why.to_string());
+    // Told without a card too: whoever puts a package together has none.
+    if card.kernels.is_none() {
+        card.kernels = driver::find(None).ok();
+    }
+    card
 }
 
 fn units() -> Units {

@@ -2,7 +2,9 @@
 
 use super::catalog::offer;
 use super::judge::{Finding, Report, Verdict, judge};
-use super::machine::{Bus, Disk, Door, Gpu, Machine, Memory, Needs, Processor, Socket, Units};
+use super::machine::{
+    Bus, Card, Disk, Door, Gpu, Machine, Memory, Needs, Processor, Socket, Units,
+};
 use crate::config::{self, Config};
 
 const GIB: u64 = 1 << 30;
@@ -23,6 +25,10 @@ fn desktop() -> Machine {
             speed: Some(60e9),
         },
         gpus: Vec::new(),
+        card: Card {
+            why_not: Some("no NVIDIA driver".into()),
+            ..Card::default()
+        },
         built_for: Vec::new(),
         units: Units {
             systemd: Some(257),
@@ -161,7 +167,31 @@ fn each_lack_has_its_verdict_and_one_line_of_advice() {
             |m, _| m.gpus = vec![gpu(Some(80 * GIB))],
             "gpu",
             Note,
-            "--features cuda",
+            "libcuda.so.1",
+        ),
+        (
+            |m, _| m.gpus = vec![amd()],
+            "gpu",
+            Note,
+            "--features vulkan",
+        ),
+        (
+            |m, _| m.card = card(None, None),
+            "gpu",
+            Note,
+            "make cuda builds the file beside the program",
+        ),
+        (
+            |m, _| m.card = card(Some("k.fatbin"), None),
+            "gpu",
+            Note,
+            "make cuda builds the file of this program",
+        ),
+        (
+            |m, _| m.card = card(Some("k.fatbin"), Some(24 * GIB)),
+            "gpu",
+            Note,
+            "model.device = \"cpu\"",
         ),
         (
             |m, _| (m.gpus, m.built_for) = (vec![gpu(Some(24 * GIB))], vec!["cuda"]),
@@ -246,6 +276,58 @@ fn gpu(memory: Option<u64>) -> Gpu {
         by: vec!["cuda", "vulkan"],
         memory,
     }
+}
+
+fn amd() -> Gpu {
+    Gpu {
+        name: "AMD (card0)".into(),
+        by: vec!["vulkan"],
+        memory: None,
+    }
+}
+
+/// An NVIDIA card and how far the way to it goes: kernels found, kernels taken.
+fn card(kernels: Option<&str>, memory: Option<u64>) -> Card {
+    let why = format!("{}: kernels of another build", kernels.unwrap_or("no file"));
+    Card {
+        name: Some("Big 100".into()),
+        kernels: kernels.map(Into::into),
+        memory,
+        why_not: memory.is_none().then_some(why),
+    }
+}
+
+#[test]
+fn a_card_says_by_what_it_is_used_or_why_it_is_not() {
+    let mut machine = desktop();
+    machine.gpus = vec![gpu(None)];
+    let mut said = |card| {
+        machine.card = card;
+        let report = report(&machine, &config());
+        let finding = finding(&report, "gpu");
+        (finding.verdict, finding.found.clone())
+    };
+    assert_eq!(
+        said(card(Some("k.fatbin"), Some(80 * GIB))),
+        (
+            Verdict::Good,
+            "Big 100, 80.0 GiB, by kernels of our own".into()
+        )
+    );
+    assert_eq!(
+        said(card(Some("k.fatbin"), None)),
+        (
+            Verdict::Note,
+            "Big 100, not used: k.fatbin: kernels of another build".into()
+        )
+    );
+    assert_eq!(
+        said(Card {
+            why_not: Some("no NVIDIA driver".into()),
+            ..Card::default()
+        }),
+        (Verdict::Note, "Big 100, not used: no NVIDIA driver".into())
+    );
 }
 
 #[test]

@@ -17,7 +17,12 @@ pub fn open(path: &Path, chunk: usize) -> Option<Engine> {
         ..options(CacheType::F16, chunk)
     };
     match Engine::open(path, &options).map_err(|e| e.why) {
-        Ok(engine) => Some(engine),
+        Ok(engine) if engine.device().starts_with("CUDA (") => Some(engine),
+        // By ggml's graph, in a build that has it.
+        Ok(_) => {
+            eprintln!("refused by our own kernels");
+            None
+        }
         Err(Unfit::Card(why)) if why.is_absence() => {
             eprintln!("skipped: {why}");
             None
@@ -69,8 +74,6 @@ fn read(engine: &mut Engine, tokens: &[u32], wide: usize) -> Vec<Vec<f32>> {
 
 /// What f16 rows of the cache and f16 products of models of random weights were seen to make.
 const OF_F16: (f64, f64) = (1e-2, 2e-3);
-/// The same where activations are rounded to 8 bits, by each executor in its own way.
-const OF_8_BITS: (f64, f64) = (0.5, 0.1);
 
 fn is_the_reference(name: &str, to: &str, model: &Converted, tolerance: (f64, f64)) {
     let Some(mut engine) = open(&model.path, 64) else {
@@ -119,29 +122,32 @@ fn a_trained_model_on_a_card_reads_a_long_text_as_the_reference_does() {
     compare("the trained model", &pairs, (5e-3, 1e-3));
 }
 
-/// The same tokens on the processor, by quantized types: both round activations, each in its own way.
+/// Both round activations, each in its own way, and weights are what they are.
 #[test]
-fn quantized_weights_say_on_a_card_what_they_say_on_the_processor() {
-    for to in ["q8_0", "q4_k_m", "f16", "bf16"] {
-        let model = convert("tiny", to);
+fn quantized_weights_are_as_far_from_the_whole_model_on_a_card_as_on_the_processor() {
+    let whole = convert_trained("f32");
+    let tokens = &Golden::trained().tokens("tokens")[..100];
+    let mut exact = crate::checkpoint::engine(&whole, CacheType::F16, 64);
+    let wanted = read(&mut exact, tokens, 60);
+    let mean_of = |rows: &[Vec<f32>]| {
+        let pairs = rows.iter().map(Vec::as_slice);
+        let pairs: Vec<_> = pairs.zip(wanted.iter().map(Vec::as_slice)).collect();
+        distance(&pairs).1
+    };
+    for to in ["q8_0", "q4_k_m", "q5_k_m", "bf16"] {
+        let model = convert_trained(to);
         let Some(mut engine) = open(&model.path, 64) else {
             continue;
         };
         let mut own = crate::checkpoint::engine(&model, CacheType::F16, 64);
-        let tokens: Vec<u32> = (0..90).map(|t| t * 7 % 250).collect();
+        let here = mean_of(&read(&mut own, tokens, 60));
         for wide in [0, 60] {
-            let here = read(&mut own, &tokens, wide);
-            let there = read(&mut engine, &tokens, wide);
-            let pairs: Vec<_> = there
-                .iter()
-                .map(Vec::as_slice)
-                .zip(here.iter().map(Vec::as_slice))
-                .collect();
-            compare(
-                &format!("tiny {to}, {wide} at once, beside the processor"),
-                &pairs,
-                OF_8_BITS,
+            let there = mean_of(&read(&mut engine, tokens, wide));
+            println!(
+                "{to}, {wide} at once: {there:.2e} from the whole model, the processor {here:.2e}"
             );
+            // Cache rows and wide products are f16 on a card.
+            assert!(there < 1.2 * here + 1e-3, "{to}, {wide} at once");
         }
     }
 }
@@ -241,7 +247,7 @@ fn a_trained_model_says_on_a_card_what_it_says_on_the_processor() {
     let mut own = crate::checkpoint::engine(&model, CacheType::F32, 512);
     let tokens = Golden::trained().tokens("tokens");
     // A card that is a processor is slow.
-    let (read, said) = if engine.device().contains("emulated") {
+    let (read, said) = if engine.device().contains("Emulated") {
         (300, 60)
     } else {
         (tokens.len(), 1500)

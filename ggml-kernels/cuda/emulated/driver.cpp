@@ -284,8 +284,8 @@ CALL cuDeviceGetAttribute(int *value, int attribute, CUdevice) {
     case 31: case 41: *value = 1; break;
     case 38: *value = 4 << 20; break;
     case 39: *value = 2048; break;
-    case 75: *value = 9; break;                              // compute capability
-    case 76: *value = 0; break;
+    case 75: *value = int(manner().compute / 10); break;     // compute capability
+    case 76: *value = int(manner().compute % 10); break;
     case 81: *value = 228 * 1024; break;
     case 97: *value = int(ALL_SHARED); break;
     default: *value = 0;

@@ -183,6 +183,7 @@ const Manner &manner() {
     const std::size_t cores = std::thread::hardware_concurrency();
     m.threads = unsigned(number("EMULATED_THREADS", cores < 1 ? 1 : cores > 8 ? 8 : cores));
     m.memory = number("EMULATED_MEMORY", std::size_t(4) << 30);
+    m.compute = unsigned(number("EMULATED_COMPUTE", 90));
     return m;
   }();
   return all;

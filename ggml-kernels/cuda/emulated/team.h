@@ -29,6 +29,7 @@ struct Manner {
   bool eager;     // EMULATED_EAGER: asynchronous copies land when issued, else when waited for
   unsigned threads;  // EMULATED_THREADS
   std::size_t memory;  // EMULATED_MEMORY: bytes of the card
+  unsigned compute;    // EMULATED_COMPUTE: which card it says that it is, 90 or 80
 };
 const Manner &manner();
 

@@ -124,21 +124,14 @@ impl Device {
         device.with_kernels(kernels, &image)
     }
 
+    /// What card number `index` is called. Takes nothing of it: neither memory nor kernels.
+    pub fn name_of(index: usize) -> Result<String, CudaError> {
+        name(card(index)?)
+    }
+
     /// The card without kernels.
     fn bare(index: usize) -> Result<Inner, CudaError> {
-        start_driver()?;
-        let mut count = 0;
-        // SAFETY: `count` may be written; the driver is initialized.
-        let answer = unsafe { sys::cuDeviceGetCount(&mut count) };
-        check(answer, || "counting the cards".into())?;
-        let count = usize::try_from(count).unwrap_or(0);
-        if index >= count {
-            return Err(CudaError::NoDevice { index, count });
-        }
-        let mut device = 0;
-        // SAFETY: `device` may be written; `index` is below the count.
-        let answer = unsafe { sys::cuDeviceGet(&mut device, index as i32) };
-        check(answer, || format!("finding card {index}"))?;
+        let device = card(index)?;
         let facts = Facts::of(device)?;
         let name = name(device)?;
         let mut context = std::ptr::null_mut();
@@ -351,6 +344,24 @@ fn start_driver() -> Result<(), CudaError> {
         return Err(CudaError::NoDevice { index: 0, count: 0 });
     }
     check(answer, || "starting the NVIDIA driver".into())
+}
+
+/// Card number `index` of the driver's, which is opened for it.
+fn card(index: usize) -> Result<CUdevice, CudaError> {
+    start_driver()?;
+    let mut count = 0;
+    // SAFETY: `count` may be written; the driver is initialized.
+    let answer = unsafe { sys::cuDeviceGetCount(&mut count) };
+    check(answer, || "counting the cards".into())?;
+    let count = usize::try_from(count).unwrap_or(0);
+    if index >= count {
+        return Err(CudaError::NoDevice { index, count });
+    }
+    let mut device = 0;
+    // SAFETY: `device` may be written; `index` is below the count.
+    let answer = unsafe { sys::cuDeviceGet(&mut device, index as i32) };
+    check(answer, || format!("finding card {index}"))?;
+    Ok(device)
 }
 
 fn name(device: CUdevice) -> Result<String, CudaError> {

@@ -2,7 +2,8 @@
 //! their way there: from the file's form to the card's, and from a table of tokens.
 //!
 //! Quantized matrices meet the 8 bits of their input (`q`, `d`, `s` of [`Acts`]), the others its f32.
-//! A row's result has the same bits whatever rows it shares a launch with. Every function checks
+//! A row's result has the same bits whatever rows it shares a launch with, but for [`products`] with quantized
+//! matrices: passes of 1 or 2 rows and passes of 3 to 16, which tensor cores take, differ in the last bits. Every function checks
 //! lengths and launches; all kernels may overlap with what ran before them, and wait for it where
 //! they read it. Addresses inside [`Acts`] and ids of experts and tokens are the caller's word, as in
 //! `mixers`.
@@ -14,6 +15,7 @@
 //! |---|---|
 //! | `small` | several matrices of one input |
 //! | `plan` | how such a launch is cut: the place to tune |
+//! | `tensor` | the same for several rows, which tensor cores take |
 //! | `experts` | routed and shared experts, dense layers |
 //! | `rows` | repacking and embedding |
 
@@ -21,6 +23,7 @@ mod experts;
 mod plan;
 mod rows;
 mod small;
+mod tensor;
 
 pub use experts::{DownExperts, GateUp, GateUpExperts, MOST_TASKS, down, gate_up, h_len};
 pub use rows::{Tokens, embed, file_row_bytes, repack};

@@ -1,8 +1,8 @@
 //! How a launch of products is cut into blocks. The order in which a row's parts are added depends on
-//! the matrices and the card alone, never on how many rows there are.
+//! the matrices, the card and whether the rows are few or several ([`tensor::FROM`]) alone.
 
 use super::super::weights::WeightType;
-use super::STAGED;
+use super::{STAGED, tensor};
 
 /// Warps of a block.
 const WARPS: u32 = 8;
@@ -17,8 +17,12 @@ pub struct Plan {
     pub kernel: &'static str,
     /// Rows of the input that a block takes; the grid's y has as many batches as there are.
     pub batch: u32,
+    /// Warps of a block.
+    pub warps: u32,
     /// Warps that share a unit's columns.
     pub splits: u32,
+    /// Superblocks of columns that each of them has.
+    pub share: u32,
     /// Blocks of each matrix.
     pub blocks: Vec<u32>,
     /// Bytes of dynamic shared memory.
@@ -43,6 +47,9 @@ pub struct Card {
 /// `rows` rows of `cols` with matrices of these sizes.
 pub fn plan(sizes: &[Size], rows: u32, cols: u32, card: Card) -> Plan {
     let superblocks = cols.div_ceil(256);
+    if let Some(plan) = tensor::plan(sizes, rows, superblocks, card) {
+        return plan;
+    }
     let cut = cut(sizes, superblocks, card.multiprocessors);
     let shared = |batch: u32| superblocks * batch * STAGED + WARPS * OWN[cut.twice];
     let fits = |&batch: &u32| shared(batch) + PARTS * batch <= card.shared;
@@ -52,7 +59,9 @@ pub fn plan(sizes: &[Size], rows: u32, cols: u32, card: Card) -> Plan {
     Plan {
         kernel: kernel(cut.twice, batch),
         batch,
+        warps: WARPS,
         splits: cut.splits,
+        share: superblocks.div_ceil(cut.splits),
         blocks: sizes.iter().map(|size| cut.blocks(size)).collect(),
         shared: shared(batch),
     }
@@ -139,19 +148,22 @@ mod tests {
     #[test]
     fn the_cut_is_the_same_for_any_number_of_rows() {
         for sizes in [vec![size(2304)], vec![size(12288), size(32)], vec![size(5)]] {
-            let one = plan(&sizes, 1, 2304, CARD);
-            for rows in 2..=16 {
-                let many = plan(&sizes, rows, 2304, CARD);
-                assert_eq!((many.splits, &many.blocks), (one.splits, &one.blocks));
-                assert_eq!(many.kernel[..11], one.kernel[..11]);
+            for (one, all) in [(1, 2..tensor::FROM), (tensor::FROM, tensor::FROM..17)] {
+                let one = plan(&sizes, one, 2304, CARD);
+                for rows in all {
+                    let many = plan(&sizes, rows, 2304, CARD);
+                    assert_eq!((many.splits, &many.blocks), (one.splits, &one.blocks));
+                    assert_eq!(many.kernel[..11], one.kernel[..11]);
+                }
             }
         }
     }
 
     #[test]
-    fn rows_too_long_for_eight_at_a_time_are_taken_fewer_at_a_time() {
-        let long = plan(&[size(2304)], 16, 18_432, CARD);
-        assert_eq!(long.batch, 4);
+    fn floats_alone_are_taken_as_many_at_a_time_as_fit() {
+        let ty = WeightType::F16;
+        let long = plan(&[Size { ty, rows: 2304 }], 16, 18_432, CARD);
+        assert_eq!((long.kernel, long.batch), ("products_n4_b4", 4));
         assert!(long.shared < CARD.shared);
     }
 }

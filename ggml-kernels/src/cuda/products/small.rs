@@ -28,7 +28,7 @@ struct JobArgs {
     stride: u32,
     add: u32,
     first_block: u32,
-    pad: u32,
+    blocks: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -38,8 +38,10 @@ struct ProductsArgs {
     input: Acts,
     count: u32,
     splits: u32,
+    share: u32,
+    shift: u32,
 }
-// SAFETY: numbers without gaps: 8 jobs of 24 + 8 + 16 bytes, 40 bytes of Acts, two of 4.
+// SAFETY: numbers without gaps: 8 jobs of 24 + 8 + 16 bytes, 40 bytes of Acts, four of 4.
 unsafe impl Plain for ProductsArgs {}
 
 const PLACE: &str = "products";
@@ -72,6 +74,8 @@ pub fn products(stream: &Stream, input: &Acts, jobs: &[Job<'_>]) -> Result<(), C
         input: *input,
         count: jobs.len() as u32,
         splits: plan.splits,
+        share: plan.share,
+        shift: plan.batch.ilog2(),
     };
     let mut first_block = 0;
     for ((to, job), &blocks) in args.jobs.iter_mut().zip(jobs).zip(&plan.blocks) {
@@ -81,7 +85,7 @@ pub fn products(stream: &Stream, input: &Acts, jobs: &[Job<'_>]) -> Result<(), C
             stride: job.stride as u32,
             add: job.add.into(),
             first_block,
-            pad: 0,
+            blocks,
         };
         first_block += blocks;
     }
@@ -93,7 +97,7 @@ pub fn products(stream: &Stream, input: &Acts, jobs: &[Job<'_>]) -> Result<(), C
         stream.launch(
             &kernel,
             grid,
-            256,
+            plan.warps * 32,
             plan.shared,
             Overlap::WithPrevious,
             &args,
@@ -142,5 +146,5 @@ const NO_JOB: JobArgs = JobArgs {
     stride: 0,
     add: 0,
     first_block: 0,
-    pad: 0,
+    blocks: 0,
 };

@@ -4,9 +4,10 @@ use half::f16;
 
 use super::super::driver::{CudaError, Overlap, Part, Plain, Stream};
 use super::super::weights::{Matrix, Stack, WeightType};
+use super::groups::GROUP_ROWS;
 use super::groups::Grouped;
 use super::product::PLAIN;
-use super::tile::EXPERTS;
+use super::tile::{Card, Met, choose_for_experts};
 use super::{Job, Mode, WideMatrix, WideRows, count, gated_job, hold, output};
 
 #[derive(Debug, Clone, Copy)]
@@ -132,21 +133,22 @@ fn launch(
     let columns = if is_gated { rows * 2 } else { rows };
     let tiles = grouped.tiles_at_most() as u32;
     let device = stream.device();
-    let (name, width, threads, shared, halves) = if plain {
-        // A block has as many rows as columns: a group is two blocks.
-        ("wide_plain_experts", PLAIN, 256, 0, 2)
+    let (name, [height, width], threads, shared) = if plain {
+        ("wide_plain_experts", [PLAIN; 2], 256, 0)
     } else {
-        let shared = EXPERTS.shared(&types, types[0] != types[1]);
-        (
-            EXPERTS.name,
-            EXPERTS.columns(),
-            EXPERTS.warps * 32,
-            shared,
-            1,
-        )
+        let is_mixed = types[0] != types[1];
+        let met = Met {
+            types: &types,
+            is_mixed,
+        };
+        let tile = choose_for_experts(Card::of(device), met);
+        let shape = [tile.rows, tile.columns];
+        (tile.name, shape, tile.threads, tile.shared(met))
     };
+    // A group may be several blocks.
+    let parts = GROUP_ROWS as u32 / height;
     let kernel = device.kernel(name)?;
-    let grid = [columns.div_ceil(width), tiles, halves];
+    let grid = [columns.div_ceil(width), tiles, parts];
     // SAFETY: tiles name positions below `pairs` and experts of the stacks (`group_rows`), positions a pair
     // below `pairs`, whose token is a row of the input where that is by token; input, matrices and
     // results have these sizes (checked).

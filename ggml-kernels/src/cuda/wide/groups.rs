@@ -4,7 +4,7 @@ use super::super::driver::{Buffer, CudaError, Device, Overlap, Part, Plain, Stre
 use super::{count, fits, hold};
 
 /// Positions of one expert that go together, and experts that are told apart: as in `grouped.cuh`.
-const GROUP_ROWS: usize = 128;
+pub(super) const GROUP_ROWS: usize = 128;
 const GROUP_THREADS: u32 = 1024;
 const MOST_EXPERTS: usize = 1024;
 

@@ -4,7 +4,7 @@ use half::f16;
 
 use super::super::driver::{CudaError, Overlap, Part, Plain, Stream};
 use super::super::weights::WeightType;
-use super::tile::choose;
+use super::tile::{Card, Met, choose};
 use super::{Job, Mode, WideMatrix, WideRows, count, gated_job, hold, output};
 
 const MOST_JOBS: usize = 8;
@@ -156,22 +156,17 @@ fn launch(
             args.cols,
         )?;
     }
-    let mixed = first.mode == Mode::Gated as u32 && first.w.ty != first.up.ty;
+    let is_mixed = first.mode == Mode::Gated as u32 && first.w.ty != first.up.ty;
     let wide = |job: &Job| job.w.rows * if job.mode == Mode::Gated as u32 { 2 } else { 1 };
     let columns = jobs.iter().map(wide).fold(0, u32::saturating_add);
     let device = stream.device();
     let (name, [height, width], threads, shared) = if plain {
         ("wide_plain", [PLAIN; 2], 256, 0)
     } else {
-        let card = (device.multiprocessors(), device.shared_memory());
-        let tile = choose((args.rows, columns), card, (types, mixed));
-        let shared = tile.shared(types, mixed);
-        (
-            tile.name,
-            [tile.rows(), tile.columns()],
-            tile.warps * 32,
-            shared,
-        )
+        let met = Met { types, is_mixed };
+        let tile = choose((args.rows, columns), Card::of(device), met);
+        let shape = [tile.rows, tile.columns];
+        (tile.name, shape, tile.threads, tile.shared(met))
     };
     let mut tiles = 0;
     for (to, job) in args.jobs.iter_mut().zip(jobs) {

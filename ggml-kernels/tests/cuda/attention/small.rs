@@ -42,9 +42,10 @@ fn run(case: &Case) -> Option<[f64; 3]> {
     let sequences = if case.one_sequence { 1 } else { lanes };
     let caches: Vec<_> = (0..sequences)
         .map(|at| {
-            let (first, last) = match case.one_sequence {
-                true => (case.positions[0], case.positions[lanes - 1]),
-                false => (case.positions[at], case.positions[at]),
+            let (first, last) = if case.one_sequence {
+                (case.positions[0], case.positions[lanes - 1])
+            } else {
+                (case.positions[at], case.positions[at])
             };
             let full = if case.stored { last + 1 } else { first };
             Cache::new(&device, latent, last + 1, full, at as u32 * 100)

@@ -21,6 +21,8 @@ use super::weights::Expanding;
 
 /// Bytes for expanded keys and values.
 const ROOM: usize = 512 << 20;
+/// Heads that are expanded together even where that takes more, while a quarter of what is free does.
+const HEADS: usize = 8;
 /// Rows of all lanes up to which nothing is expanded.
 pub(super) const FEW: usize = 32;
 /// Rows that look at the cache at a time.
@@ -142,12 +144,11 @@ impl Expanded {
         )?;
         grow(&mut self.rotated, self.keys * d.qk_rope, more * d.qk_rope)?;
         let (one, all) = (d.qk_nope + d.v, d.heads * (d.qk_nope + d.v));
-        let wanted = (more * all).min(ROOM / 2).max(more * one);
-        grow(
-            &mut self.room,
-            (self.keys * all).min(ROOM / 2).max(self.keys * one),
-            wanted,
-        )
+        // Of very many keys a few heads still, or most of the card would have nothing to do.
+        let free = self.device.memory()?.free as usize / size_of::<f16>() / 4;
+        let few = |keys: usize| (keys * one * d.heads.min(HEADS)).min(free.max(keys * one));
+        let values = |keys: usize| (keys * all).min(ROOM / size_of::<f16>()).max(few(keys));
+        grow(&mut self.room, values(self.keys), values(more))
     }
 
     /// Stores the lanes' rows, and says what each row sees.
