@@ -56,7 +56,8 @@ fn kind(manner: Manner, before: &[&str], name: &str, after: &[&str]) -> Work {
             next.is_some_and(|name| name.starts_with("mla_flash"))
         };
         return match name {
-            "wide_group" | "wide_combine" | "wide_experts" | "wide_plain_experts" => Work::Experts,
+            "wide_group" | "wide_combine" => Work::Experts,
+            _ if name.contains("experts") => Work::Experts,
             // Keys and values of the cache's rows.
             _ if expands() => Work::Mla,
             _ => Work::Dense,
@@ -106,8 +107,8 @@ mod tests {
     #[test]
     fn of_a_wide_pass_products_on_the_way_to_attention_are_attention() {
         let layer = "embed norm_rows wide_8 wide_4 mla_rows mla_gather wide_8 wide_2 mla_flash_k128 \
-                     wide_8 wide_2 mla_flash_k128 wide_6 norm_rows wide_4 route_wide wide_4 wide_6 \
-                     wide_group wide_experts wide_plain_experts wide_combine norm_rows products_n9_b8";
+                     wide_8 wide_2 mla_flash_k128 wide_hopper_64 norm_rows wide_4 route_wide wide_4 wide_6 \
+                     wide_group wide_hopper_experts wide_experts_4 wide_combine norm_rows products_n9_b8";
         let wanted = "other, other, dense products, dense products, mla, mla, mla, mla, mla, \
                       mla, mla, mla, dense products, other, dense products, other, dense products, \
                       dense products, experts, experts, experts, experts, other, head";
