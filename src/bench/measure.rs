@@ -4,10 +4,10 @@
 use std::time::Instant;
 
 use super::company::Company;
-use super::report::{Figure, Rate, Report, Share, What};
+use super::report::{Figure, Kernel, Rate, Report, Share, What};
 use super::side::{Ours, Side};
 use super::{BenchError, Progress, memory};
-use crate::engine::meter::{Meter, Work};
+use crate::engine::meter::{Meter, Ran, Work};
 use crate::request::Token;
 
 /// Decoded before the first measured token.
@@ -56,7 +56,10 @@ pub fn run(
             };
             for &what in whats {
                 let rival = rival.as_mut().map(|r| &mut **r as &mut dyn Side);
-                let figure = case.figure(what, ours, rival)?;
+                let mut figure = case.figure(what, ours, rival)?;
+                if let Some(ceilings) = &report.ceilings {
+                    figure.hold_against(ceilings.read);
+                }
                 progress.say(&figure);
                 report.figures.push(figure);
             }
@@ -124,16 +127,17 @@ impl Case<'_> {
             }
         }
         let others = company.end();
-        let profile = if self.plan.profile {
+        let (profile, kernels) = if self.plan.profile {
             self.profile(what, ours)?
         } else {
-            None
+            (None, Vec::new())
         };
         let rival = (!rivals.is_empty()).then(|| Rate::of(rivals));
         let figure = Figure::new(what, self.depth, self.texts.len(), Rate::of(rates), rival);
         Ok(Figure {
             others,
             profile,
+            kernels,
             ..figure
         })
     }
@@ -168,14 +172,14 @@ impl Case<'_> {
     }
 
     /// Once more, with the clock in hand; `None` where the executor has none.
-    fn profile(&self, what: What, ours: &mut Ours) -> Result<Option<Vec<Share>>, BenchError> {
+    fn profile(&self, what: What, ours: &mut Ours) -> Result<Profile, BenchError> {
         ours.meter = Some(Meter::default());
         let done = self.once(what, ours);
         let meter = ours.meter.take().unwrap_or_default();
         done?;
         let all = meter.time();
         if all.is_zero() {
-            return Ok(None);
+            return Ok((None, Vec::new()));
         }
         let passes = match what {
             What::Prefill => 1,
@@ -196,8 +200,28 @@ impl Case<'_> {
         let spent = Work::ALL
             .into_iter()
             .filter(|w| !meter.of(*w).time.is_zero());
-        Ok(Some(spent.map(share).collect()))
+        Ok((Some(spent.map(share).collect()), kernels(&meter, passes)))
     }
+}
+
+/// By kind of work, if the executor tells those apart, and by kernel, if it times those.
+type Profile = (Option<Vec<Share>>, Vec<Kernel>);
+
+/// Of one pass of so many, the slowest first.
+fn kernels(meter: &Meter, passes: usize) -> Vec<Kernel> {
+    let (all, passes) = (meter.time().as_secs_f64(), passes as f64);
+    let kernel = |(kernel, ran): (&'static str, Ran)| {
+        let seconds = ran.time.as_secs_f64();
+        Kernel {
+            kernel,
+            runs: ran.runs as f64 / passes,
+            microseconds: seconds * 1e6 / passes,
+            share: seconds / all,
+        }
+    };
+    let mut kernels: Vec<Kernel> = meter.kernels().map(kernel).collect();
+    kernels.sort_by(|a, b| b.microseconds.total_cmp(&a.microseconds));
+    kernels
 }
 
 /// `None`: nothing was counted.

@@ -8,7 +8,7 @@
 //! | `doubling` | one sequence as it grows |
 //! | `memory`, `company` | what the process holds, and who else is busy |
 //! | `report` | the figures as data, and as JSON |
-//! | `page`, `picture` | the same as text or Markdown, and as SVG |
+//! | `page`, `picture` | the same as text or Markdown, by `table`, and as SVG |
 
 mod company;
 mod doubling;
@@ -20,6 +20,7 @@ mod report;
 #[cfg(feature = "rival")]
 mod rival;
 mod side;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -138,7 +139,14 @@ pub fn run(flags: &Bench) -> Result<(), BenchError> {
         let mut rival = rival(flags, &options, &engine)?;
         if flags.profile {
             progress.say("measuring what this machine can do at most");
-            report.ceilings = Some(ceilings(flags, &options));
+            report.ceilings = Some(match engine.copy_rate()? {
+                Some(read) => Ceilings {
+                    read,
+                    floats: None,
+                    bytes: None,
+                },
+                None => ceilings(flags, &options),
+            });
         }
         let opened = memory::own().saturating_sub(before);
         let plan = measure::Plan {
@@ -253,7 +261,7 @@ fn ceilings(flags: &Bench, options: &Options) -> Ceilings {
     let products = product_rates(crew);
     Ceilings {
         read: read_rate(crew, MEMORY),
-        floats: products.floats,
+        floats: Some(products.floats),
         bytes: products.bytes,
     }
 }

@@ -1,8 +1,7 @@
 //! A report for people: text for a terminal, Markdown for a document.
 
-use std::fmt::Write;
-
-use super::report::{Figure, Rate, Report, Share};
+use super::report::{Ceilings, Figure, Kernel, Rate, Report, Share};
+use super::table::Table;
 
 /// Cores of others that are worth a word.
 const NOTICED: f64 = 0.1;
@@ -33,23 +32,16 @@ fn page(report: &Report, show: &dyn Fn(&Table) -> String) -> String {
         );
     }
     page += &memory(report);
-    if let Some(ceilings) = &report.ceilings {
-        let (read, floats) = (billions(ceilings.read), billions(ceilings.floats));
-        let bytes = ceilings.bytes.map_or_else(String::new, |b| {
-            format!(", {} G operations/s on 8-bit integers", billions(b))
-        });
-        // Writing to a string does not fail.
-        let _ = writeln!(
-            page,
-            "\nAt most, with {} threads: {read} GB/s read from memory, {floats} GFLOP/s on \
-             floats{bytes}.",
-            report.setting.threads
-        );
-    }
+    page += &ceilings(report);
     for figure in &report.figures {
         if let Some(shares) = &figure.profile {
             page += &format!("\n{}\n\n", title(figure));
             page += &show(&profile(shares, report));
+            page += &limit(figure);
+            if !figure.kernels.is_empty() {
+                page += "\nBy kernel, each timed alone:\n\n";
+                page += &show(&kernels(&figure.kernels));
+            }
         } else if report.ceilings.is_some() {
             page += &format!(
                 "\n{}: its executor does not tell kinds of work apart.\n",
@@ -139,45 +131,92 @@ fn title(figure: &Figure) -> String {
     format!("One pass, {what} at {depth}, lanes {lanes}")
 }
 
+/// What the machine, or the card, can do at most.
+fn ceilings(report: &Report) -> String {
+    let Some(ceilings) = &report.ceilings else {
+        return String::new();
+    };
+    let read = billions(ceilings.read);
+    let Some(floats) = ceilings.floats else {
+        return format!("\nAt most: {read} GB/s by copies within the card, read and written.\n");
+    };
+    let bytes = ceilings.bytes.map_or_else(String::new, |b| {
+        format!(", {} G operations/s on 8-bit integers", billions(b))
+    });
+    format!(
+        "\nAt most, with {} threads: {read} GB/s read from memory, {} GFLOP/s on floats{bytes}.\n",
+        report.setting.threads,
+        billions(floats),
+    )
+}
+
+fn limit(figure: &Figure) -> String {
+    let Some(limit) = figure.memory_limit else {
+        return String::new();
+    };
+    let share = 100.0 * figure.deltad.median / limit;
+    let got = figure.deltad.median;
+    format!("\nThe memory would allow {limit:.1} tokens/s; {got:.1} are {share:.0} % of that.\n")
+}
+
 fn profile(shares: &[Share], report: &Report) -> Table {
-    let head = [
-        "work",
-        "ms",
-        "share",
-        "GB/s",
-        "of reads",
-        "G op/s",
-        "of products",
-    ];
-    let read = report.ceilings.map_or(0.0, |c| c.read);
+    let ceilings = report.ceilings.as_ref();
+    let read = ceilings.map_or(0.0, |c| c.read);
+    let has_products = ceilings.is_none_or(|c| c.floats.is_some());
     let products = |arithmetic: &str| {
-        report.ceilings.map_or(0.0, |c| match arithmetic {
+        let of = |c: &Ceilings| match arithmetic {
             "f32" => c.floats,
-            _ => c.bytes.unwrap_or(c.floats),
-        })
+            _ => c.bytes.or(c.floats),
+        };
+        ceilings.and_then(of).unwrap_or(0.0)
     };
     let percent = |rate: Option<f64>, most: f64| {
         let share = rate.filter(|_| most > 0.0).map(|r| 100.0 * r / most);
         share.map_or_else(String::new, |s| format!("{s:.0} %"))
     };
     let number = |rate: Option<f64>| rate.map_or_else(String::new, billions);
+    let mut head = vec!["work", "ms", "share", "GB/s", "of reads", "G op/s"];
+    if has_products {
+        head.push("of products");
+    } else {
+        head[4] = "of copies";
+    }
     let row = |s: &Share| {
-        vec![
+        let mut row = vec![
             s.work.to_owned(),
             format!("{:.3}", s.milliseconds),
             format!("{:.1} %", 100.0 * s.share),
             number(s.bytes_per_second),
             percent(s.bytes_per_second, read),
             number(s.operations_per_second),
-            percent(s.operations_per_second, products(s.arithmetic)),
-        ]
+        ];
+        if has_products {
+            row.push(percent(s.operations_per_second, products(s.arithmetic)));
+        }
+        row
     };
     let mut rows: Vec<_> = shares.iter().map(row).collect();
     let all: f64 = shares.iter().map(|s| s.milliseconds).sum();
+    let bytes: f64 = shares.iter().map(Share::bytes).sum();
+    let rate = Some(bytes / (all / 1e3)).filter(|_| bytes > 0.0);
     let mut last = vec![String::new(); head.len()];
     (last[0], last[1]) = ("all".into(), format!("{all:.3}"));
+    (last[3], last[4]) = (number(rate), percent(rate, read));
     rows.push(last);
     Table::new(&head, rows)
+}
+
+fn kernels(kernels: &[Kernel]) -> Table {
+    let row = |k: &Kernel| {
+        vec![
+            k.kernel.to_owned(),
+            format!("{:.1}", k.runs),
+            format!("{:.1}", k.microseconds),
+            format!("{:.1} %", 100.0 * k.share),
+        ]
+    };
+    let head = ["kernel", "runs a pass", "us a pass", "share"];
+    Table::new(&head, kernels.iter().map(row).collect())
 }
 
 fn billions(rate: f64) -> String {
@@ -186,42 +225,4 @@ fn billions(rate: f64) -> String {
 
 fn mebibytes(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / f64::from(1 << 20))
-}
-
-struct Table {
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    /// Every row has as many cells as the head.
-    fn new(head: &[&str], mut rows: Vec<Vec<String>>) -> Table {
-        rows.insert(0, head.iter().map(|&cell| cell.to_owned()).collect());
-        Table { rows }
-    }
-
-    fn to_text(&self) -> String {
-        let width = |at: usize| {
-            let cells = self.rows.iter().map(|row| row[at].chars().count());
-            cells.max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.rows[0].len()).map(width).collect();
-        let mut text = String::new();
-        for row in &self.rows {
-            let (first, rest) = (&row[0], row[1..].iter().zip(&widths[1..]));
-            let rest: String = rest
-                .map(|(cell, &width)| format!("  {cell:>width$}"))
-                .collect();
-            let line = format!("{first:0$}{rest}", widths[0]);
-            text += line.trim_end();
-            text += "\n";
-        }
-        text
-    }
-
-    fn to_markdown(&self) -> String {
-        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-        let rule = "|---".repeat(self.rows[0].len()) + "|\n";
-        let rest = self.rows[1..].iter().map(|row| line(row));
-        line(&self.rows[0]) + &rule + &rest.collect::<String>()
-    }
 }

@@ -31,14 +31,16 @@ pub struct Setting {
     pub repeats: usize,
 }
 
-/// What this machine can do at most with these threads, a second.
+/// What this machine can do at most with these threads, a second. Of a card: what copies within its
+/// memory move, and nothing else.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Ceilings {
-    /// Bytes read from memory.
+    /// Bytes read from memory; of a card's, read and written.
     pub read: f64,
     /// Operations on 32-bit floats, and on 8-bit integers where the tier has an instruction for
     /// them.
-    pub floats: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floats: Option<f64>,
     pub bytes: Option<f64>,
 }
 
@@ -64,6 +66,12 @@ pub struct Figure {
     pub others: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<Vec<Share>>,
+    /// Where a device times them one by one, the slowest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kernels: Vec<Kernel>,
+    /// Decoded tokens a second if memory did nothing but bring each pass's bytes once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -85,6 +93,16 @@ pub struct Share {
     /// The least that must be moved, by the time it took.
     pub bytes_per_second: Option<f64>,
     pub operations_per_second: Option<f64>,
+}
+
+/// A kernel of a device in a pass, all its runs together.
+#[derive(Debug, Clone, Serialize)]
+pub struct Kernel {
+    pub kernel: &'static str,
+    /// Of one pass, as the time is.
+    pub runs: f64,
+    pub microseconds: f64,
+    pub share: f64,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -179,7 +197,24 @@ impl Figure {
             ratio: rival.map(|r| deltad.median / r.median),
             others: 0.0,
             profile: None,
+            kernels: Vec::new(),
+            memory_limit: None,
         }
+    }
+
+    /// Holds a profile of decoding against memory that moves so many bytes a second.
+    pub fn hold_against(&mut self, read: f64) {
+        let bytes: f64 = self.profile.iter().flatten().map(Share::bytes).sum();
+        if self.what == What::Decode && bytes > 0.0 && read > 0.0 {
+            self.memory_limit = Some(self.lanes as f64 * read / bytes);
+        }
+    }
+}
+
+impl Share {
+    /// Of one pass.
+    pub fn bytes(&self) -> f64 {
+        self.bytes_per_second.unwrap_or(0.0) * self.milliseconds / 1e3
     }
 }
 

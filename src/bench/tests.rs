@@ -2,7 +2,9 @@
 
 use super::page::{markdown, text};
 use super::picture::draw;
-use super::report::{Ceilings, Doubling, Figure, Memory, Rate, Report, Setting, Share, What};
+use super::report::{
+    Ceilings, Doubling, Figure, Kernel, Memory, Rate, Report, Setting, Share, What,
+};
 use serde_json::json;
 
 fn report(figures: Vec<Figure>) -> Report {
@@ -68,7 +70,7 @@ fn a_profile_holds_each_work_against_the_ceilings() {
     let mut report = report(vec![one]);
     report.ceilings = Some(Ceilings {
         read: 30e9,
-        floats: 200e9,
+        floats: Some(200e9),
         bytes: Some(1000e9),
     });
     report.figures[0]
@@ -89,6 +91,53 @@ fn a_profile_holds_each_work_against_the_ceilings() {
     let row = "| experts | 15.000 | 75.0 % | 15.0 | 50 % | 50.0 | 5 % |\n";
     assert!(page.contains(row), "{page}");
     assert!(page.contains("30.0 GB/s read from memory"), "{page}");
+}
+
+#[test]
+fn a_card_is_held_against_its_own_memory_kernel_by_kernel() {
+    let mut one = figure(What::Decode, 0, 2, 500.0, None);
+    one.profile = Some(vec![Share {
+        work: "experts",
+        arithmetic: "8 bit",
+        milliseconds: 2.0,
+        share: 1.0,
+        bytes_per_second: Some(1500e9),
+        operations_per_second: Some(50e9),
+    }]);
+    one.kernels = vec![Kernel {
+        kernel: "gate_up",
+        runs: 26.0,
+        microseconds: 1250.0,
+        share: 0.625,
+    }];
+    // 3 GB a pass of two tokens, 3000 GB a second.
+    one.hold_against(3000e9);
+    assert_eq!(one.memory_limit, Some(2000.0));
+    let mut report = report(vec![one]);
+    report.ceilings = Some(Ceilings {
+        read: 3000e9,
+        floats: None,
+        bytes: None,
+    });
+    let page = markdown(&report);
+    for words in [
+        "At most: 3000.0 GB/s by copies within the card, read and written.",
+        "| work | ms | share | GB/s | of copies | G op/s |\n",
+        "| experts | 2.000 | 100.0 % | 1500.0 | 50 % | 50.0 |\n",
+        "| all | 2.000 |  | 1500.0 | 50 % |  |\n",
+        "The memory would allow 2000.0 tokens/s; 500.0 are 25 % of that.",
+        "| gate_up | 26.0 | 1250.0 | 62.5 % |\n",
+    ] {
+        assert!(page.contains(words), "{words}: {page}");
+    }
+    assert!(!page.contains("threads:"), "{page}");
+}
+
+#[test]
+fn only_decoding_is_held_against_the_memory() {
+    let mut read = figure(What::Prefill, 0, 1, 500.0, None);
+    read.hold_against(3000e9);
+    assert_eq!(read.memory_limit, None);
 }
 
 #[test]

@@ -69,7 +69,8 @@ pub struct Bench {
     /// The type of the cache's rows.
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub cache_type: CacheName,
-    /// Measure what the time goes to, and what the machine can do at most.
+    /// Measure what the time goes to, and what the machine can do at most; on a card with kernels of
+    /// our own, by kernel and against its memory.
     #[arg(long)]
     pub profile: bool,
     /// Measure this one too, in turn.

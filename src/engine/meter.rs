@@ -1,6 +1,7 @@
 //! Where the time of passes goes: kinds of work, each with the bytes that it must move and the
 //! arithmetic that it must do. Counts; judges nothing.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Kinds of work.
@@ -57,10 +58,18 @@ pub struct Spent {
     pub operations: u64,
 }
 
+/// What a kernel of a device took, all its runs together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ran {
+    pub runs: u64,
+    pub time: Duration,
+}
+
 /// Passes, added up.
 #[derive(Debug, Clone, Default)]
 pub struct Meter {
     spent: [Spent; Work::ALL.len()],
+    kernels: BTreeMap<&'static str, Ran>,
 }
 
 impl Meter {
@@ -69,6 +78,18 @@ impl Meter {
         spent.time += more.time;
         spent.bytes += more.bytes;
         spent.operations += more.operations;
+    }
+
+    /// One run of a kernel, whose time is that of some work too.
+    pub fn ran(&mut self, kernel: &'static str, time: Duration) {
+        let ran = self.kernels.entry(kernel).or_default();
+        ran.runs += 1;
+        ran.time += time;
+    }
+
+    /// By name. None where kernels are not timed one by one.
+    pub fn kernels(&self) -> impl Iterator<Item = (&'static str, Ran)> {
+        self.kernels.iter().map(|(&name, &ran)| (name, ran))
     }
 
     pub fn of(&self, work: Work) -> Spent {

@@ -135,6 +135,12 @@ impl Engine {
         self.executor.is_on_cpu()
     }
 
+    /// Bytes a second that copies within the device's memory move, read and written, measured now.
+    /// `None`: the processor computes, or nobody can measure.
+    pub fn copy_rate(&self) -> Result<Option<f64>, StateError> {
+        Ok(self.executor.copy_rate().transpose()?)
+    }
+
     /// Rows of one pass, all lanes together.
     pub fn chunk(&self) -> usize {
         self.chunk

@@ -9,7 +9,7 @@ use crate::checkpoint::{
 use deltad::engine::{CacheType, Device, Engine, Experts, Lane, Options, Runner, Unfit, Want};
 
 /// `None`: there is no card, or none of our kernels takes the model's sizes.
-fn open(path: &Path, chunk: usize) -> Option<Engine> {
+pub fn open(path: &Path, chunk: usize) -> Option<Engine> {
     open_with(path, chunk, Experts::Device)
 }
 

@@ -583,6 +583,16 @@ CALL cuGraphExecDestroy(CUgraphExec graph) {
   return SUCCESS;
 }
 
+CALL cuLaunchHostFunc(CUstream stream, void (*call)(void *), void *data) {
+  ENTER;
+  if (!known(stream)) return INVALID_HANDLE;
+  if (!call) return INVALID_VALUE;
+  Work work{Work::HOST};
+  work.call = call;
+  work.to = data;
+  return accept(stream, std::move(work));
+}
+
 CALL cuEventCreate(CUevent *made, unsigned) {
   ENTER;
   *made = new Event;

@@ -55,6 +55,9 @@ void perform(Work &work, Batch &batch) {
       for (Work &inner : *work.graph) perform(inner, batch);
       batch.run();
       break;
+    case Work::HOST:
+      work.call(work.to);
+      break;
     default:
       break;
   }

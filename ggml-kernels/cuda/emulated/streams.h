@@ -24,7 +24,7 @@ struct Work;
 typedef std::vector<Work> Works;
 
 struct Work {
-  enum Kind { LAUNCH, COPY, SET8, SET32, RECORD, WAIT, GRAPH } kind;
+  enum Kind { LAUNCH, COPY, SET8, SET32, RECORD, WAIT, GRAPH, HOST } kind;
   LaunchPtr launch;
   void *to = nullptr;
   const void *from = nullptr;
@@ -35,6 +35,7 @@ struct Work {
   std::uint64_t place = 0;
   Stream *other = nullptr;
   std::shared_ptr<Works> graph;
+  void (*call)(void *) = nullptr;  // with `to`
   explicit Work(Kind kind) : kind(kind) {}
 };
 

@@ -10,8 +10,10 @@
 //! | `mixers` | norms, router, KDA |
 //! | `attention` | MLA |
 //! | `wide` | products of many rows on tensor cores |
+//! | `ceiling` | what the card's memory moves at most |
 
 pub mod attention;
+pub mod ceiling;
 pub mod driver;
 pub mod mixers;
 pub mod products;

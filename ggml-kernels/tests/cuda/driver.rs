@@ -1,5 +1,6 @@
 //! Memory, streams and graphs, before any kernel.
 
+use ggml_kernels::cuda::ceiling::copy_rate;
 use ggml_kernels::cuda::driver::{CudaError, Device, Pinned};
 use ggml_kernels::cuda::products::repack;
 use ggml_kernels::cuda::weights::{Stack, WeightType};
@@ -92,6 +93,14 @@ fn kernels_are_timed_one_by_one_and_only_when_asked() {
     assert_eq!(names, ["repack", "repack"]);
     run();
     assert!(stream.took().unwrap().is_empty());
+}
+
+#[test]
+fn copies_on_a_card_have_a_speed() {
+    let Some(device) = device() else { return };
+    let rate = copy_rate(&device).unwrap();
+    // Between a slow processor that plays a card and what no card will do for long.
+    assert!((1e8..1e15).contains(&rate), "{rate:e}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::{HostState, Want};
 
 pub(super) mod cpu;
 pub(super) mod cuda;
+mod moved;
 pub(super) mod stock;
 
 /// One lane's share of a pass.
@@ -142,6 +143,12 @@ pub(super) trait Executor: std::fmt::Debug + Send {
     fn is_batch_invariant(&self) -> bool;
 
     fn is_on_cpu(&self) -> bool;
+
+    /// Bytes a second that its device's memory moves at most, read and written, measured now. `None`:
+    /// it computes on the processor, or has no way to measure.
+    fn copy_rate(&self) -> Option<Result<f64, Cause>> {
+        None
+    }
 
     /// Rows of a pass that suit it.
     fn rows(&self) -> usize;

@@ -225,7 +225,7 @@ impl Stream {
     /// meanwhile; those of graphs are not seen.
     pub fn time(&self) -> Result<(), CudaError> {
         self.synchronize()?;
-        *lock(&self.clock) = Some(Clock::default());
+        *lock(&self.clock) = Some(Clock::start(self)?);
         Ok(())
     }
 

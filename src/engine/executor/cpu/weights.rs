@@ -63,13 +63,8 @@ impl Held {
         }
     }
 
-    /// Of all matrices together.
-    pub fn all_values(&self) -> usize {
-        self.count * self.one_values()
-    }
-
-    pub fn all_bytes(&self) -> usize {
-        self.count * self.one_bytes()
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     pub fn one_values(&self) -> usize {

@@ -24,7 +24,7 @@ const ROOM: usize = 512 << 20;
 /// Heads that are expanded together even where that takes more, while a quarter of what is free does.
 const HEADS: usize = 8;
 /// Rows of all lanes up to which nothing is expanded.
-const FEW: usize = 32;
+pub(super) const FEW: usize = 32;
 /// Rows that look at the cache at a time.
 const AT_ONCE: usize = 16;
 

@@ -4,7 +4,8 @@
 //! Parts: `fit` what its kernels take, `upload` and `weights` how a model comes to the card, `rooms`
 //! its memory in pieces, `state` what a sequence holds, `small` passes of one token each, `wide` all
 //! others with `expanded` for their attention, `head` logits, `shape` sizes as the kernels are told,
-//! `place` where routed experts go, `aside` those that the processor computes.
+//! `place` where routed experts go, `aside` those that the processor computes, `clock` what a pass spends
+//! its time on, told apart by `kinds` and held against what is `counted`.
 //!
 //! A token's logits are not the same bits in every company: small passes multiply 8-bit activations,
 //! wide ones f16 rows on tensor cores.
@@ -12,10 +13,13 @@
 mod aside;
 #[cfg(test)]
 mod card;
+mod clock;
+mod counted;
 mod expanded;
 mod fit;
 mod head;
 mod kept;
+mod kinds;
 mod place;
 mod rooms;
 mod shape;
@@ -27,6 +31,7 @@ mod wide;
 
 use std::sync::Arc;
 
+use ggml_kernels::cuda::ceiling::copy_rate;
 use ggml_kernels::cuda::driver::{CudaError, Device, Stream, find};
 use ggml_kernels::cuda::mixers::MOST_ROWS;
 use ggml_kernels::graph::Outline;
@@ -38,8 +43,10 @@ use crate::engine::error::{Cause, Unfit};
 use crate::engine::model::Model as File;
 use crate::engine::{HostState, Kind, Options, Want, tier};
 use aside::Aside;
+use clock::Choices;
 use head::Head;
 pub(in crate::engine) use kept::Kept;
+use kinds::Manner;
 use place::{Place, Settled, Work};
 use small::Small;
 pub(in crate::engine) use state::State as Held;
@@ -118,19 +125,33 @@ impl Cuda {
         })
     }
 
-    fn run(&mut self, shares: &[Share<'_>], opens: &[Open]) -> Result<Vec<Vec<f32>>, CudaError> {
+    fn model(&self) -> Model<'_> {
+        Model {
+            h: &self.h,
+            weights: &self.weights,
+            kda_values: self.home.shape().kda_values,
+        }
+    }
+
+    fn run(
+        &mut self,
+        shares: &[Share<'_>],
+        opens: &[Open],
+        choices: Option<&Choices>,
+    ) -> Result<Vec<Vec<f32>>, CudaError> {
+        // Of fields: others of them change.
         let model = Model {
             h: &self.h,
             weights: &self.weights,
             kda_values: self.home.shape().kda_values,
         };
-        let is_small = shares.len() <= MOST_ROWS && shares.iter().all(|s| s.tokens.len() == 1);
-        if is_small {
+        if Manner::of(shares) == Manner::Small {
             let lanes = shares.iter().zip(opens);
             let lanes: Vec<_> = lanes.map(|(s, open)| open.lane(s.tokens[0])).collect();
             let nobody = self.home.nobody();
             let (part, aside) = ((model, &self.head), self.aside.as_mut());
-            self.small.run(part, &self.stream, &lanes, nobody, aside)?;
+            self.small
+                .run(part, &self.stream, &lanes, nobody, aside, choices)?;
             let asks = |share: &Share<'_>| share.want != Want::Nothing;
             let wanted: Vec<usize> = (0..shares.len()).filter(|&at| asks(&shares[at])).collect();
             let mut rows = self.head.take(&self.stream, &wanted)?.into_iter();
@@ -141,16 +162,14 @@ impl Cuda {
         for (share, open) in shares.iter().zip(opens) {
             parts.push(wide::Share {
                 lane: open.wide_lane(tokens.len(), share.tokens.len()),
-                wanted: match share.want {
-                    Want::Nothing => 0,
-                    Want::Last => 1,
-                    Want::All => share.tokens.len(),
-                },
+                wanted: wanted(share),
             });
             tokens.extend(share.tokens);
         }
         let aside = self.aside.as_mut();
-        let x = self.wide.run(model, &self.stream, &parts, &tokens, aside)?;
+        let x = self
+            .wide
+            .run(model, &self.stream, &parts, &tokens, aside, choices)?;
         let mut rest = &self.head.all(model, &self.stream, x)?[..];
         let take = |part: &wide::Share| {
             let (own, others) = rest.split_at(part.wanted * self.h.vocab);
@@ -173,6 +192,14 @@ fn aside(
     Ok(Aside::new(device, file.hparams(), rows, experts)?)
 }
 
+fn wanted(share: &Share<'_>) -> usize {
+    match share.want {
+        Want::Nothing => 0,
+        Want::Last => 1,
+        Want::All => share.tokens.len(),
+    }
+}
+
 fn held(state: &mut State) -> &mut Held {
     match state {
         State::Cuda(state) => state,
@@ -191,6 +218,10 @@ impl Executor for Cuda {
 
     fn is_on_cpu(&self) -> bool {
         false
+    }
+
+    fn copy_rate(&self) -> Option<Result<f64, Cause>> {
+        Some(copy_rate(self.stream.device()).map_err(Cause::from))
     }
 
     fn rows(&self) -> usize {
@@ -233,7 +264,7 @@ impl Executor for Cuda {
     fn pass(
         &mut self,
         shares: &mut [Share<'_>],
-        watch: Watch<'_>,
+        mut watch: Watch<'_>,
     ) -> Result<Vec<Vec<f32>>, Broken> {
         let whole = |cause: Cause| Broken {
             cause,
@@ -252,7 +283,10 @@ impl Executor for Cuda {
                 let open = held(share.state).open(past, more, &self.stream);
                 opens.push(open.map_err(|why| whole(why.into()))?);
             }
-            let ran = self.run(shares, &opens);
+            let ran = match &mut watch.meter {
+                Some(meter) => self.run_timed(shares, &opens, meter),
+                None => self.run(shares, &opens, None),
+            };
             if let Some(aside) = &mut self.aside {
                 aside.look();
             }

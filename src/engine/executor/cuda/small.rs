@@ -18,6 +18,7 @@ use quantize::schema::Hparams;
 
 use super::Model;
 use super::aside::{Aside, Found};
+use super::clock::Choices;
 use super::head::Head;
 use super::place::Place;
 use super::shape::{Sizes, ffns, kda_layer, mla_shape, routing};
@@ -110,7 +111,8 @@ impl Small {
         })
     }
 
-    /// One token of every lane; their logits are in `head` afterwards, row by row.
+    /// One token of every lane; their logits are in `head` afterwards, row by row. With `choices` the
+    /// pass is not played from its record, and keeps them there.
     pub fn run(
         &mut self,
         (model, head): (Model<'_>, &Head),
@@ -118,6 +120,7 @@ impl Small {
         lanes: &[Lane],
         nobody: Lane,
         aside: Option<&mut Aside>,
+        choices: Option<&Choices>,
     ) -> Result<(), CudaError> {
         if aside.is_some() {
             // What the processor does in between, no graph can say.
@@ -128,6 +131,7 @@ impl Small {
                 stream,
                 room,
                 rows,
+                choices,
             };
             return pass.run(head, aside);
         }
@@ -144,10 +148,12 @@ impl Small {
                 stream,
                 room,
                 rows: width,
+                choices,
             }
             .run(head, None)
         };
         match &self.recorded[at] {
+            _ if choices.is_some() => pass(stream)?,
             Recorded::Cold => {
                 pass(stream)?;
                 self.recorded[at] = Recorded::Warm;
@@ -170,6 +176,7 @@ struct Pass<'p> {
     stream: &'p Stream,
     room: &'p Room,
     rows: usize,
+    choices: Option<&'p Choices>,
 }
 
 type Done = Result<(), CudaError>;
@@ -395,6 +402,9 @@ impl<'p> Pass<'p> {
             let logits = self.part(&room.routes.logits, experts)?;
             self.project(normed, &[job(&sparse.router, logits, experts)])?;
             route_wide(self.stream, logits, &choice, routed)?;
+        }
+        if let Some(choices) = self.choices {
+            choices.keep(self.stream, at, ids)?;
         }
         let shared = sparse.shared.as_ref();
         let Some(experts) = &sparse.experts else {

@@ -21,6 +21,7 @@ use quantize::schema::Hparams;
 
 use super::Model;
 use super::aside::{Aside, Found};
+use super::clock::Choices;
 use super::expanded::Expanded;
 use super::place::Place;
 use super::shape::{Sizes, ffns, kda_layer, kda_shape, mla_shape, routing};
@@ -163,6 +164,7 @@ impl Wide {
     }
 
     /// Every layer over the lanes' tokens. The wanted rows, lane after lane, ready for the output norm.
+    /// `choices`: where the experts' numbers are kept.
     pub fn run(
         &mut self,
         model: Model<'_>,
@@ -170,6 +172,7 @@ impl Wide {
         shares: &[Share],
         tokens: &[u32],
         aside: Option<&mut Aside>,
+        choices: Option<&Choices>,
     ) -> Result<Part<'_, f32>, CudaError> {
         let lanes: Vec<WideLane> = shares.iter().map(|s| s.lane).collect();
         self.lanes.write(0, &lanes)?;
@@ -180,6 +183,7 @@ impl Wide {
             stream,
             room: self,
             lanes: &lanes,
+            choices,
             rows: tokens.len(),
             x: self.x.part(0..tokens.len() * model.h.hidden)?,
         };
@@ -195,6 +199,7 @@ struct Pass<'p> {
     stream: &'p Stream,
     room: &'p Wide,
     lanes: &'p [WideLane],
+    choices: Option<&'p Choices>,
     rows: usize,
     x: Part<'p, f32>,
 }
@@ -512,6 +517,9 @@ impl<'p> Pass<'p> {
                 None => Ok(()),
             });
         };
+        if let Some(choices) = self.choices {
+            choices.keep(stream, at, ids)?;
+        }
         // The shared expert first: its middle rows share room with the others'.
         let shared = match &parts.shared {
             Some(mlp) => {
