@@ -93,6 +93,19 @@ fn parts(file: &Bytes, tokens: usize) -> Option<[Bytes; 3]> {
     (at == file.len()).then_some(parts)
 }
 
+/// A block, unless its device does not give it any more: what is missing must never be taken for zeros.
+fn whole_block(state: &dyn State, at: usize) -> std::io::Result<Bytes> {
+    let (bytes, wanted) = (state.block(at), state.block_bytes());
+    if bytes.len() == wanted {
+        return Ok(bytes);
+    }
+    let got = bytes.len();
+    let why = format!(
+        "block {at} has {got} bytes, wanted {wanted}: its device does not give it any more"
+    );
+    Err(std::io::Error::other(why))
+}
+
 impl Session {
     /// Bytes that a checkpoint of `state` takes, about: blocks may have changed.
     pub fn need(&self, state: &dyn State) -> u64 {
@@ -123,8 +136,9 @@ impl Session {
                 .map_err(doing("writing a checkpoint's record"));
         }
         let block_bytes = state.block_bytes();
-        let hashes = (0..state.blocks()).map(|at| xxh3_128(&state.block(at)));
-        let hashes: Vec<u128> = hashes.collect();
+        let hashes = (0..state.blocks()).map(|at| Ok(xxh3_128(&whole_block(state, at)?)));
+        let hashes = hashes.collect::<std::io::Result<Vec<u128>>>();
+        let hashes = hashes.map_err(doing("reading a state"))?;
         let held = last.filter(|p| p.block_bytes == block_bytes as u64 && !self.distrusted);
         let held = held.map_or(&[][..], |p| &p.blocks);
         let same = held.iter().zip(&hashes).take_while(|(p, h)| p.hash == **h);
@@ -177,7 +191,15 @@ impl Session {
         let begin = held.unwrap_or(0).next_multiple_of(stride);
         let (mut at, mut places) = (begin, Vec::new());
         for (block, hash) in hashes.iter().enumerate().skip(first) {
-            let mut bytes = state.block(block);
+            let mut bytes = match whole_block(state, block) {
+                Ok(bytes) => bytes,
+                Err(gone) => {
+                    if file.set_len(begin).is_err() {
+                        self.skip_segments = segment + 1;
+                    }
+                    return Err(io(gone));
+                }
+            };
             if bytes.len() as u64 != stride {
                 let mut padded = bytes.to_vec();
                 padded.resize(stride as usize, 0);
@@ -231,6 +253,11 @@ impl Session {
     ) -> Result<Checkpoint, StoreError> {
         let (dir, name) = (self.dir(), format!("state.{file}"));
         let parts = [state.slot(), state.tail(), state.next()];
+        // Rows behind the last block are in the tail: with tokens and neither, the device is gone.
+        if tokens > 0 && state.blocks() == 0 && parts[0].is_empty() && parts[1].is_empty() {
+            let gone = std::io::Error::other("its device does not give it any more");
+            return Err(doing("reading a state")(gone));
+        }
         let head = head(tokens, &parts);
         let (mut hash, mut at) = (Xxh3::new(), 0);
         let mut write = || {
