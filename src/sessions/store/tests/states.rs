@@ -91,6 +91,54 @@ fn files(dir: &Path, id: Id) -> Vec<std::path::PathBuf> {
     files
 }
 
+/// A state on a device that was lost.
+struct Gone(Toy);
+
+impl State for Gone {
+    fn blocks(&self) -> usize {
+        self.0.blocks()
+    }
+    fn block_bytes(&self) -> usize {
+        self.0.block_bytes
+    }
+    fn block(&self, _: usize) -> Bytes {
+        Bytes::new()
+    }
+    fn slot(&self) -> Bytes {
+        Bytes::new()
+    }
+    fn tail(&self) -> Bytes {
+        Bytes::new()
+    }
+    fn next(&self) -> Bytes {
+        self.0.next()
+    }
+}
+
+#[test]
+fn a_state_that_its_device_no_longer_gives_replaces_none() {
+    // With whole blocks, and with none yet.
+    for turns in [5, 0] {
+        let dir = tempfile::tempdir().unwrap();
+        let id = kept(dir.path(), turns);
+        let store = store(dir.path());
+        store
+            .turn(
+                &id,
+                &Turn {
+                    tokens: vec![7; 3],
+                    ..turn(turns)
+                },
+            )
+            .unwrap();
+        let tokens = take(&store, &id).tokens;
+        let gone = store.checkpoint(&id, &tokens, &Gone(Toy::of(&tokens)));
+        assert!(gone.is_err(), "{turns} turns");
+        let state = take(&store, &id).state;
+        assert_eq!(state.map(|s| s.tokens), (turns > 0).then_some(50));
+    }
+}
+
 #[test]
 fn a_state_comes_back_bit_by_bit_and_says_how_far_behind_it_is() {
     let dir = tempfile::tempdir().unwrap();
