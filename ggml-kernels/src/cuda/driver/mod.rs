@@ -30,6 +30,5 @@ pub use error::{Code, CudaError};
 pub use graph::Graph;
 pub use kernels::{FILE, ID, find};
 pub use memory::{Buffer, Part, Pinned, Plain};
-#[allow(unused_imports)] // Families of kernels use it.
 pub(crate) use stream::Overlap;
 pub use stream::Stream;
