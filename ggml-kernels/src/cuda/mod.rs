@@ -4,6 +4,7 @@
 //!
 //! | file | job |
 //! |---|---|
+//! | `check` | what is checked before a launch |
 //! | `driver` | device, streams, memory, graphs |
 //! | `weights` | matrices and rows as the kernels find them |
 //! | `products` | products of up to 16 rows; experts; embedding |
@@ -14,6 +15,7 @@
 
 pub mod attention;
 pub mod ceiling;
+mod check;
 pub mod driver;
 pub mod mixers;
 pub mod products;

@@ -27,6 +27,7 @@ pub use kda_wide::{KdaFinish, KdaWide, fours_len, kda_finish, kda_prepare, kda_s
 pub use norm::{To, norm_rows, quantize_rows};
 pub use route::{Chosen, Routed, Router, route_small, route_wide};
 
+use super::check::{aligned, count, hold, same};
 use super::driver::{CudaError, Part};
 
 /// Rows of a small pass.
@@ -61,43 +62,4 @@ impl Strided<'_> {
         }
         Ok(())
     }
-}
-
-/// That `got` is `wanted`.
-fn same(
-    place: &'static str,
-    what: &'static str,
-    got: usize,
-    wanted: usize,
-) -> Result<(), CudaError> {
-    hold(got == wanted, place, what, got, wanted)
-}
-
-fn hold(
-    holds: bool,
-    place: &'static str,
-    what: &'static str,
-    got: impl ToString,
-    wanted: impl ToString,
-) -> Result<(), CudaError> {
-    if holds {
-        return Ok(());
-    }
-    Err(CudaError::refused(place, what, got, wanted))
-}
-
-/// An address that sixteen bytes are read from or written to at a time.
-fn aligned(place: &'static str, what: &'static str, address: u64) -> Result<(), CudaError> {
-    let got = format!("at {address:#x}");
-    hold(
-        address.is_multiple_of(16),
-        place,
-        what,
-        got,
-        "aligned to 16 bytes",
-    )
-}
-
-fn count(place: &'static str, what: &'static str, n: usize) -> Result<u32, CudaError> {
-    u32::try_from(n).map_err(|_| CudaError::refused(place, what, n, "less than 2^32"))
 }

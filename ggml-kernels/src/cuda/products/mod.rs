@@ -29,6 +29,7 @@ pub use experts::{DownExperts, GateUp, GateUpExperts, MOST_TASKS, down, gate_up,
 pub use rows::{Tokens, embed, file_row_bytes, repack};
 pub use small::{Job, MOST_JOBS, products};
 
+use super::check::{hold, same};
 use super::driver::CudaError;
 use super::weights::{Acts, Matrix, Stack};
 
@@ -46,28 +47,6 @@ const NO_MATRIX: Matrix = Matrix {
     cols: 0,
     row_bytes: 0,
 };
-
-fn hold(
-    holds: bool,
-    place: &'static str,
-    what: &'static str,
-    got: impl ToString,
-    wanted: impl ToString,
-) -> Result<(), CudaError> {
-    if holds {
-        return Ok(());
-    }
-    Err(CudaError::refused(place, what, got, wanted))
-}
-
-fn same(
-    place: &'static str,
-    what: &'static str,
-    got: usize,
-    wanted: usize,
-) -> Result<(), CudaError> {
-    hold(got == wanted, place, what, got, wanted)
-}
 
 /// That `input` can meet matrices of its width.
 fn check_input(place: &'static str, input: &Acts) -> Result<(), CudaError> {

@@ -30,6 +30,7 @@ use std::ops::Range;
 
 use half::f16;
 
+use super::check::{count, hold};
 use super::driver::{CudaError, Part, Plain};
 use super::weights::{Matrix, Stack, WeightType};
 
@@ -225,21 +226,4 @@ fn fits(
     let fits = rows == 0 || stride >= cols && len >= wanted;
     let got = format!("{len} values by {stride}");
     hold(fits, place, what, got, format!("{rows} rows of {cols}"))
-}
-
-fn hold(
-    holds: bool,
-    place: &'static str,
-    what: &'static str,
-    got: impl ToString,
-    wanted: impl ToString,
-) -> Result<(), CudaError> {
-    if holds {
-        return Ok(());
-    }
-    Err(CudaError::refused(place, what, got, wanted))
-}
-
-fn count(place: &'static str, what: &'static str, n: usize) -> Result<u32, CudaError> {
-    u32::try_from(n).map_err(|_| CudaError::refused(place, what, n, "less than 2^32"))
 }

@@ -2,25 +2,24 @@
 //! keys and values that the cache's rows are expanded to. Rows of a lane are neighbours; lanes come in
 //! the order in which they were given.
 
+mod ffn;
+
 use std::sync::Arc;
 
 use ggml_kernels::cuda::attention::{MlaWeights, WideMla};
 use ggml_kernels::cuda::driver::{Buffer, CudaError, Device, Part, Stream};
 use ggml_kernels::cuda::mixers::{
-    Chosen, KdaFinish, KdaRows, KdaWide, Routed, Strided, To, fours_len, kda_finish, kda_prepare,
-    kda_scan, norm_rows, quantize_rows, route_wide,
+    KdaFinish, KdaRows, KdaWide, Strided, To, fours_len, kda_finish, kda_prepare, kda_scan,
+    norm_rows, quantize_rows,
 };
 use ggml_kernels::cuda::products::{Tokens, embed};
 use ggml_kernels::cuda::weights::{Stack, WeightType, WideLane};
-use ggml_kernels::cuda::wide::{
-    Combined, ExpertDown, ExpertGateUp, Groups, WideGateUp, WideJob, WideRows, WideTo, combine,
-    expert_down, expert_gate_up, group_rows, wide_gate_up, wide_products,
-};
+use ggml_kernels::cuda::wide::{Groups, WideJob, WideRows, WideTo, wide_products};
 use half::f16;
 use quantize::schema::Hparams;
 
 use super::Model;
-use super::aside::{Aside, Found};
+use super::aside::Aside;
 use super::clock::Choices;
 use super::expanded::Expanded;
 use super::place::Place;
@@ -443,126 +442,6 @@ impl<'p> Pass<'p> {
         room.expanded
             .attend(self.stream, (h, mla), lanes, &asked, by)?;
         self.add(&mixed, &parts.output)
-    }
-
-    fn dense(self, norm: &Buffer<f32>, mlp: &Mlp<Held>) -> Done {
-        let input = self.norm(norm, &[&mlp.gate, &mlp.up])?;
-        let middle = self.gated(&input, mlp, f32::INFINITY)?;
-        self.add(&middle, &mlp.down)
-    }
-
-    /// `min(silu(gate x), limit) * clamp(up x)`, in the forms that `down` takes.
-    fn gated(
-        self,
-        input: &WideRows<'_>,
-        mlp: &'p Mlp<Held>,
-        limit: f32,
-    ) -> Result<WideRows<'p>, CudaError> {
-        let width = mlp.gate.rows();
-        let middle = self.room.middle.rows(self.rows, width, &[&mlp.down])?;
-        let to = WideGateUp {
-            gate: (&*mlp.gate).into(),
-            up: (&*mlp.up).into(),
-            limit,
-            f16: middle.f16,
-            f32: middle.f32,
-            stride: width,
-        };
-        wide_gate_up(self.stream, input, &to)?;
-        Ok(middle)
-    }
-
-    fn sparse(
-        self,
-        norm: &Buffer<f32>,
-        (at, parts): (usize, &Sparse),
-        aside: Option<&mut Aside>,
-    ) -> Done {
-        let (h, room, stream) = (self.model.h, self.room, self.stream);
-        let (hidden, used, experts) = (h.hidden, h.moe.used, h.moe.experts);
-        let limits = h.layers[at].limits;
-        let mut matrices: Vec<&Stack> = vec![&parts.router];
-        if let Some(experts) = &parts.experts {
-            matrices.extend([&*experts.gate, &*experts.up]);
-        }
-        if let Some(shared) = &parts.shared {
-            matrices.extend([&*shared.gate, &*shared.up]);
-        }
-        let mut to = self.normed(&matrices)?;
-        if aside.is_some() {
-            to.f32 = Some(self.part(&room.normed.f32, hidden)?);
-        }
-        let input = self.norm_to(norm, to)?;
-        let logits = self.part(&room.logits, experts)?;
-        wide_products(stream, &input, &[store(&parts.router, logits)])?;
-        let ids = room.ids.part(0..self.rows * used)?;
-        let weights = self.part(&room.weights, used)?;
-        let choice = Chosen {
-            bias: parts.router_bias.all(),
-            routing: routing(h),
-        };
-        route_wide(stream, logits, &choice, Routed { ids, weights })?;
-        let Some(of) = &parts.experts else {
-            let found = Found {
-                normed: self.part(&room.normed.f32, hidden)?,
-                ids,
-                weights,
-            };
-            let aside = aside.expect("made where experts are not on the card");
-            return aside.add(stream, at, found, self.x, || match &parts.shared {
-                Some(mlp) => {
-                    let middle = self.gated(&input, mlp, limits.shared)?;
-                    self.add(&middle, &mlp.down)
-                }
-                None => Ok(()),
-            });
-        };
-        if let Some(choices) = self.choices {
-            choices.keep(stream, at, ids)?;
-        }
-        // The shared expert first: its middle rows share room with the others'.
-        let shared = match &parts.shared {
-            Some(mlp) => {
-                let middle = self.gated(&input, mlp, limits.shared)?;
-                let to = self.part(&room.shared, hidden)?;
-                wide_products(stream, &middle, &[store(&mlp.down, to)])?;
-                Some(to)
-            }
-            None => None,
-        };
-        let groups = room
-            .groups
-            .as_ref()
-            .expect("made where a layer has experts");
-        let grouped = group_rows(stream, ids, used, groups)?;
-        let middle = room.middle.rows(grouped.pairs(), h.moe.ff, &[&of.down])?;
-        let to = ExpertGateUp {
-            gate: &of.gate,
-            up: &of.up,
-            limit: limits.experts,
-            f16: middle.f16,
-            f32: middle.f32,
-        };
-        expert_gate_up(stream, &grouped, &input, &to)?;
-        let rows = self.part(&room.routed, used * hidden)?;
-        expert_down(
-            stream,
-            &grouped,
-            &middle,
-            &ExpertDown {
-                down: &of.down,
-                to: rows,
-            },
-        )?;
-        let all = Combined {
-            x: self.x,
-            rows,
-            weights,
-            shared,
-            used,
-            hidden,
-        };
-        combine(stream, &all)
     }
 }
 
