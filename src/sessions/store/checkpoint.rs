@@ -253,10 +253,15 @@ impl Session {
     ) -> Result<Checkpoint, StoreError> {
         let (dir, name) = (self.dir(), format!("state.{file}"));
         let parts = [state.slot(), state.tail(), state.next()];
-        // Rows behind the last block are in the tail: with tokens and neither, the device is gone.
-        if tokens > 0 && state.blocks() == 0 && parts[0].is_empty() && parts[1].is_empty() {
-            let gone = std::io::Error::other("its device does not give it any more");
-            return Err(doing("reading a state")(gone));
+        // Of the parts just read, a device that still gives a block has given all; without a block there
+        // are a slot or rows in the tail.
+        let reading = doing("reading a state");
+        if state.blocks() > 0 {
+            whole_block(state, 0).map_err(reading)?;
+        } else if tokens > 0 && parts[0].is_empty() && parts[1].is_empty() {
+            return Err(reading(std::io::Error::other(
+                "its device does not give it any more",
+            )));
         }
         let head = head(tokens, &parts);
         let (mut hash, mut at) = (Xxh3::new(), 0);
