@@ -2,7 +2,7 @@
 //! and the same bits for a token whoever else is in it, however its prompt was cut, on any number
 //! of threads.
 //!
-//! Parts: `weights` where the tensors lie, `state` what a sequence holds, `pass` the layers,
+//! Parts: `weights` where the tensors lie, `state` what a sequence holds, `slots` its part of one size, `pass` the layers,
 //! `mixers` and `ffn` what a layer is made of, `scratch` the memory that passes share, `clock` who
 //! asks for the time, `hunger` what is done where weights are missing from memory,
 //! `routed` experts alone, beside a card.
@@ -14,6 +14,7 @@ mod mixers;
 mod pass;
 mod routed;
 mod scratch;
+mod slots;
 mod state;
 mod weights;
 
@@ -54,9 +55,12 @@ pub(in crate::engine) struct Cpu {
 impl Cpu {
     pub fn new(model: &Model, tier: Tier, threads: usize, options: &Options) -> Result<Cpu, Unfit> {
         let cache = options.cache_type.tensor_type();
+        let parts = weights::bind(model)?;
+        let shape = Shape::new(model.hparams(), cache);
+        shape.slots.warm();
         Ok(Cpu {
-            parts: weights::bind(model)?,
-            shape: Arc::new(Shape::new(model.hparams(), cache)),
+            parts,
+            shape: Arc::new(shape),
             hparams: model.hparams().clone(),
             file: model.file.clone(),
             cache,

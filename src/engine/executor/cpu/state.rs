@@ -4,35 +4,47 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ggml_kernels::cpu::kda::{KdaShape, KdaState};
+use ggml_kernels::cpu::kda::KdaShape;
 use ggml_kernels::cpu::mla::BLOCK;
 use ggml_kernels::quant::TensorType;
 use quantize::schema::{Hparams, Mixer};
 
+use super::slots::{Slot, Slots};
 use crate::engine::HostState;
 use crate::engine::error::Cause;
 use crate::engine::host::{extend, fill};
 
 /// What a state is made of.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(super) struct Shape {
     pub kda: KdaShape,
     kda_layers: usize,
     mla_layers: usize,
     /// Bytes of one layer's rows in a block.
     layer_bytes: usize,
+    pub slots: Arc<Slots>,
+}
+
+impl PartialEq for Shape {
+    /// Whoever made it.
+    fn eq(&self, other: &Shape) -> bool {
+        let sizes = |s: &Shape| (s.kda_layers, s.mla_layers, s.layer_bytes);
+        self.kda == other.kda && sizes(self) == sizes(other)
+    }
 }
 
 impl Shape {
     pub fn new(h: &Hparams, ty: TensorType) -> Shape {
         let kda = h.layers.iter().filter(|l| l.mixer == Mixer::Kda).count();
         let row = ty.row_bytes(h.mla.latent()).unwrap_or(0);
+        let shape = KdaShape {
+            heads: h.kda.heads,
+            head_dim: h.kda.head_dim,
+            taps: h.kda.conv,
+        };
         Shape {
-            kda: KdaShape {
-                heads: h.kda.heads,
-                head_dim: h.kda.head_dim,
-                taps: h.kda.conv,
-            },
+            kda: shape,
+            slots: Slots::new(shape, kda),
             kda_layers: kda,
             mla_layers: h.layers.len() - kda,
             layer_bytes: row * BLOCK,
@@ -103,21 +115,6 @@ impl AsRef<[u8]> for Shared {
     }
 }
 
-/// KDA's memory at one moment, a state a layer.
-#[derive(Debug)]
-pub(super) struct Slot {
-    pub layers: Vec<KdaState>,
-}
-
-impl Slot {
-    fn zeroed(shape: &Shape) -> Slot {
-        let layer = |_| KdaState::zeroed(&shape.kda);
-        Slot {
-            layers: (0..shape.kda_layers).map(layer).collect(),
-        }
-    }
-}
-
 /// Clones share everything.
 #[derive(Debug, Clone)]
 pub(in crate::engine) struct State {
@@ -130,7 +127,7 @@ impl State {
     pub(super) fn new(shape: &Arc<Shape>) -> State {
         State {
             blocks: Vec::new(),
-            slot: Arc::new(Slot::zeroed(shape)),
+            slot: Arc::new(shape.slots.zeroed()),
             shape: shape.clone(),
         }
     }
@@ -210,7 +207,7 @@ impl State {
             }
             blocks.push(Arc::new(Block::Own(last)));
         }
-        let (mut slot, mut left) = (Slot::zeroed(shape), &from.slot[..]);
+        let (mut slot, mut left) = (shape.slots.any(), &from.slot[..]);
         for layer in &mut slot.layers {
             for floats in [&mut layer.tail_q, &mut layer.tail_k, &mut layer.tail_v] {
                 fill(floats, &mut left)?;
@@ -248,7 +245,7 @@ impl State {
         let from = if Arc::get_mut(&mut self.slot).is_some() {
             None
         } else {
-            let fresh = Arc::new(Slot::zeroed(&self.shape));
+            let fresh = Arc::new(self.shape.slots.any());
             Some(std::mem::replace(&mut self.slot, fresh))
         };
         Open {
@@ -291,12 +288,14 @@ mod tests {
 
     #[test]
     fn growth_moves_no_row_that_is_there() {
+        let kda = KdaShape {
+            heads: 1,
+            head_dim: 16,
+            taps: 2,
+        };
         let shape = Arc::new(Shape {
-            kda: KdaShape {
-                heads: 1,
-                head_dim: 16,
-                taps: 2,
-            },
+            kda,
+            slots: Slots::new(kda, 1),
             kda_layers: 1,
             mla_layers: 1,
             layer_bytes: 16 * BLOCK,
