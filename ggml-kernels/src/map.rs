@@ -1,4 +1,4 @@
-//! Read-only maps of whole files. The map is the page cache: shared between processes, loaded as
+//! Read-only maps of files, or of their beginnings. The map is the page cache: shared between processes, loaded as
 //! it is touched.
 //!
 //! What a map cannot refuse is somebody who shortens the file, or a disk that fails, while it is in
@@ -14,7 +14,7 @@ use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 
 use guard::Guard;
 
@@ -42,6 +42,13 @@ pub enum Damaged {
 /// Maps a regular file for reading. An empty file, a directory or a device is an error.
 pub fn map_file(path: &Path) -> io::Result<GuardedMap> {
     let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    map_start(file, path, len)
+}
+
+/// Maps the first `len` bytes of a file that is open for reading; `path` is what it is called. What is
+/// behind them may come and go. A file that does not have so many, or none, is an error.
+pub fn map_start(file: File, path: &Path, len: u64) -> io::Result<GuardedMap> {
     let about = file.metadata()?;
     if !about.is_file() {
         return Err(io::Error::new(
@@ -49,16 +56,18 @@ pub fn map_file(path: &Path) -> io::Result<GuardedMap> {
             "not a regular file",
         ));
     }
-    if about.len() == 0 {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "the file is empty",
-        ));
+    if about.len() < len.max(1) {
+        let have = match about.len() {
+            0 => "the file is empty".to_owned(),
+            have => format!("the file has {have} bytes, wanted {len}"),
+        };
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, have));
     }
+    let len = usize::try_from(len).map_err(io::Error::other)?;
     // SAFETY: a read-only map of a regular file. Its bytes are plain bytes, for which every value is
     // valid. Whoever writes the file in place changes them under us, which no map can keep out: what
     // they decide is checked once, from copies (headers), or decides no address (weights).
-    let map = unsafe { Mmap::map(&file) }?;
+    let map = unsafe { MmapOptions::new().len(len).map(&file) }?;
     let guard = Guard::over(&map)?;
     Ok(GuardedMap {
         path: path.to_owned(),

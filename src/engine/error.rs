@@ -112,6 +112,8 @@ pub enum LaneError {
     Foreign,
     #[error("an earlier pass of this sequence failed half-way")]
     Broken,
+    #[error("its rows lie in a file that is damaged: {0}")]
+    Lost(Damaged),
     #[cfg(test)]
     #[error("a poisoned token")]
     Poisoned,
@@ -132,6 +134,8 @@ pub enum PassError {
 pub enum StateError {
     #[error("the snapshot is another model's, or of another cache type")]
     Foreign,
+    #[error("the file that it lies in is damaged: {0}")]
+    Lost(Damaged),
     #[error(transparent)]
     Failed(#[from] Cause),
 }

@@ -6,8 +6,12 @@
 //! for every KDA layer, the three convolution tails `[taps - 1, inner]` and S, `[heads, d_k, d_v]`,
 //! all f32. Little-endian.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use bytes::Bytes;
 pub use ggml_kernels::cpu::mla::BLOCK;
+use ggml_kernels::map::{Damaged, GuardedMap, ask_for, map_start};
 
 use super::error::StateError;
 use super::{Engine, Snapshot};
@@ -21,6 +25,52 @@ pub struct HostState {
     pub blocks: Vec<Bytes>,
     pub slot: Bytes,
     pub tail: Bytes,
+    /// Where those bytes lie in files, for as long as they are of use.
+    pub lent: Lent,
+}
+
+/// A file's first bytes, by reference. Somebody may shorten the file while they are in use, or its disk
+/// fail: then they read as zeros, and whoever holds them looks at [`LentFile::damaged`] before the
+/// outcome is believed.
+#[derive(Debug, Clone)]
+pub struct LentFile(Arc<GuardedMap>);
+
+impl LentFile {
+    /// `path`: what it is called.
+    pub fn new(file: std::fs::File, path: &Path, len: u64) -> std::io::Result<LentFile> {
+        Ok(LentFile(Arc::new(map_start(file, path, len)?)))
+    }
+
+    pub fn bytes(&self) -> Bytes {
+        Bytes::from_owner(self.clone())
+    }
+
+    pub fn damaged(&self) -> Option<Damaged> {
+        self.0.damaged()
+    }
+}
+
+impl AsRef<[u8]> for LentFile {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Asks for these bytes of a file, all at once: who reads them next waits for the disk as little as can
+/// be. Touching them costs less than having each page put into place beforehand.
+pub fn fetch(bytes: &[u8]) {
+    ask_for(bytes);
+}
+
+/// The files that a state's bytes lie in.
+#[derive(Debug, Clone, Default)]
+pub struct Lent(pub Vec<LentFile>);
+
+impl Lent {
+    /// What became of one of them.
+    pub fn damaged(&self) -> Option<Damaged> {
+        self.0.iter().find_map(LentFile::damaged)
+    }
 }
 
 impl Snapshot {
@@ -34,9 +84,13 @@ impl Snapshot {
         self.kept.block_bytes()
     }
 
-    /// Block `at`, without a copy where the executor has it in the host's memory.
+    /// Block `at`, without a copy where the executor has it in the host's memory. Empty where the device
+    /// or the file that it lies in does not give it any more.
     pub fn block(&self, at: usize) -> Bytes {
         assert!(at < self.blocks(), "block {at} of {}", self.blocks());
+        if self.is_lost() {
+            return Bytes::new();
+        }
         self.kept.block(at)
     }
 
@@ -55,8 +109,19 @@ impl Engine {
     pub fn adopt(&self, state: &HostState) -> Result<Snapshot, StateError> {
         let whole = state.blocks.len() == state.len / BLOCK;
         let kept = whole.then(|| self.executor.adopt(state)).flatten();
+        let kept = kept.ok_or(StateError::Foreign)?;
+        // What was copied is looked at once, what is held by reference whenever it was used.
+        if let Some(why) = state.lent.damaged() {
+            return Err(StateError::Lost(why));
+        }
+        let lent = if self.executor.lends() {
+            state.lent.clone()
+        } else {
+            Lent::default()
+        };
         Ok(Snapshot {
-            kept: kept.ok_or(StateError::Foreign)?,
+            kept,
+            lent,
             len: state.len,
             model: self.id,
         })

@@ -48,7 +48,7 @@ mod tap;
 
 pub use digest::Digests;
 pub use error::{Cause, LaneError, LoadError, PassError, StateError, Unfit};
-pub use host::{BLOCK, HostState};
+pub use host::{BLOCK, HostState, Lent, LentFile, fetch};
 pub use model::Model;
 pub use options::{CacheType, Device, Experts, Kind, Options, Runner};
 pub use sequence::{Sequence, Snapshot};
@@ -166,6 +166,7 @@ impl Engine {
     pub fn sequence(&self) -> Result<Sequence, StateError> {
         Ok(Sequence {
             state: self.executor.state()?,
+            lent: Lent::default(),
             len: 0,
             model: self.id,
             broken: false,
@@ -175,6 +176,7 @@ impl Engine {
     pub fn snapshot(&self, sequence: &Sequence) -> Snapshot {
         Snapshot {
             kept: self.executor.keep(&sequence.state, sequence.len),
+            lent: sequence.lent.clone(),
             len: sequence.len,
             model: sequence.model,
         }
@@ -184,9 +186,13 @@ impl Engine {
         if snapshot.model != self.id {
             return Err(StateError::Foreign);
         }
+        if let Some(why) = snapshot.lent.damaged() {
+            return Err(StateError::Lost(why));
+        }
         let state = self.executor.take_up(&snapshot.kept);
         Ok(Sequence {
             state: state.ok_or(StateError::Foreign)??,
+            lent: snapshot.lent.clone(),
             len: snapshot.len,
             model: self.id,
             broken: false,
@@ -198,7 +204,8 @@ impl Engine {
         self.model.damaged()
     }
 
-    /// Feeds every lane its tokens, any number of them, and returns each lane's wanted logits.
+    /// Feeds every lane its tokens, any number of them, and returns each lane's wanted logits: none of a
+    /// lane whose rows lie in a file that was damaged meanwhile.
     pub fn forward(&mut self, lanes: &mut [Lane<'_>]) -> Result<Vec<Logits>, PassError> {
         self.run(lanes, Watch::default())
     }
@@ -297,6 +304,12 @@ impl Engine {
             let rows = passed.map_err(|broken| fail(lanes, &who, broken))?;
             for ((at, fed), rows) in who.into_iter().zip(fed).zip(rows) {
                 lanes[at].sequence.len += fed;
+                if lanes[at].sequence.lent.damaged().is_some() {
+                    // It alone was made of zeros: the others go on.
+                    lanes[at].sequence.broken = true;
+                    (done[at], logits[at]) = (lanes[at].tokens.len(), Vec::new());
+                    continue;
+                }
                 if logits[at].is_empty() {
                     logits[at] = rows;
                 } else {
@@ -310,6 +323,9 @@ impl Engine {
         let (n_vocab, sequence) = (self.model.n_vocab(), &*lane.sequence);
         if sequence.model != self.id {
             return Err(LaneError::Foreign);
+        }
+        if let Some(why) = sequence.lent.damaged() {
+            return Err(LaneError::Lost(why));
         }
         if sequence.broken {
             return Err(LaneError::Broken);

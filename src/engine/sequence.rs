@@ -1,6 +1,7 @@
 //! One conversation's state and its moments. Offers snapshot and restore, never truncate: KDA
 //! cannot be rewound.
 
+use super::Lent;
 use super::executor::{Kept, State};
 
 /// Tells opened models apart: a state is of use to the one that made it.
@@ -19,6 +20,8 @@ impl ModelId {
 #[derive(Debug)]
 pub struct Sequence {
     pub(super) state: State,
+    /// Where it may read rows.
+    pub(super) lent: Lent,
     pub(super) len: usize,
     pub(super) model: ModelId,
     /// A pass failed half-way: the state is of no use any more.
@@ -43,11 +46,16 @@ impl Sequence {
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     pub(super) kept: Kept,
+    pub(super) lent: Lent,
     pub(super) len: usize,
     pub(super) model: ModelId,
 }
 
 impl Snapshot {
+    /// A file that its rows lie in was damaged: no sequence goes on from it any more.
+    pub fn is_lost(&self) -> bool {
+        self.lent.damaged().is_some()
+    }
     /// Tokens fed before it was taken.
     pub fn len(&self) -> usize {
         self.len

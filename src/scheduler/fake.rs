@@ -134,6 +134,10 @@ impl Model for Fake {
         Ok((u64::from_le_bytes(hash), state.len))
     }
 
+    fn is_lost(_: &(u64, usize)) -> bool {
+        false
+    }
+
     fn bytes(_: &State) -> usize {
         16
     }

@@ -21,6 +21,8 @@ pub trait Model {
     fn outward(snapshot: &Self::Snapshot) -> Outward;
     /// The snapshot that a state from the disk was.
     fn adopt(&self, state: &HostState) -> Result<Self::Snapshot, StateError>;
+    /// What it lies in was damaged: it cannot be restored any more.
+    fn is_lost(snapshot: &Self::Snapshot) -> bool;
     /// Bytes of state that the sequence, or a snapshot of it, holds now.
     fn bytes(sequence: &Self::Sequence) -> usize;
     /// Bytes of a snapshot that another one does not hold too.
@@ -115,6 +117,10 @@ impl Model for Engine {
 
     fn adopt(&self, state: &HostState) -> Result<Snapshot, StateError> {
         Engine::adopt(self, state)
+    }
+
+    fn is_lost(snapshot: &Snapshot) -> bool {
+        snapshot.is_lost()
     }
 
     fn lost(&self) -> Option<String> {

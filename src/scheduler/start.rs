@@ -25,6 +25,7 @@ pub fn state<M: Model>(
         return Ok((house.model.sequence()?, 0, 0));
     }
     let uid = request.caller.uid;
+    house.prefixes.drop_lost(uid, &request.prompt, M::is_lost);
     let found = house.prefixes.find(uid, &request.prompt);
     let (known, mut miss) = (found.known, found.miss);
     if let Some(Miss::Diverged { at, message }) = &mut miss {

@@ -2,7 +2,7 @@
 //! it came from, and every executor understands every other's.
 
 use crate::checkpoint::{Converted, FIXTURES, Golden, convert, engines};
-use deltad::engine::{BLOCK, CacheType, Engine, HostState, Runner, Snapshot, Want};
+use deltad::engine::{BLOCK, CacheType, Engine, HostState, Lent, Runner, Snapshot, Want};
 
 const CACHES: [CacheType; 4] = [
     CacheType::F32,
@@ -23,6 +23,7 @@ pub fn through_bytes(snapshot: &Snapshot) -> HostState {
         blocks,
         slot: copy(snapshot.slot()),
         tail: copy(snapshot.tail()),
+        lent: Lent::default(),
     }
 }
 

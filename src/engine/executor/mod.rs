@@ -162,6 +162,11 @@ pub(super) trait Executor: std::fmt::Debug + Send {
     /// What was in a file; `len / BLOCK` blocks are there. `None`: of another shape.
     fn adopt(&self, state: &HostState) -> Option<Kept>;
 
+    /// What it adopts it reads where it lies, for as long as it is of use; otherwise it copies.
+    fn lends(&self) -> bool {
+        false
+    }
+
     /// Bytes of the state of a sequence of so many tokens.
     fn state_bytes(&self, tokens: usize) -> usize;
 

@@ -197,6 +197,14 @@ impl<S> Prefixes<S> {
         all.into_iter().for_each(|at| self.drop_at(uid, at));
     }
 
+    /// Gives back those of these tokens' beginning that are lost.
+    pub fn drop_lost(&mut self, uid: u32, tokens: &[Token], is_lost: fn(&S) -> bool) {
+        let tree = &self.user(uid).tree;
+        let mut lost = tree.on(&tree.walk(tokens));
+        lost.retain(|&at| tree.kept(at).is_some_and(|k| is_lost(&k.snapshot)));
+        lost.into_iter().for_each(|at| self.drop_at(uid, at));
+    }
+
     fn drop_at(&mut self, uid: u32, at: usize) {
         let taken = self.users.get_mut(&uid).and_then(|u| u.tree.take(at));
         if let Some(gone) = taken {

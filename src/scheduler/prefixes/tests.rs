@@ -166,3 +166,18 @@ fn the_end_of_a_line_stays_and_then_the_next_one() {
     keep(&mut prefixes, 1, &[3; 9], "new");
     assert_eq!(found(&mut prefixes, &[1, 1, 9]).0, None, "too many lines");
 }
+
+#[test]
+fn a_state_that_is_lost_gives_way_to_the_one_before_it() {
+    let mut prefixes = prefixes(1 << 20);
+    keep(&mut prefixes, 1, &[1], "whole");
+    keep(&mut prefixes, 1, &[1, 2], "lost");
+    keep(&mut prefixes, 1, &[7], "lost");
+    prefixes.drop_lost(1, &[1, 2, 3], |state| *state == "lost");
+    assert_eq!(
+        found(&mut prefixes, &[1, 2, 3]),
+        (Some(("whole", 1)), Some(Miss::Evicted))
+    );
+    let elsewhere = prefixes.longest(1, &[7]);
+    assert!(elsewhere.is_some(), "not on the way");
+}

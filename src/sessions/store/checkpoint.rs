@@ -2,16 +2,12 @@
 //! the rest in a file of its own for every checkpoint. The record in the log comes last: what it
 //! names is there to stay by then, and what no record names was never there.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-
 use bytes::Bytes;
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::disk::{self, Disk, How};
-use super::entry::{self, Checkpoint, Place, tokens_hash};
-use super::error::{Piece, Refusal, StoreError, doing};
-use super::known::Point;
+use super::entry::{Checkpoint, Place, tokens_hash};
+use super::error::{StoreError, doing};
 use super::record::{FORMAT, Kind};
 use super::session::Session;
 use crate::request::Token;
@@ -20,10 +16,7 @@ use crate::request::Token;
 pub const PAGE: usize = 4096;
 /// A segment that is longer gets a successor.
 const SEGMENT_MOST: u64 = 1 << 30;
-const MAGIC: [u8; 8] = *b"deltstat";
-/// Threads that read a state's blocks, and blocks that one reads before another is worth it.
-const READERS: usize = 4;
-const ALONE: usize = 32;
+pub const MAGIC: [u8; 8] = *b"deltstat";
 
 /// What an engine remembers of a sequence, as bytes that mean the same to every executor.
 pub trait State {
@@ -40,22 +33,13 @@ pub trait State {
     fn next(&self) -> Bytes;
 }
 
-/// A state from disk, every byte of it checked.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// How many tokens it has seen.
-    pub tokens: usize,
-    pub blocks: Vec<Bytes>,
-    pub slot: Bytes,
-    pub tail: Bytes,
-    pub next: Bytes,
-}
-
-fn rows(segment: u32) -> String {
+/// The name of a segment.
+pub fn rows(segment: u32) -> String {
     format!("rows.{segment}")
 }
 
-fn stride(block_bytes: usize) -> u64 {
+/// From one block in a segment to the next.
+pub fn stride(block_bytes: usize) -> u64 {
     block_bytes.max(1).next_multiple_of(PAGE) as u64
 }
 
@@ -70,27 +54,6 @@ fn head(tokens: usize, parts: &[Bytes; 3]) -> [u8; PAGE] {
         bytes[at..at + 8].copy_from_slice(&(part.len() as u64).to_le_bytes());
     }
     bytes
-}
-
-/// The parts of a state file whose hash was right.
-fn parts(file: &Bytes, tokens: usize) -> Option<[Bytes; 3]> {
-    let mut from = entry::Bytes(file.get(..PAGE)?);
-    let known = from.take(8)? == MAGIC && from.take(2)? == FORMAT.to_le_bytes();
-    from.zeros(6)?;
-    if !known || from.u64()? != tokens as u64 {
-        return None;
-    }
-    let mut at = PAGE;
-    let mut part = |len: Option<u64>| {
-        let end = at.checked_add(usize::try_from(len?).ok()?)?;
-        let part = (end <= file.len()).then(|| file.slice(at..end));
-        at = end;
-        part
-    };
-    let parts = [part(from.u64()), part(from.u64()), part(from.u64())];
-    let [slot, tail, next] = parts;
-    let parts = [slot?, tail?, next?];
-    (at == file.len()).then_some(parts)
 }
 
 /// A block, unless its device does not give it any more: what is missing must never be taken for zeros.
@@ -276,8 +239,7 @@ impl Session {
                 disk::write(&*to, at, part)?;
                 at += part.len() as u64;
             }
-            to.sync()?;
-            disk.sync_dir(Some(&dir))
+            disk.sync_both(&*to, &dir)
         };
         if let Err(failed) = write() {
             let _ = disk.remove(&dir, &name);
@@ -293,108 +255,6 @@ impl Session {
             state_hash: hash.digest128(),
             first: 0,
             blocks: Vec::new(),
-        })
-    }
-
-    /// The newest state that is of the beginning of `tokens` and whole; why newer ones are not
-    /// taken goes to `wrong`, and their rows are not built upon.
-    pub fn state(
-        &mut self,
-        disk: &dyn Disk,
-        tokens: &[Token],
-        wrong: &mut Vec<Refusal>,
-    ) -> Option<Loaded> {
-        let points = self.known.points.iter().rev();
-        let mut found = None;
-        for point in points.filter(|p| p.is_of(tokens)) {
-            match self.point(disk, point) {
-                Ok(loaded) => {
-                    found = Some(loaded);
-                    break;
-                }
-                Err(refused) => wrong.push(refused),
-            }
-        }
-        if !wrong.is_empty() {
-            self.distrusted = true;
-            let segments = self.known.points.iter().flat_map(|p| &p.blocks);
-            let after = segments.map(|b| b.segment + 1).max().unwrap_or(0);
-            self.skip_segments = self.skip_segments.max(after);
-        }
-        found
-    }
-
-    /// A state's blocks, each read where it lies and digested while it is in the processor's cache,
-    /// by a few threads: most of the time goes into pages that are fresh.
-    fn blocks_of(&self, disk: &dyn Disk, point: &Point) -> Result<Vec<Bytes>, Refusal> {
-        let mut segments = BTreeMap::new();
-        for (number, place) in point.blocks.iter().enumerate() {
-            if let Entry::Vacant(new) = segments.entry(place.segment) {
-                let opened = disk.open(&self.dir(), &rows(place.segment), How::Read);
-                let piece = Piece::Block(number);
-                new.insert(opened.map_err(|why| Refusal::Unreadable { piece, why })?);
-            }
-        }
-        let bytes = usize::try_from(point.block_bytes).unwrap_or(usize::MAX);
-        let numbered: Vec<(usize, &Place)> = point.blocks.iter().enumerate().collect();
-        let read = |part: &[(usize, &Place)]| {
-            let each = part.iter().map(|(number, place)| {
-                let piece = || Piece::Block(*number);
-                let begin = u64::from(place.index).saturating_mul(stride(bytes));
-                let file = &*segments[&place.segment];
-                let block = disk::read_some(file, begin, bytes);
-                let block = block.map_err(|why| Refusal::Unreadable {
-                    piece: piece(),
-                    why,
-                })?;
-                let at = if block.len() < bytes {
-                    begin + block.len() as u64
-                } else {
-                    begin
-                };
-                if block.len() < bytes || xxh3_128(&block) != place.hash {
-                    return Err(Refusal::Damaged { piece: piece(), at });
-                }
-                Ok(Bytes::from(block))
-            });
-            each.collect::<Result<Vec<Bytes>, Refusal>>()
-        };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let part = numbered.len().div_ceil(threads.min(READERS)).max(ALONE);
-        std::thread::scope(|scope| {
-            let parts = numbered.chunks(part);
-            let readers: Vec<_> = parts.map(|part| scope.spawn(|| read(part))).collect();
-            let each = readers.into_iter().map(|reader| match reader.join() {
-                Ok(blocks) => blocks,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
-        })
-    }
-
-    fn point(&self, disk: &dyn Disk, point: &Point) -> Result<Loaded, Refusal> {
-        let dir = self.dir();
-        let map = |name: &str, piece: Piece| {
-            let mapped = disk.open(&dir, name, How::Read).and_then(|f| f.map());
-            mapped.map_err(|why| Refusal::Unreadable { piece, why })
-        };
-        let damaged = |piece: Piece, at: u64| Refusal::Damaged { piece, at };
-        let file = map(&format!("state.{}", point.file), Piece::State)?;
-        if file.len() as u64 != point.state_bytes {
-            return Err(damaged(Piece::State, file.len() as u64));
-        }
-        if xxh3_128(&file) != point.state_hash {
-            return Err(damaged(Piece::State, 0));
-        }
-        let parts = parts(&file, point.tokens);
-        let [slot, tail, next] = parts.ok_or_else(|| damaged(Piece::State, 0))?;
-        let blocks = self.blocks_of(disk, point)?;
-        Ok(Loaded {
-            tokens: point.tokens,
-            blocks,
-            slot,
-            tail,
-            next,
         })
     }
 }

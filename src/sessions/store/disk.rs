@@ -6,6 +6,8 @@ use std::io;
 
 use bytes::Bytes;
 
+use crate::engine::LentFile;
+
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum How {
@@ -36,6 +38,12 @@ pub trait Disk: std::fmt::Debug + Send + Sync {
     /// Names in `dir`, or in the root, are there to stay.
     fn sync_dir(&self, dir: Option<&str>) -> io::Result<()>;
 
+    /// As a sync of a file there and of the names in `dir`, in whatever order.
+    fn sync_both(&self, file: &dyn File, dir: &str) -> io::Result<()> {
+        file.sync()?;
+        self.sync_dir(Some(dir))
+    }
+
     fn open(&self, dir: &str, file: &str, how: How) -> io::Result<Box<dyn File>>;
     /// In place of what is there.
     fn rename(&self, dir: &str, from: &str, to: &str) -> io::Result<()>;
@@ -62,9 +70,9 @@ pub trait File: Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Its contents and length are there to stay. After a failure nobody knows what is.
     fn sync(&self) -> io::Result<()>;
-    /// The file's bytes, without a copy where that can be.
-    fn map(&self) -> io::Result<Bytes> {
-        read(self).map(Bytes::from)
+    /// The file's first bytes, all of which are there, and the file where they are not a copy.
+    fn lend(&self, len: usize) -> io::Result<(Bytes, Option<LentFile>)> {
+        Ok((read_some(self, 0, len)?.into(), None))
     }
 }
 

@@ -7,10 +7,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::Path;
 
+use bytes::Bytes;
 use rustix::fs::{AtFlags, CWD, Dir, FlockOperation, Mode, OFlags};
 
-use super::disk::{Disk, Entry, File, How};
+use super::disk::{self, Disk, Entry, File, How};
 use super::error::{StoreError, doing};
+use crate::engine::LentFile;
 
 const DIR: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
@@ -117,6 +119,17 @@ impl Disk for Files {
         }
     }
 
+    /// At once: a journal writes both down in one go, and whoever waits, waits once.
+    fn sync_both(&self, file: &dyn File, dir: &str) -> io::Result<()> {
+        std::thread::scope(|scope| {
+            let synced = scope.spawn(|| file.sync());
+            let named = self.sync_dir(Some(dir));
+            let synced = synced.join();
+            synced.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            named
+        })
+    }
+
     fn open(&self, dir: &str, file: &str, how: How) -> io::Result<Box<dyn File>> {
         let dir = self.dir(dir)?;
         let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -192,5 +205,14 @@ impl File for Std {
     }
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+    fn lend(&self, len: usize) -> io::Result<(Bytes, Option<LentFile>)> {
+        let name = Path::new("a session's file");
+        let lent = self.try_clone();
+        match lent.and_then(|file| LentFile::new(file, name, len as u64)) {
+            Ok(file) => Ok((file.bytes(), Some(file))),
+            // Not every file system maps, and there is an end to how many are guarded.
+            Err(_) => Ok((disk::read_some(self, 0, len)?.into(), None)),
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! Taking sessions up and keeping their states: load, checkpoint, fork, rebuild, and what is given up
 //! for want of room.
 
-use super::checkpoint::{Loaded, State};
+use super::checkpoint::State;
 use super::entry::{Fork, Meta, Turn};
 use super::error::{Refusal, StoreError, doing};
 use super::id::Id;
 use super::identity::Identity;
 use super::known::{self, Point};
+use super::loaded::Loaded;
 use super::quota::{self, Give, Share};
 use super::received::Received;
 use super::record::{self, Head, Kind};

@@ -15,7 +15,7 @@
 //! | `quota` | what is given up first | no |
 //! | `disk`, `files` | what a disk does; a real one | yes |
 //! | `session` | one directory's log | yes |
-//! | `checkpoint` | its rows and states | yes |
+//! | `checkpoint`, `loaded` | its rows and states, out and in | yes |
 //! | `tip` | the engine's states | no |
 //! | `transfer`, `received` | a session as one file for others, and as strangers send it | what it is given |
 //! | `user`, `keep` | the sessions of a user | through those |
@@ -29,6 +29,7 @@ mod id;
 mod identity;
 mod keep;
 mod known;
+mod loaded;
 mod quota;
 mod received;
 mod record;
@@ -39,13 +40,14 @@ mod tip;
 mod transfer;
 mod user;
 
-pub use checkpoint::{Loaded, State};
+pub use checkpoint::State;
 pub use disk::{Disk, Entry, File, How};
 pub use entry::Turn;
 pub use error::{Piece, Refusal, StoreError};
 pub use files::Files;
 pub use id::{Id, NoId};
 pub use identity::{Differs, Digest, Identity};
+pub use loaded::Loaded;
 pub use quota::Limits;
 pub use received::{Received, Source, examine};
 pub use tip::Tip;

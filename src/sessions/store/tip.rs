@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use super::checkpoint::{Loaded, State};
+use super::checkpoint::State;
+use super::loaded::Loaded;
 use crate::engine::{HostState, Snapshot};
 
 /// A conversation's newest moment, and the logits that were computed there.
@@ -43,6 +44,7 @@ impl Loaded {
             blocks: self.blocks.clone(),
             slot: self.slot.clone(),
             tail: self.tail.clone(),
+            lent: self.lent.clone(),
         }
     }
 

@@ -7,10 +7,10 @@ use std::io::Write;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::Loaded;
 use super::entry::Turn;
 use super::error::{StoreError, doing};
 use super::identity::{Digest, Identity};
+use super::loaded::Loaded;
 use crate::request::Token;
 
 pub const FORMAT: u16 = 1;
@@ -135,6 +135,11 @@ impl Carried {
         out.write_all(&head).map_err(&io)?;
         for piece in &data {
             out.write_all(piece).map_err(&io)?;
+        }
+        // What was lent may have become zeros meanwhile: such a file is not to be had.
+        let damaged = self.state.as_ref().and_then(|s| s.lent.damaged());
+        if let Some(why) = damaged {
+            return Err(io(std::io::Error::other(why)));
         }
         out.flush().map_err(&io)?;
         Ok(8 + head.len() as u64 + end as u64)

@@ -199,8 +199,7 @@ impl Store {
             fill(&making)?;
             let file = disk.open(&making, LOG, How::Create)?;
             disk::write(&*file, 0, &log)?;
-            file.sync()?;
-            disk.sync_dir(Some(&making))?;
+            disk.sync_both(&*file, &making)?;
             disk.rename_dir(&making, &name)?;
             disk.sync_dir(None)
         };

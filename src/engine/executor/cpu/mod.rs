@@ -112,6 +112,10 @@ impl Executor for Cpu {
         Held::adopted(&self.shape, state).map(Kept::Cpu)
     }
 
+    fn lends(&self) -> bool {
+        true
+    }
+
     fn state_bytes(&self, tokens: usize) -> usize {
         self.shape.bytes(tokens)
     }

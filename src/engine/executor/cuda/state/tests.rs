@@ -146,6 +146,7 @@ fn a_state_comes_from_the_hosts_memory_and_goes_there() {
         blocks: (0..2).map(|at| kept.block(at).unwrap()).collect(),
         slot: kept.slot().unwrap().into(),
         tail: kept.tail(130).unwrap().into(),
+        lent: crate::engine::Lent::default(),
     };
     let adopted = Kept::adopted(&card.home, &host).unwrap();
     check(&adopted, 4, 130, 4, 130);
