@@ -75,12 +75,7 @@ impl User {
         }
         let note = lasting::note(conversation);
         let name = conversation.about.name.clone();
-        let fork = |(id, n): (Id, usize)| {
-            let made = store.fork(&id, n)?;
-            store.rename(&made, name.clone())?;
-            store.note(&made, note.clone())?;
-            Ok(made)
-        };
+        let fork = |(id, n): (Id, usize)| store.fork(&id, n, Some((name.clone(), note.clone())));
         let anew = || {
             let made = store.create(&store::About {
                 name: name.clone(),

@@ -217,8 +217,14 @@ impl Store {
     }
 
     /// A new session that begins with the first `turns` turns of another. States are shared where
-    /// there are any of those turns; no row is copied.
-    pub fn fork(&self, id: &Id, turns: usize) -> Result<Id, StoreError> {
+    /// there are any of those turns; no row is copied. `called`: its name and note, from its first moment
+    /// on, where they are not the other's: a name that came later would be two sessions' for a while.
+    pub fn fork(
+        &self,
+        id: &Id,
+        turns: usize,
+        called: Option<(Option<String>, String)>,
+    ) -> Result<Id, StoreError> {
         let held = self.held(id)?;
         let need = {
             let mut held = lock(&held);
@@ -246,10 +252,14 @@ impl Store {
             turns: turns as u32,
             first_own: places.map(|b| b.segment + 1).max().unwrap_or(0),
         };
+        let of = session.meta();
+        let (name, note) = called.unwrap_or_else(|| (of.name.clone(), of.note.clone()));
         let meta = Meta {
+            name,
+            note,
             pinned: false,
             created: now(),
-            ..session.meta().clone()
+            identity: of.identity.clone(),
         };
         let mut records = vec![(Kind::Fork, fork.to_bytes()), (Kind::Meta, meta.to_bytes())];
         records.extend(said.iter().map(|t| (Kind::Turn, t.to_bytes())));

@@ -203,7 +203,7 @@ fn a_fork_has_its_parents_turns_and_goes_its_own_way() {
     let dir = tempfile::tempdir().unwrap();
     let id = with_turns(dir.path(), 3);
     let store = store(dir.path());
-    let child = store.fork(&id, 2).unwrap();
+    let child = store.fork(&id, 2, None).unwrap();
     let other = Turn {
         tokens: vec![99],
         ..turn(2)
@@ -217,7 +217,7 @@ fn a_fork_has_its_parents_turns_and_goes_its_own_way() {
     );
     store.delete(&id).unwrap();
     assert_eq!(turns(&store, child).len(), 3);
-    let beyond = store.fork(&child, 4).unwrap_err().to_string();
+    let beyond = store.fork(&child, 4, None).unwrap_err().to_string();
     assert_eq!(beyond, "turn 4 is beyond the session's 3 turns");
 }
 

@@ -149,7 +149,7 @@ fn act(sim: &Sim, store: &mut Store, doing: &Doing, model: &mut Model) -> Result
             said.saved = tokens.len();
         }
         Doing::Fork(id, turns) => {
-            let child = store.fork(id, *turns)?;
+            let child = store.fork(id, *turns, None)?;
             let mut said = model[id].clone();
             said.saved = if *turns == said.turns.len() {
                 said.saved

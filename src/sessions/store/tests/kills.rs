@@ -144,7 +144,9 @@ fn worker(dir: &Path, seed: u64, operations: usize) {
             }
             8 if all.len() < 5 => {
                 say(format!("fork {turns}"));
-                say(format!("made {} {turns}", store.fork(&id, turns).unwrap()));
+                let called = Some((Some("fork".into()), String::new()));
+                let made = store.fork(&id, turns, called).unwrap();
+                say(format!("made {made} {turns}"));
                 continue;
             }
             _ if all.len() > 3 => {
@@ -253,6 +255,9 @@ fn kills(n: usize) {
         let mut found = Told::new();
         for listed in store.list() {
             let opened = store.load(&listed.id, &identity()).unwrap();
+            // Never, not for a moment, is a fork called as its parent is.
+            let named = listed.name.as_deref() == Some("fork");
+            assert_eq!(listed.parent.is_some(), named, "{listed:?}");
             let count = opened.turns.len();
             assert!(opened.turns.iter().cloned().eq((0..count).map(turn)));
             let saved = opened.state.as_ref().map_or(0, |s| s.tokens);

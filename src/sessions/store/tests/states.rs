@@ -206,8 +206,8 @@ fn a_fork_shares_its_parents_rows_and_outlives_it() {
     let store = store(dir.path());
     let before = take(&store, &id);
     let whole = store.list()[0].bytes;
-    let child = store.fork(&id, 8).unwrap();
-    let at_seven = store.fork(&id, 7).unwrap();
+    let child = store.fork(&id, 8, None).unwrap();
+    let at_seven = store.fork(&id, 7, None).unwrap();
     assert!(is_of(
         &take(&store, &child).state.unwrap(),
         &Toy::of(&before.tokens)
