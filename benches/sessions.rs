@@ -1,6 +1,7 @@
 //! What it costs to keep conversations: turns, states, forks, suspending and resuming.
-//! `cargo bench --bench sessions` writes states of the 48B's byte sizes to a store, then starts a
-//! daemon with the demo model; `cargo bench --bench sessions -- MODEL.gguf TOKENS` with another one.
+//! `cargo bench --bench sessions` writes states of the 48B's byte sizes to a store, takes them up in an
+//! engine, then starts a daemon with the demo model; `cargo bench --bench sessions -- MODEL.gguf TOKENS`
+//! with another one.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -9,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use deltad::engine::{BLOCK, Engine, Options, Want};
 use deltad::sessions::store::{About, Digest, Identity, Limits, State, Store, Turn};
 use serde_json::{Value, json};
 
@@ -18,28 +20,31 @@ fn ms(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-/// A state of the whole 48B in f16, in bytes: each block tells where it is from.
-struct Large(usize);
+/// A state of so many tokens, in bytes: each block tells where it is from.
+struct Large {
+    tokens: usize,
+    slot: usize,
+}
 
-const BLOCK: usize = 64;
 const BLOCK_BYTES: usize = 7 * BLOCK * 576 * 2;
+/// Of the whole 48B.
 const SLOT_BYTES: usize = 43 << 20;
 
 impl State for Large {
     fn blocks(&self) -> usize {
-        self.0 / BLOCK
+        self.tokens / BLOCK
     }
     fn block_bytes(&self) -> usize {
         BLOCK_BYTES
     }
     fn block(&self, at: usize) -> Bytes {
-        vec![at as u8; BLOCK_BYTES].into()
+        vec![at as u8 & 0x3f; BLOCK_BYTES].into()
     }
     fn slot(&self) -> Bytes {
-        vec![7; SLOT_BYTES].into()
+        vec![7; self.slot].into()
     }
     fn tail(&self) -> Bytes {
-        vec![1; self.0 % BLOCK * BLOCK_BYTES / BLOCK].into()
+        vec![1; self.tokens % BLOCK * BLOCK_BYTES / BLOCK].into()
     }
     fn next(&self) -> Bytes {
         Bytes::new()
@@ -67,14 +72,27 @@ fn turn(kept: usize, new: usize) -> Turn {
     }
 }
 
-/// The store alone, with states of the 48B.
-fn stored(tokens: usize) {
-    let dir = tempfile::tempdir().expect("a directory");
+fn store(dir: &Path) -> Store {
     let limits = Limits {
         disk: 1 << 40,
         floor: 0,
     };
-    let store = Store::open(dir.path(), 1, limits).expect("ours");
+    Store::open(dir, 1, limits).expect("ours")
+}
+
+fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of[of.len() / 2]
+}
+
+/// The store alone, with states of the 48B.
+fn stored(tokens: usize) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(dir.path());
+    let large = |tokens| Large {
+        tokens,
+        slot: SLOT_BYTES,
+    };
     let about = About {
         name: None,
         note: String::new(),
@@ -86,7 +104,7 @@ fn stored(tokens: usize) {
     let all: Vec<u32> = vec![1; tokens + 500];
     let start = Instant::now();
     let first = store
-        .checkpoint(&id, &all[..tokens], &Large(tokens))
+        .checkpoint(&id, &all[..tokens], &large(tokens))
         .expect("room");
     println!(
         "  first checkpoint    {:8.1} ms, {:.1} MiB",
@@ -103,7 +121,7 @@ fn stored(tokens: usize) {
     );
     let start = Instant::now();
     let more = store
-        .checkpoint(&id, &all, &Large(tokens + 500))
+        .checkpoint(&id, &all, &large(tokens + 500))
         .expect("room");
     let fair = SLOT_BYTES + 500 * BLOCK_BYTES / BLOCK;
     println!(
@@ -112,7 +130,7 @@ fn stored(tokens: usize) {
         more.bytes as f64 / MIB,
         more.bytes as f64 / fair as f64
     );
-    let mut loads: Vec<f64> = (0..5)
+    let loads: Vec<f64> = (0..5)
         .map(|_| {
             let start = Instant::now();
             let (state, wrong) = store.state(&id, &all).expect("it is whole");
@@ -120,19 +138,84 @@ fn stored(tokens: usize) {
             ms(start)
         })
         .collect();
-    loads.sort_by(f64::total_cmp);
     println!(
         "  read and verified   {:8.1} ms, page cache warm, median of 5",
-        loads[2]
+        median(loads)
     );
     let start = Instant::now();
     for _ in 0..64 {
-        store.fork(&id, 2).expect("room");
+        store.fork(&id, 2, None).expect("room");
     }
     println!(
         "  a fork on disk      {:8.1} ms, mean of 64",
         ms(start) / 64.0
     );
+}
+
+/// From the disk to the first token, in an engine whose states are the 48B's and whose weights are few.
+fn resumed(model: &Path, tokens: usize) {
+    let mut engine = Engine::open(model, &Options::default()).expect("the synthetic model");
+    let slot = engine.snapshot(&engine.sequence().expect("room")).slot();
+    let large = Large {
+        tokens,
+        slot: slot.len(),
+    };
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(dir.path());
+    let about = About {
+        name: None,
+        note: String::new(),
+        identity: identity(),
+    };
+    let id = store.create(&about).expect("room");
+    store.turn(&id, &turn(0, tokens)).expect("room");
+    let all: Vec<u32> = vec![1; tokens];
+    store.checkpoint(&id, &all, &large).expect("room");
+    let (mut read, mut firsts, mut steps) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let start = Instant::now();
+        let (state, wrong) = store.state(&id, &all).expect("it is whole");
+        assert!(wrong.is_empty());
+        read.push(ms(start));
+        let state = state.expect("a state").host();
+        let snapshot = engine.adopt(&state).expect("its sizes are the engine's");
+        let mut sequence = engine.restore(&snapshot).expect("it was adopted");
+        engine
+            .feed(&mut sequence, &[1], Want::Last)
+            .expect("a pass");
+        let first = ms(start);
+        let start = Instant::now();
+        engine
+            .feed(&mut sequence, &[1], Want::Last)
+            .expect("a pass");
+        steps.push(ms(start));
+        firsts.push(first - ms(start));
+    }
+    println!(
+        "an engine with states of the 48B's byte sizes, {tokens} tokens: first token {:.1} ms and one \
+         step of {:.1} ms after the session is asked for, of which {:.1} ms read and verify; medians of 5",
+        median(firsts),
+        median(steps),
+        median(read)
+    );
+}
+
+/// Few weights behind the 48B's states.
+fn synthetic() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    let made = Command::new(env!("CARGO_BIN_EXE_deltad-quantize"))
+        .args([
+            "synth",
+            "--shape",
+            "48b-states",
+            "--layers",
+            "28",
+            "--quiet",
+        ])
+        .arg(dir.path().join("states.gguf"))
+        .status();
+    assert!(made.is_ok_and(|s| s.success()), "the synthetic model");
+    dir
 }
 
 struct Daemon {
@@ -269,11 +352,10 @@ fn served(model: Option<&Path>, tokens: usize) {
         context["window"],
         context["bytes"].as_f64().unwrap_or(0.0) / MIB
     );
-    let mut firsts: Vec<f64> = (0..5).map(|_| daemon.first("manual")).collect();
-    firsts.sort_by(f64::total_cmp);
+    let firsts: Vec<f64> = (0..5).map(|_| daemon.first("manual")).collect();
     println!(
         "  question to the text: first token {:8.1} ms, median of 5",
-        firsts[2]
+        median(firsts)
     );
     let start = Instant::now();
     for n in 0..8 {
@@ -319,5 +401,9 @@ fn main() {
         return served(Some(Path::new(model)), tokens);
     }
     stored(32 << 10);
+    let model = synthetic();
+    for tokens in [32 << 10, 256 << 10] {
+        resumed(&model.path().join("states.gguf"), tokens);
+    }
     served(None, 2000);
 }

@@ -28,6 +28,9 @@ pub enum Shape {
     Edge,
     /// Ling-3.0-tiny, 7.9B-A1.3B.
     LingTiny,
+    /// The states of [`Shape::Full48b`] behind as few weights as there can be: what sessions cost, on a
+    /// machine that the whole model does not fit. With 28 layers, seven hold rows, as of the 48B.
+    States48b,
 }
 
 impl std::str::FromStr for Shape {
@@ -37,8 +40,9 @@ impl std::str::FromStr for Shape {
             "48b" => Ok(Self::Full48b),
             "edge" => Ok(Self::Edge),
             "ling-tiny" => Ok(Self::LingTiny),
+            "48b-states" => Ok(Self::States48b),
             other => Err(format!(
-                "`{other}` is no shape; wanted 48b, edge or ling-tiny"
+                "`{other}` is no shape; wanted 48b, edge, ling-tiny or 48b-states"
             )),
         }
     }
@@ -61,6 +65,7 @@ impl Shape {
             Self::Full48b => kimi(layers, |full, _| full),
             Self::Edge => kimi(layers, |_, small| small),
             Self::LingTiny => ling_tiny(layers),
+            Self::States48b => states_48b(layers),
         }
     }
 }
@@ -103,6 +108,27 @@ fn kimi(layers: Vec<LayerKind>, pick: fn(usize, usize) -> usize) -> Hparams {
             groups: 1,
             groups_used: 1,
         },
+    }
+}
+
+fn states_48b(layers: Vec<LayerKind>) -> Hparams {
+    let large = kimi(layers, |full, _| full);
+    Hparams {
+        hidden: 256,
+        vocab: 32_768,
+        dense_ff: 256,
+        mla: Mla {
+            heads: 1,
+            ..large.mla
+        },
+        moe: Moe {
+            experts: 2,
+            used: 1,
+            ff: 256,
+            shared_ff: 256,
+            ..large.moe
+        },
+        ..large
     }
 }
 

@@ -172,7 +172,7 @@ pub struct Verify {
 pub struct Synth {
     /// The file to write.
     pub target: PathBuf,
-    /// 48b, edge or ling-tiny
+    /// 48b, edge, ling-tiny or 48b-states (the states of the first, and few weights)
     #[arg(long, default_value = "48b")]
     pub shape: Shape,
     /// How many layers.
