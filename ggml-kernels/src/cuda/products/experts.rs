@@ -5,7 +5,7 @@
 //! row as long as the longest of them. Both its f32 and its 8 bits are written.
 
 use super::super::driver::{CudaError, Overlap, Part, Plain, Stream};
-use super::super::weights::{Activations, Acts, Matrix, Stack};
+use super::super::weights::{Activations, Acts, Matrix, Stack, WeightType};
 use super::{NO_MATRIX, STAGED, check_cols, check_input, hold, same};
 
 /// `min(silu(gate x), limit) * clamp(up x, -limit, limit)`; infinite: no limit.
@@ -46,7 +46,8 @@ struct GateUpArgs {
     limit: f32,
     shared_limit: f32,
     used: u32,
-    pad: u32,
+    /// Bytes of a warp's stage.
+    own: u32,
 }
 // SAFETY: numbers without gaps: four matrices of 24 bytes, two Acts of 40, one of 8, four of 4.
 unsafe impl Plain for GateUpArgs {}
@@ -62,8 +63,11 @@ struct DownArgs {
     weights: u64,
     used: u32,
     rows: u32,
+    /// Bytes from row to row of a stage.
+    stride: u32,
+    pad: u32,
 }
-// SAFETY: numbers without gaps: two matrices of 24 bytes, Acts of 40, three of 8, two of 4.
+// SAFETY: numbers without gaps: two matrices of 24 bytes, Acts of 40, three of 8, four of 4.
 unsafe impl Plain for DownArgs {}
 
 /// Pieces of `h` of one row that `down` can add, and a piece's values.
@@ -73,6 +77,8 @@ const TASK: usize = 1024;
 const DOWN_WARPS: usize = 9;
 const DOWN_ROWS: u32 = 8;
 const DOWN_OWN: u32 = 5888 + 4 * STAGED;
+/// Blocks of `down_eight` that a multiprocessor runs at once.
+const DOWN_BLOCKS: u32 = 3;
 /// Those of each of a block's warps of `gate_up`.
 const GATE_UP_WARPS: u32 = 8;
 const GATE_UP_OWN: u32 = 6720;
@@ -112,7 +118,7 @@ pub fn gate_up(
         limit: f32::INFINITY,
         shared_limit: f32::INFINITY,
         used: 0,
-        pad: 0,
+        own: 0,
     };
     if let Some(GateUpExperts { stacks, ids, used }) = experts {
         check_pair(PLACE, &stacks, input.cols)?;
@@ -129,9 +135,22 @@ pub fn gate_up(
     let [used, ff, shared_ff] = [args.used, args.gate.rows, args.shared_gate.rows];
     let (slots, width) = h_shape(used as usize, ff as usize, shared_ff as usize);
     args.out = out.acts(input.rows as usize * slots, width)?;
-    let kernel = stream.device().kernel(PLACE)?;
     let grid = [shared_ff / 32 + used * (ff / 32), input.rows, 1];
-    let bytes = input.cols.div_ceil(256) * STAGED + GATE_UP_WARPS * GATE_UP_OWN;
+    let of = [&args.gate, &args.up, &args.shared_gate, &args.shared_up];
+    let staged = input.cols.div_ceil(256) * STAGED;
+    let bytes = |own: u32| staged + GATE_UP_WARPS * own;
+    let eights = of.map(|matrix| 8 * matrix.row_bytes);
+    args.own = eights.into_iter().max().unwrap_or(0);
+    // Two blocks at a time of a multiprocessor, or it is not worth it.
+    let room = stream.device().shared_memory() / 2;
+    let name = if are_eights(&of) && bytes(args.own) <= room {
+        "gate_up_eight"
+    } else {
+        args.own = GATE_UP_OWN;
+        PLACE
+    };
+    let kernel = stream.device().kernel(name)?;
+    let bytes = bytes(args.own);
     // SAFETY: all matrices have rows of `input.cols`, gates as many as ups, `out` has room for every slot's, and
     // there are `used` ids to a row (checked); the input is there and ids are below the stacks' counts by their word.
     unsafe {
@@ -145,6 +164,21 @@ pub fn gate_up(
         )?
     };
     Ok(args.out)
+}
+
+/// Whether the kernels of eight rows a warp take them: those that are there.
+fn are_eights(matrices: &[&Matrix]) -> bool {
+    let is_none = |matrix: &Matrix| matrix.rows == 0;
+    matrices.iter().all(|matrix| is_none(matrix) || superblock(matrix) > 0)
+}
+
+/// Bytes of one, of types of which a warp can have eight rows.
+fn superblock(matrix: &Matrix) -> u32 {
+    match matrix.ty {
+        ty if ty == WeightType::Q4K as u32 => 144,
+        ty if ty == WeightType::Q5K as u32 => 176,
+        _ => 0,
+    }
 }
 
 fn check_pair(place: &'static str, pair: &GateUp<'_>, cols: u32) -> Result<(), CudaError> {
@@ -183,6 +217,8 @@ pub fn down(
         weights: 0,
         used: 0,
         rows: hidden as u32,
+        stride: 0,
+        pad: 0,
     };
     if let Some(DownExperts {
         stack,
@@ -217,10 +253,20 @@ pub fn down(
     let tasks = used * ff.div_ceil(TASK) + shared_ff.div_ceil(TASK);
     let what = "pieces of 1024 values of a row's h";
     hold(tasks <= MOST_TASKS, PLACE, what, tasks, "at most 64")?;
-    let kernel = stream.device().kernel(PLACE)?;
-    let grid = [args.rows.div_ceil(DOWN_ROWS), rows as u32, 1];
     let warps = tasks.clamp(1, DOWN_WARPS) as u32;
-    let bytes = warps * DOWN_OWN;
+    let eights = args.rows.div_ceil(DOWN_ROWS);
+    let of = [&args.down, &args.shared_down];
+    let (name, grid, own) = if are_eights(&of) {
+        // Superblocks of a task, in the greater type's bytes.
+        args.stride = 4 * of.map(superblock).into_iter().max().unwrap_or(0);
+        let most = stream.device().multiprocessors() * DOWN_BLOCKS;
+        let grid = [(eights * rows as u32).min(most), 1, 1];
+        ("down_eight", grid, 4 * STAGED + 8 * args.stride)
+    } else {
+        (PLACE, [eights, rows as u32, 1], DOWN_OWN)
+    };
+    let kernel = stream.device().kernel(name)?;
+    let bytes = warps * own;
     // SAFETY: `x` has `rows` rows as long as both matrices have rows, `h` a row for every slot of each, as long as
     // the matrices' rows at least, ids and weights `used` to a row (checked); `h` is there and ids are below the
     // stack's count by their word.
