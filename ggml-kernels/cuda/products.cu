@@ -13,7 +13,7 @@ struct Job {
   Matrix matrix;
   float *out;
   u32 out_stride, add;  // add: out += product
-  u32 first_block, blocks;
+  u32 first_block, blocks;  // tensor's shared units: units instead
 };
 
 struct ProductsArgs {
@@ -83,30 +83,35 @@ DEVICE void products(const ProductsArgs &a) {
   }
 }
 
-// The same for 3 rows and more, on tensor cores. Grid: (blocks of all jobs, batches of 1 << shift rows). A group of
-// `splits` warps has one unit of 16 rows; one warp alone goes on to others.
+// The same for 3 rows and more, on tensor cores. Grid: (blocks, batches of 1 << shift rows). A group of `splits` warps has
+// one unit of 16 rows, the next of all jobs' (whose blocks are units then); one warp alone goes on to others of its job.
 template <int NT>
 DEVICE void tensor(const ProductsArgs &a) {
   let_go();
   DYNAMIC_SHARED(u8, shared);  // the activations, then each warp's own
-  u32 j = 0;
-  while (j + 1 < a.count && blockIdx.x >= a.jobs[j + 1].first_block) j++;
-  const Job &job = a.jobs[j];
+  const u32 warp = threadIdx.x / 32, first_row = blockIdx.y << a.shift, superblocks = (a.in.cols + 255) / 256;
+  const u32 groups = blockDim.x / 32 / a.splits, split = warp % a.splits;
+  const auto job_at = [&](u32 at) -> const Job & {
+    u32 j = 0;
+    while (j + 1 < a.count && at >= a.jobs[j + 1].first_block) j++;
+    return a.jobs[j];
+  };
+  const bool is_split = a.splits > 1;
+  const u32 at = is_split ? blockIdx.x * groups + warp / a.splits : blockIdx.x;
+  const Job &job = job_at(at);
   const Matrix &m = job.matrix;
-  const u32 warp = threadIdx.x / 32, first_row = blockIdx.y << a.shift, superblocks = (m.cols + 255) / 256;
-  const u32 units = (m.rows + TILE - 1) / TILE, groups = blockDim.x / 32 / a.splits, split = warp % a.splits;
-  const u32 first_unit = (blockIdx.x - job.first_block) * groups;
+  const u32 units = (m.rows + TILE - 1) / TILE;
   Work work;
   work.cols = m.cols;
   work.first = split * a.share < superblocks ? split * a.share : superblocks;
   work.count = superblocks - work.first < a.share ? superblocks - work.first : a.share;
-  work.unit = first_unit + warp / a.splits;
+  work.unit = is_split ? at - job.first_block : (at - job.first_block) * groups + warp;
   work.end = work.count > 0 ? units : 0;
-  work.stride = a.splits > 1 ? units : job.blocks * groups;
+  work.stride = is_split ? units : job.blocks * groups;
   const Columns columns = {shared, reinterpret_cast<float *>(shared + (superblocks * 256 << a.shift)), a.shift};
   u8 *owns = shared + (superblocks * TENSOR_STAGED << a.shift), *own = owns + warp * TENSOR_OWN;
-  auto store = [&](u32 row, u32 b, float v) {
-    if (row >= m.rows || b >> a.shift || first_row + b >= a.in.rows) return;
+  const auto store = [&](const Job &job, u32 row, u32 b, float v) {
+    if (row >= job.matrix.rows || b >> a.shift || first_row + b >= a.in.rows) return;
     float *to = job.out + static_cast<u64>(first_row + b) * job.out_stride + row;
     *to = job.add ? *to + v : v;
   };
@@ -114,17 +119,17 @@ DEVICE void tensor(const ProductsArgs &a) {
       m, work, own, a.in, first_row, columns,
       [&]() {
         depend();
-        if (m.type > BF16) stage_columns(a.in, first_row, m.cols, superblocks, columns);
+        if (is_split || m.type > BF16) stage_columns(a.in, first_row, m.cols, superblocks, columns);
         __syncthreads();
       },
       [&](u32 unit, u32 i, u32 b, float v) {
-        if (a.splits == 1) {
-          store(unit * TILE + i, b, v);
+        if (!is_split) {
+          store(job, unit * TILE + i, b, v);
         } else {
           reinterpret_cast<float *>(own + RING)[b * TILE + i] = v;
         }
       });
-  if (a.splits == 1) return;
+  if (!is_split) return;
   __syncthreads();
   // Parts in the order of the columns.
   for (u32 t = threadIdx.x; t < groups * NT * 8 * TILE; t += blockDim.x) {
@@ -132,7 +137,9 @@ DEVICE void tensor(const ProductsArgs &a) {
     float v = 0;
     for (u32 s = 0; s * a.share < superblocks; s++)
       v += reinterpret_cast<const float *>(owns + (group * a.splits + s) * TENSOR_OWN + RING)[i];
-    if (first_unit + group < units) store((first_unit + group) * TILE + i % TILE, i / TILE, v);
+    const u32 of = blockIdx.x * groups + group;
+    const Job &its = job_at(of);
+    if (of - its.first_block < its.blocks) store(its, (of - its.first_block) * TILE + i % TILE, i / TILE, v);
   }
 }
 

@@ -169,7 +169,9 @@ pub fn gate_up(
 /// Whether the kernels of eight rows a warp take them: those that are there.
 fn are_eights(matrices: &[&Matrix]) -> bool {
     let is_none = |matrix: &Matrix| matrix.rows == 0;
-    matrices.iter().all(|matrix| is_none(matrix) || superblock(matrix) > 0)
+    matrices
+        .iter()
+        .all(|matrix| is_none(matrix) || superblock(matrix) > 0)
 }
 
 /// Bytes of one, of types of which a warp can have eight rows.

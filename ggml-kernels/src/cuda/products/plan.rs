@@ -23,8 +23,10 @@ pub struct Plan {
     pub splits: u32,
     /// Superblocks of columns that each of them has.
     pub share: u32,
-    /// Blocks of each matrix.
+    /// Blocks of each matrix; its tiles where blocks have several matrices'.
     pub blocks: Vec<u32>,
+    /// Blocks of them all.
+    pub grid: u32,
     /// Bytes of dynamic shared memory.
     pub shared: u32,
 }
@@ -56,13 +58,15 @@ pub fn plan(sizes: &[Size], rows: u32, cols: u32, card: Card) -> Plan {
     let most = rows.next_power_of_two().min(8);
     let batches = [8, 4, 2].into_iter().filter(|&batch| batch <= most);
     let batch = batches.into_iter().find(fits).unwrap_or(1);
+    let blocks: Vec<u32> = sizes.iter().map(|size| cut.blocks(size)).collect();
     Plan {
         kernel: kernel(cut.twice, batch),
         batch,
         warps: WARPS,
         splits: cut.splits,
         share: superblocks.div_ceil(cut.splits),
-        blocks: sizes.iter().map(|size| cut.blocks(size)).collect(),
+        grid: blocks.iter().sum(),
+        blocks,
         shared: shared(batch),
     }
 }

@@ -90,7 +90,7 @@ pub fn products(stream: &Stream, input: &Acts, jobs: &[Job<'_>]) -> Result<(), C
         first_block += blocks;
     }
     let kernel = device.kernel(plan.kernel)?;
-    let grid = [first_block, input.rows.div_ceil(plan.batch), 1];
+    let grid = [plan.grid, input.rows.div_ceil(plan.batch), 1];
     // SAFETY: every matrix has its rows of `input.cols`, every `out` `input.rows` rows of as many values as its
     // matrix has rows (checked); the input is there by its word.
     unsafe {

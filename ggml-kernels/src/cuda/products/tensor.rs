@@ -1,7 +1,8 @@
 //! How a launch of several rows is cut: tiles of 16 rows of weights, for tensor cores.
 //!
 //! A small matrix's bytes are all asked for at once: its tiles' columns are shared among as many warps as the card
-//! has room for. Where there are more tiles than warps, a warp goes from tile to tile.
+//! has room for, and a block's warps have tiles of any matrix. Where there are more tiles than warps, a warp goes from
+//! tile to tile of one.
 
 use super::super::weights::WeightType;
 use super::plan::{Card, Plan, Size};
@@ -37,7 +38,14 @@ pub fn plan(sizes: &[Size], rows: u32, superblocks: u32, card: Card) -> Option<P
     let least = rows.next_power_of_two().clamp(4, 16);
     let mut batches = [16, 8, 4].into_iter().filter(|&batch| batch <= least);
     let batch = batches.find(|&batch| shared(batch) <= card.shared)?;
-    let blocks: Vec<u32> = tiles.iter().map(|tiles| tiles.div_ceil(groups)).collect();
+    let (blocks, grid) = if splits > 1 {
+        (tiles, all.div_ceil(groups))
+    } else {
+        let blocks = tiles.iter().map(|tiles| tiles.div_ceil(groups)).collect();
+        let blocks = resident(blocks, BLOCKS * card.multiprocessors);
+        let grid = blocks.iter().sum();
+        (blocks, grid)
+    };
     let kernel = if batch == 16 {
         "products_tensor_16"
     } else {
@@ -49,11 +57,8 @@ pub fn plan(sizes: &[Size], rows: u32, superblocks: u32, card: Card) -> Option<P
         warps,
         splits,
         share,
-        blocks: if splits == 1 {
-            resident(blocks, BLOCKS * card.multiprocessors)
-        } else {
-            blocks
-        },
+        blocks,
+        grid,
         shared: shared(batch),
     })
 }
@@ -103,13 +108,13 @@ mod tests {
         let cut = |rows: &[u32], cols| {
             let plan = of(rows, cols, 8);
             assert!(plan.splits * plan.share >= cols.div_ceil(256));
-            (plan.splits, plan.share, plan.warps, plan.blocks)
+            (plan.splits, plan.share, plan.warps, plan.blocks, plan.grid)
         };
-        assert_eq!(cut(&[12_288, 288], 2304), (3, 3, 9, vec![256, 6]));
-        assert_eq!(cut(&[2304], 4096), (8, 2, 8, vec![144]));
-        assert_eq!(cut(&[163_840], 2304), (1, 9, 9, vec![264]));
-        assert_eq!(cut(&[163_840, 16], 2304), (1, 9, 9, vec![263, 1]));
-        assert_eq!(cut(&[5], 32), (1, 1, 9, vec![1]));
+        assert_eq!(cut(&[12_288, 288], 2304), (3, 3, 9, vec![768, 18], 262));
+        assert_eq!(cut(&[2304], 4096), (8, 2, 8, vec![144], 144));
+        assert_eq!(cut(&[163_840], 2304), (1, 9, 9, vec![264], 264));
+        assert_eq!(cut(&[163_840, 16], 2304), (1, 9, 9, vec![263, 1], 264));
+        assert_eq!(cut(&[5], 32), (1, 1, 9, vec![1], 1));
     }
 
     #[test]
