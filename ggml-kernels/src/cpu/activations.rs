@@ -5,6 +5,7 @@
 use std::borrow::Borrow;
 use std::ops::Range;
 
+use super::aligned::Aligned;
 use super::crew::Crew;
 use super::foreign::{self, ForeignRows};
 use super::share::Shared;
@@ -50,7 +51,7 @@ pub(crate) fn form_of(ty: TensorType) -> Form {
 pub(crate) struct Quantized<const BLOCK: usize> {
     filled: bool,
     cols: usize,
-    values: Vec<i8>,
+    values: Aligned<i8>,
     scales: Vec<f32>,
     sums_16: Vec<i16>,
     sums_32: Vec<i16>,
@@ -162,7 +163,7 @@ impl<const BLOCK: usize> Quantized<BLOCK> {
             return;
         }
         self.cols = cols;
-        self.values.resize(x.len(), 0);
+        self.values.grow(x.len());
         self.scales.resize(x.len() / BLOCK, 0.0);
         self.sums_16.resize(x.len() / 16, 0);
         self.sums_32.resize(x.len() / 32, 0);
@@ -189,7 +190,8 @@ impl<const BLOCK: usize> Quantized<BLOCK> {
             };
             dispatch(crew.tier, quantize);
         };
-        crew.pool.run_chunks(&mut self.values, PIECE, &work);
+        crew.pool
+            .run_chunks(&mut self.values[..x.len()], PIECE, &work);
     }
 }
 

@@ -1,48 +1,72 @@
-//! Floats that begin on a cache line, so that no vector of sixteen lies across two.
+//! Numbers that begin on a cache line, so that no whole vector lies across two.
 
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
-/// Floats to a line.
-const LINE: usize = 16;
+/// Bytes of a line.
+const LINE: usize = 64;
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([f32; LINE]);
+struct Line([u8; LINE]);
 
-/// A buffer of `f32`, 64-byte aligned.
-#[derive(Debug, Clone, Default)]
-pub struct Floats {
+/// Numbers of which all bits are a value, zeros among them.
+///
+/// # Safety
+/// That is so, and [`LINE`] is a multiple of their size and of their alignment.
+pub unsafe trait Plain: Copy {}
+// SAFETY: any bits are a float, whose size and alignment are 4.
+unsafe impl Plain for f32 {}
+// SAFETY: any bits are a byte.
+unsafe impl Plain for i8 {}
+
+/// A buffer that is 64-byte aligned.
+#[derive(Debug, Clone)]
+pub struct Aligned<T> {
     lines: Vec<Line>,
     len: usize,
+    numbers: PhantomData<T>,
 }
 
-impl Floats {
-    pub fn zeroed(len: usize) -> Floats {
-        Floats {
-            lines: vec![Line::default(); len.div_ceil(LINE)],
-            len,
+pub type Floats = Aligned<f32>;
+
+impl<T> Default for Aligned<T> {
+    fn default() -> Self {
+        Aligned {
+            lines: Vec::new(),
+            len: 0,
+            numbers: PhantomData,
         }
+    }
+}
+
+impl<T: Plain> Aligned<T> {
+    pub fn zeroed(len: usize) -> Self {
+        let mut all = Self::default();
+        all.grow(len);
+        all
     }
 
     /// At least `len` long; what it held is kept, what is new is zero. Never gets shorter.
     pub fn grow(&mut self, len: usize) {
         if len > self.len {
-            self.lines.resize(len.div_ceil(LINE), Line::default());
+            let lines = len.div_ceil(LINE / size_of::<T>());
+            self.lines.resize(lines, Line([0; LINE]));
             self.len = len;
         }
     }
 }
 
-impl Deref for Floats {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
-        // SAFETY: a `Line` is sixteen floats and nothing else, and `len` fit into the lines.
+impl<T: Plain> Deref for Aligned<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        // SAFETY: the lines are so many numbers and more, aligned for them, and any bits are some.
         unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
     }
 }
 
-impl DerefMut for Floats {
-    fn deref_mut(&mut self) -> &mut [f32] {
+impl<T: Plain> DerefMut for Aligned<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
     }

@@ -65,25 +65,29 @@ fn group<S: Simd, const KIND: u8, const C: usize>(
     let whole = cols / LANES * LANES;
     let mut at = 0;
     while at < whole {
-        let x = x.map(|x| s.load(x[at..at + LANES].try_into().expect("sixteen")));
+        // Without closures: see `quantized`.
+        let mut x_now = [s.splat(0.0); C];
+        for c in 0..C {
+            x_now[c] = s.load(x[c][at..at + LANES].try_into().expect("sixteen"));
+        }
         for r in 0..ROWS {
             if (at * size).is_multiple_of(LINE) {
                 s.prefetch(&next[r][at * size..]);
             }
             let w = widen::<S, KIND>(s, rows[r], at);
             for c in 0..C {
-                sums[c][r] = s.fma(w, x[c], sums[c][r]);
+                sums[c][r] = s.fma(w, x_now[c], sums[c][r]);
             }
         }
         at += LANES;
     }
     if whole < cols {
-        let rest = |x: &[f32]| {
+        let mut x_rest = [s.splat(0.0); C];
+        for c in 0..C {
             let mut all = [0.0; LANES];
-            all[..cols - whole].copy_from_slice(&x[whole..cols]);
-            s.load(&all)
-        };
-        let x = x.map(rest);
+            all[..cols - whole].copy_from_slice(&x[c][whole..cols]);
+            x_rest[c] = s.load(&all);
+        }
         for r in 0..ROWS {
             let mut bytes = [0u32; LANES];
             let rest = &rows[r][whole * size..];
@@ -95,14 +99,15 @@ fn group<S: Simd, const KIND: u8, const C: usize>(
             };
             let w = widen::<S, KIND>(s, bytes, 0);
             for c in 0..C {
-                sums[c][r] = s.fma(w, x[c], sums[c][r]);
+                sums[c][r] = s.fma(w, x_rest[c], sums[c][r]);
             }
         }
     }
     for (sums, &output) in sums.into_iter().zip(output) {
-        let sums = sums.map(|v| s.sum(v));
         let out = task.target.at(output, first..end);
-        out.copy_from_slice(&sums[..end - first]);
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = s.sum(sum);
+        }
     }
 }
 

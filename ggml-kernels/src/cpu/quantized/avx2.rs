@@ -76,7 +76,7 @@ unsafe fn group<F: Dots, const C: usize>(
 ) {
     let x: [_; C] = std::array::from_fn(|c| F::row(task, input[c] as usize));
     let rows = task.matrix.rows_from::<ROWS>(first, end);
-    let ahead = (task.matrix.row_bytes() * ROWS).min(FAR);
+    let ahead = ahead(task.matrix.row_bytes());
     // SAFETY: the caller's promise; a matrix's rows and the activations' have `cols` values.
     let dots = unsafe { F::dots::<C>(rows, x, ahead) };
     for (c, dots) in dots.iter().enumerate() {
@@ -88,8 +88,18 @@ unsafe fn group<F: Dots, const C: usize>(
     }
 }
 
-/// The most bytes to ask ahead for.
-const FAR: usize = 12 << 10;
+/// How far ahead four rows that take turns are asked for. Of short rows, whole fours of them beyond the
+/// end of a page, where the processor itself does not look; long ones are four streams.
+pub(super) fn ahead(row: usize) -> usize {
+    const PAGE: usize = 4096;
+    const LONG: usize = 1024;
+    let four = (ROWS * row).max(1);
+    if row < PAGE {
+        PAGE.div_ceil(four) * four
+    } else {
+        LONG
+    }
+}
 
 /// Asks for the line at `at + ahead`. It need not exist.
 #[inline(always)]
@@ -187,7 +197,9 @@ impl Format for Q4K {
         // SAFETY: 144 bytes, as promised.
         unsafe {
             let (scales, mins, pair) = k_head(at);
-            let [a, b, c, d] = [0, 1, 2, 3].map(|g| nibbles(at.add(16 + 32 * g)));
+            // Not by a closure: see `mod.rs`.
+            let (a, b) = (nibbles(at.add(16)), nibbles(at.add(48)));
+            let (c, d) = (nibbles(at.add(80)), nibbles(at.add(112)));
             Block {
                 q: [a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]],
                 scales,
@@ -229,6 +241,26 @@ impl Format for Q5K {
     }
 }
 
+/// 128 values: their low nibbles in 64 bytes, their high bits in 32.
+#[inline(always)]
+unsafe fn q6_k_half(low: *const u8, high: *const u8) -> [__m256i; 4] {
+    // SAFETY: the caller's promise of those bytes; inlined where the processor has the instructions.
+    unsafe {
+        let bits = _mm256_set1_epi8(0x30);
+        let (a, b) = (nibbles(low), nibbles(low.add(32)));
+        let high = _mm256_loadu_si256(high.cast());
+        let first = _mm256_and_si256(_mm256_slli_epi16::<4>(high), bits);
+        let second = _mm256_and_si256(_mm256_slli_epi16::<2>(high), bits);
+        let fourth = _mm256_and_si256(_mm256_srli_epi16::<2>(high), bits);
+        [
+            _mm256_or_si256(a[0], first),
+            _mm256_or_si256(b[0], second),
+            _mm256_or_si256(a[1], _mm256_and_si256(high, bits)),
+            _mm256_or_si256(b[1], fourth),
+        ]
+    }
+}
+
 impl Format for Q6K {
     const BYTES: usize = 210;
     const MINS: bool = false;
@@ -236,20 +268,10 @@ impl Format for Q6K {
     unsafe fn load(at: *const u8) -> Block {
         // SAFETY: 210 bytes, as promised; inlined where the processor has the instructions.
         unsafe {
-            let bits = _mm256_set1_epi8(0x30);
-            let half = |n: usize| {
-                let a = nibbles(at.add(64 * n));
-                let b = nibbles(at.add(64 * n + 32));
-                let high = _mm256_loadu_si256(at.add(128 + 32 * n).cast());
-                let with = |low, high| _mm256_or_si256(low, _mm256_and_si256(high, bits));
-                [
-                    with(a[0], _mm256_slli_epi16::<4>(high)),
-                    with(b[0], _mm256_slli_epi16::<2>(high)),
-                    with(a[1], high),
-                    with(b[1], _mm256_srli_epi16::<2>(high)),
-                ]
-            };
-            let (a, b) = (half(0), half(1));
+            let (a, b) = (
+                q6_k_half(at, at.add(128)),
+                q6_k_half(at.add(64), at.add(160)),
+            );
             Block {
                 q: [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]],
                 scales: _mm256_cvtepi8_epi16(_mm_loadu_si128(at.add(192).cast())),
@@ -401,11 +423,12 @@ unsafe fn dots_32<F: Format32, const C: usize>(
                 let values = _mm256_loadu_si256(x[c].values.as_ptr().add(at * 32).cast());
                 // The sign goes to the activation, which is never -128; two products of at most
                 // 128 * 127 fit 16 bits.
-                let dots = q.map(|q| {
-                    let values = _mm256_sign_epi8(values, q);
-                    let dots = _mm256_maddubs_epi16(_mm256_abs_epi8(q), values);
-                    _mm256_madd_epi16(dots, ones)
-                });
+                let mut dots = [_mm256_setzero_si256(); ROWS];
+                for r in 0..ROWS {
+                    let values = _mm256_sign_epi8(values, q[r]);
+                    let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(q[r]), values);
+                    dots[r] = _mm256_madd_epi16(pairs, ones);
+                }
                 let scale = _mm_set1_ps(*x[c].scales.as_ptr().add(at));
                 let sum = _mm_cvtepi32_ps(sums(dots));
                 a[c] = _mm_fmadd_ps(_mm_mul_ps(d, scale), sum, a[c]);

@@ -3,7 +3,9 @@
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
+use std::sync::OnceLock;
 
+use super::avx2;
 use super::unpack::scales_and_mins;
 use crate::cpu::activations::{Form, QuantizedRow};
 use crate::cpu::products::task::Task;
@@ -14,10 +16,28 @@ const ROWS: usize = 4;
 /// Rows of activations at a time.
 const MOST: usize = 4;
 
-/// Up to how many rows of activations [`few`] is faster than unpacking panels of weights: a K type's
-/// sums across cost more than a block of 32's.
+/// Up to how many rows of activations [`few`] is faster than unpacking panels of weights. Sums across
+/// cost shuffles, panels memory and more of them: which is dearer is the processor's, and measured on
+/// both kinds. The bits are the same.
 pub(crate) fn pays_for(form: Form) -> usize {
-    if form == Form::By256 { 2 } else { MOST }
+    match (form == Form::By256, is_zen_5()) {
+        (true, true) => 4,
+        (true, false) => 2,
+        (false, true) => 2,
+        (false, false) => 4,
+    }
+}
+
+/// AMD's family 1Ah and later: shuffles of whole vectors, two in a cycle.
+fn is_zen_5() -> bool {
+    static IS: OnceLock<bool> = OnceLock::new();
+    *IS.get_or_init(|| {
+        let maker = __cpuid(0);
+        let family = __cpuid(1).eax >> 8;
+        let family = (family & 0xf) + (family >> 12 & 0xff);
+        let name = [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes);
+        name.as_flattened() == b"AuthenticAMD" && family >= 0x1a
+    })
 }
 
 /// Runs the task. Every row of weights is read once for each [`MOST`] rows of activations.
@@ -86,17 +106,16 @@ unsafe fn groups<F: Few, const C: usize>(task: &Task<'_>, input: &[u32], output:
 /// How far ahead a row is asked for, in bytes: past the end of a page, where the processor itself
 /// does not look, and as far as memory's latency is long (1 KiB costs 15 % of the speed on Zen 5,
 /// 16 KiB gains nothing more).
-const AHEAD: usize = 4096;
-/// The most bytes to ask ahead for.
-const FAR: usize = 12 << 10;
-/// Blocks of 256 of a row before the next row has its turn.
-const RUN: usize = 16;
+const AHEAD: isize = 4096;
+/// The most blocks of 256 of a row before the next row has its turn: what waits to be summed across
+/// fits the nearest cache.
+const RUN: usize = 36;
 
 /// Asks for the line at `at + ahead`. It need not exist.
 #[inline(always)]
-fn ask(at: *const u8, ahead: usize) {
+fn ask(at: *const u8, ahead: isize) {
     // SAFETY: asking for a line reads nothing and never faults.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(ahead).cast()) };
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_offset(ahead).cast()) };
 }
 
 /// Across: the sum of the lanes of each.
@@ -176,21 +195,6 @@ pub(super) struct Q4K;
 pub(super) struct Q5K;
 pub(super) struct Q6K;
 
-/// Scales (bytes) to lanes: vector `g` holds groups `2 g` and `2 g + 1` of 32 values.
-#[inline(always)]
-unsafe fn spread_8(scales: u64) -> [__m512i; 4] {
-    // SAFETY: inlined where the processor has the instructions.
-    unsafe {
-        let v = _mm512_castsi128_si512(_mm_cvtsi64_si128(scales as i64));
-        let lanes = _mm512_inserti64x4::<1>(_mm512_setzero_si512(), _mm256_set1_epi32(1));
-        let spread = |g: i32| {
-            let index = _mm512_add_epi32(lanes, _mm512_set1_epi32(2 * g));
-            _mm512_maskz_permutexvar_epi8(0x1111_1111_1111_1111, index, v)
-        };
-        [spread(0), spread(1), spread(2), spread(3)]
-    }
-}
-
 /// Low nibbles of 32 bytes, then their high nibbles.
 #[inline(always)]
 unsafe fn nibbles_64(at: *const u8) -> __m512i {
@@ -202,15 +206,58 @@ unsafe fn nibbles_64(at: *const u8) -> __m512i {
     }
 }
 
+/// Of a block that begins like `q4_k`: in each quarter the eight scales, then the eight minima, a
+/// byte each.
+#[inline(always)]
+unsafe fn k_sides(at: *const u8) -> __m512i {
+    // SAFETY: the caller's promise of 16 bytes; inlined where the processor has the instructions.
+    unsafe {
+        // `d` and `dmin`, then three words of four bytes: six bits of scales 0 to 3 and of minima 0
+        // to 3, and four of both of the others, whose last two are the first words' high ones.
+        let all = _mm512_broadcast_i32x4(_mm_loadu_si128(at.cast()));
+        let words =
+            |a: i32, b: i32, c: i32, d: i32| _mm512_broadcast_i32x4(_mm_setr_epi32(a, b, c, d));
+        const A: i32 = 0x0706_0504;
+        const B: i32 = 0x0b0a_0908;
+        const C: i32 = 0x0f0e_0d0c;
+        const NONE: i32 = 0x8080_8080_u32 as i32;
+        let low = _mm512_shuffle_epi8(all, words(A, C, B, C));
+        let low = _mm512_srlv_epi32(low, words(0, 0, 0, 4));
+        let masks = words(0x3f3f_3f3f, 0x0f0f_0f0f, 0x3f3f_3f3f, 0x0f0f_0f0f);
+        let low = _mm512_and_si512(low, masks);
+        let high = _mm512_srli_epi32::<2>(_mm512_shuffle_epi8(all, words(NONE, A, NONE, B)));
+        // low | (high & 0x30)
+        _mm512_ternarylogic_epi64::<0xf8>(low, high, _mm512_set1_epi8(0x30))
+    }
+}
+
+/// Scale `2 G` in the lanes of the lower half, the next in those of the upper, 16 bits of 32.
+#[inline(always)]
+unsafe fn spread<const G: i32>(sides: __m512i) -> __m512i {
+    // SAFETY: inlined where the processor has the instructions.
+    unsafe {
+        let lane = |scale: i32| _mm256_set1_epi32(0x8080_8000_u32 as i32 | scale);
+        let index = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(lane(2 * G)), lane(2 * G + 1));
+        _mm512_shuffle_epi8(sides, index)
+    }
+}
+
+/// Scales, minima, `d` and `dmin` of a block that begins like `q4_k`.
 #[inline(always)]
 unsafe fn k_head(at: *const u8) -> ([__m512i; 4], __m256i, u32) {
     // SAFETY: the caller's promise of at least 16 bytes; inlined where the processor has the
     // instructions.
     unsafe {
-        let (scales, mins) = scales_and_mins(&*at.add(4).cast::<[u8; 12]>());
-        let mins = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(mins as i64));
+        let sides = k_sides(at);
+        let scales = [
+            spread::<0>(sides),
+            spread::<1>(sides),
+            spread::<2>(sides),
+            spread::<3>(sides),
+        ];
+        let mins = _mm_unpackhi_epi8(_mm512_castsi512_si128(sides), _mm_setzero_si128());
         let pair = at.cast::<u32>().read_unaligned();
-        (spread_8(scales), _mm256_zextsi128_si256(mins), pair)
+        (scales, _mm256_zextsi128_si256(mins), pair)
     }
 }
 
@@ -227,7 +274,13 @@ impl Format for Q4K {
         // SAFETY: 144 bytes, as promised.
         unsafe {
             let (scales, sides, pair) = k_head(at);
-            let q = [0, 1, 2, 3].map(|g| nibbles_64(at.add(16 + 32 * g)));
+            // Not by a closure: see `mod.rs`.
+            let q = [
+                nibbles_64(at.add(16)),
+                nibbles_64(at.add(48)),
+                nibbles_64(at.add(80)),
+                nibbles_64(at.add(112)),
+            ];
             Block {
                 q,
                 scales,
@@ -260,11 +313,12 @@ impl Format for Q5K {
                 _mm512_slli_epi16::<4>(ones),
                 _mm512_slli_epi16::<6>(ones),
             ];
-            let q = [0, 1, 2, 3].map(|g| {
+            let mut q = [_mm512_setzero_si512(); 4];
+            for g in 0..4 {
                 let low = nibbles_64(at.add(48 + 32 * g));
                 let set = _mm512_test_epi8_mask(high, bits[g]);
-                _mm512_mask_add_epi8(low, set, low, sixteen)
-            });
+                q[g] = _mm512_mask_add_epi8(low, set, low, sixteen);
+            }
             Block {
                 q,
                 scales,
@@ -324,6 +378,20 @@ impl Format for Q6K {
     }
 }
 
+/// How far from run `start..start + count` of row `r` of four what is read next is. Whole rows lie as
+/// they are read; of rows in several runs, all four have their turn before the next run.
+#[inline(always)]
+fn ahead<F: Format>(row: usize, start: usize, count: usize, r: usize) -> isize {
+    let (row, run) = (row as isize, (count * F::BYTES) as isize);
+    let is_last = (start + count) * F::BYTES == row as usize;
+    match r {
+        _ if run == row => AHEAD,
+        0..3 => row,
+        _ if is_last => run,
+        _ => run - 3 * row,
+    }
+}
+
 /// What one block of a row gives with each row of activations: integers to be summed across.
 struct Partial<const C: usize> {
     whole: [__m512i; C],
@@ -331,11 +399,12 @@ struct Partial<const C: usize> {
     pair: u32,
 }
 
-/// Block `at` of the row that starts at `row`.
+/// Block `at` of the row that starts at `row`; the memory `ahead` of it is asked for.
 #[inline(always)]
 unsafe fn partial<F: Format, const C: usize>(
     row: &[u8],
     at: usize,
+    ahead: isize,
     x: &[QuantizedRow<'_>; C],
 ) -> Partial<C> {
     // SAFETY: the block lies inside its row, as the caller promises, and so do the activation's
@@ -343,7 +412,7 @@ unsafe fn partial<F: Format, const C: usize>(
     unsafe {
         let start = row.as_ptr().add(at * F::BYTES);
         for line in 0..F::BYTES.div_ceil(64) {
-            ask(start, AHEAD + line * 64);
+            ask(start, ahead + line as isize * 64);
         }
         let block = F::load(start);
         let mut whole = [_mm512_setzero_si512(); C];
@@ -393,11 +462,13 @@ impl<F: Format> Few for F {
             // Row by row, as they lie in memory; what is to be summed across waits in the nearest
             // cache.
             let mut parts = [const { [const { MaybeUninit::<Partial<C>>::uninit() }; RUN] }; ROWS];
-            for start in (0..blocks).step_by(RUN) {
-                let count = RUN.min(blocks - start);
-                for (row, parts) in rows.iter().zip(&mut parts) {
+            let run = if C > 2 { RUN / 2 } else { RUN };
+            for start in (0..blocks).step_by(run) {
+                let count = run.min(blocks - start);
+                for (r, (row, parts)) in rows.iter().zip(&mut parts).enumerate() {
+                    let ahead = ahead::<F>(row.len(), start, count, r);
                     for (at, part) in parts[..count].iter_mut().enumerate() {
-                        part.write(partial::<F, C>(row, start + at, &x));
+                        part.write(partial::<F, C>(row, start + at, ahead, &x));
                     }
                 }
                 for at in start..start + count {
@@ -476,8 +547,7 @@ unsafe fn dots_32<F: Format32, const C: usize>(
     x: [QuantizedRow<'_>; C],
 ) -> [__m128; C] {
     let blocks = rows[0].len() / F::BYTES;
-    // Four rows take turns here: the next four are asked for.
-    let ahead = (rows[0].len() * ROWS).min(FAR);
+    let ahead = avx2::ahead(rows[0].len()).cast_signed();
     // SAFETY: the blocks `at` and, where there are two, `at + 1` of every row lie inside it, as
     // promised by the caller, and so do the activation's values, scales and sums. Inlined where the
     // processor has the instructions.
@@ -512,7 +582,10 @@ unsafe fn dots_32<F: Format32, const C: usize>(
                     _mm512_zextsi256_si512(_mm256_loadu_si256(values.cast()))
                 };
                 let none = _mm512_setzero_si512();
-                let dots = q.map(|q| _mm512_dpbusd_epi32(none, q, values));
+                let mut dots = [none; ROWS];
+                for r in 0..ROWS {
+                    dots[r] = _mm512_dpbusd_epi32(none, q[r], values);
+                }
                 let t = quarters(dots);
                 let (low, high) = (_mm512_castsi512_si256(t), _mm512_extracti64x4_epi64::<1>(t));
                 let mut fold = |at: usize, t: __m256i, d: __m128| {

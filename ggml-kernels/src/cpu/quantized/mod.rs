@@ -7,6 +7,11 @@
 //!   `a - b`, where `I = sum of scale * q.x` and `M = sum of min * x` over the groups are exact
 //!   (`q6_k` has no minima: `a`).
 //! - `q8_0`, `q4_0`: `a = fma(d * dx, q.x, a)` for each block of 32, then `a`.
+//!
+//! Kernels are inlined whole into one function that has a tier's instructions. What they give to
+//! `array::map` and the like is a function by itself: in a program for every processor it has not
+//! these instructions, may stay a call, and is twenty times slower then. So vectors of a hot loop are
+//! made without closures.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
