@@ -98,6 +98,18 @@ impl GuardedMap {
     }
 }
 
+impl GuardedMap {
+    /// Wants what is still to be read in large pages, of 2 MiB or what the file system has: fewer
+    /// steps lead from an address to memory, and weights are read faster. A touch reads so much and
+    /// more, so this is for who has room for the whole file. What is in memory stays as it is.
+    pub fn in_large_pages(&self) {
+        #[cfg(target_os = "linux")]
+        if let Err(why) = self.map.advise(memmap2::Advice::HugePage) {
+            log::debug!("{}: no large pages: {why}", self.path.display());
+        }
+    }
+}
+
 /// Asks the kernel to read these bytes of a map soon; nobody waits for it, and it may have no room.
 /// Memory that is no file's is left as it is.
 pub fn ask_for(bytes: &[u8]) {

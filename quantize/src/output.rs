@@ -1,5 +1,8 @@
 //! A file that appears whole or not at all: written beside its target under a temporary name,
 //! synced, renamed, the directory synced. Dropped early, it is gone and the old file untouched.
+//!
+//! It goes out in steps of [`STEP`] from its beginning: what is written in such steps lies in memory
+//! in large pages, and weights are read faster from those.
 
 use crate::error::Error;
 use std::fs::File;
@@ -8,8 +11,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
+/// Twice the large page of x86-64.
+const STEP: usize = 4 << 20;
+
 pub struct Output {
     temporary: NamedTempFile,
+    /// Less than a step that is not written yet.
+    waiting: Vec<u8>,
     target: PathBuf,
     overwrite: bool,
 }
@@ -45,17 +53,20 @@ impl Output {
             .map_err(|e| Error::io(dir, e))?;
         Ok(Self {
             temporary,
+            waiting: Vec::with_capacity(STEP),
             target: target.to_owned(),
             overwrite,
         })
     }
 
     /// Puts the file in its place.
-    pub fn commit(self) -> Result<(), Error> {
+    pub fn commit(mut self) -> Result<(), Error> {
+        self.flush().map_err(|e| Error::io(&self.target, e))?;
         let Self {
             temporary,
             target,
             overwrite,
+            ..
         } = self;
         let failed = |e| Error::io(&target, e);
         temporary.as_file().sync_all().map_err(failed)?;
@@ -80,9 +91,18 @@ impl Output {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.temporary.write(bytes)
+        let taken = bytes.len().min(STEP - self.waiting.len());
+        self.waiting.extend_from_slice(&bytes[..taken]);
+        if self.waiting.len() == STEP {
+            self.temporary.write_all(&self.waiting)?;
+            self.waiting.clear();
+        }
+        Ok(taken)
     }
+
     fn flush(&mut self) -> io::Result<()> {
+        self.temporary.write_all(&self.waiting)?;
+        self.waiting.clear();
         self.temporary.flush()
     }
 }
@@ -91,5 +111,25 @@ fn directory(target: &Path) -> &Path {
     match target.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_holds_what_was_written_in_steps_of_any_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("file");
+        let bytes: Vec<u8> = (0..2 * STEP + 77).map(|i| (i * 31 % 251) as u8).collect();
+        for step in [1 << 20, STEP - 1, STEP, STEP + 1, 2 * STEP + 77] {
+            let mut output = Output::create(&target, bytes.len() as u64, true).unwrap();
+            for part in bytes.chunks(step) {
+                output.write_all(part).unwrap();
+            }
+            output.commit().unwrap();
+            assert!(std::fs::read(&target).unwrap() == bytes, "{step}");
+        }
     }
 }

@@ -15,7 +15,6 @@ use crate::schema::{
 use ggml_kernels::gguf::{GgufWriter, Layout, Metadata, PlannedTensor};
 use ggml_kernels::quant::TensorType;
 use rayon::prelude::*;
-use std::io::BufWriter;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -197,8 +196,7 @@ pub fn write(
     let layout = Layout::new(&metadata(h, to), &planned)?;
     let output = Output::create(target, layout.file_size(), overwrite)?;
     let failed = |e| Error::io(target, e);
-    let buffered = BufWriter::with_capacity(1 << 20, output);
-    let mut writer = GgufWriter::new(buffered, layout).map_err(failed)?;
+    let mut writer = GgufWriter::new(output, layout).map_err(failed)?;
     for (at, (spec, ty)) in specs.iter().zip(types).enumerate() {
         observer.tensor(&spec.name);
         let values = crate::source::elements(spec) as usize;
@@ -222,8 +220,7 @@ pub fn write(
             }
         }
     }
-    let buffered = writer.finish().map_err(failed)?;
-    let output = buffered.into_inner().map_err(|e| failed(e.into_error()))?;
+    let output = writer.finish().map_err(failed)?;
     output.commit()
 }
 

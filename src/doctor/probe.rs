@@ -12,6 +12,7 @@ use ggml_kernels::cuda::driver::{self, CudaError};
 
 use super::machine::{Bus, Card, Disk, Door, Gpu, Machine, Memory, Processor, Socket, Units};
 use crate::config::Config;
+use crate::engine::room;
 
 /// `sockets` are where a daemon may be, best first.
 pub fn probe(config: &Config, sockets: &[PathBuf]) -> Machine {
@@ -59,25 +60,13 @@ fn memory(threads: usize) -> Memory {
         let kib = value(&info, key).and_then(|v| v.split_whitespace().next()?.parse::<u64>().ok());
         kib.unwrap_or(0) * 1024
     };
-    let available = bytes("MemAvailable");
+    let available = room::available();
     Memory {
         total: bytes("MemTotal"),
         available,
-        limit: limit(),
+        limit: room::limit(),
         speed: speed(available, threads),
     }
-}
-
-/// The tightest limit of our control group and those above it.
-fn limit() -> Option<u64> {
-    let groups = text("/proc/self/cgroup");
-    let own = groups.lines().find_map(|l| l.strip_prefix("0::/"))?;
-    let root = Path::new("/sys/fs/cgroup");
-    let own = root.join(own);
-    let above = own.ancestors().take_while(|dir| dir.starts_with(root));
-    above
-        .filter_map(|dir| text(dir.join("memory.max")).trim().parse().ok())
-        .min()
 }
 
 fn speed(available: u64, threads: usize) -> Option<f64> {

@@ -43,6 +43,7 @@ mod layers;
 pub mod meter;
 mod model;
 mod options;
+pub mod room;
 mod sequence;
 mod tap;
 

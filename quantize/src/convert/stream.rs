@@ -8,7 +8,7 @@ use crate::output::Output;
 use ggml_kernels::gguf::{GgufWriter, Layout};
 use ggml_kernels::quant::{QuantError, first_broken_block, quantize_rows};
 use rayon::prelude::*;
-use std::io::{self, BufWriter};
+use std::io;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
@@ -48,15 +48,14 @@ fn drain(
     batches: Receiver<Vec<u8>>,
     spent: Sender<Vec<u8>>,
 ) -> io::Result<Output> {
-    let mut writer = GgufWriter::new(BufWriter::with_capacity(1 << 20, output), layout)?;
+    let mut writer = GgufWriter::new(output, layout)?;
     for batch in batches {
         writer.write(&batch)?;
         // Used again, since fresh pages cost more than what is put into them. At the end nobody
         // wants it any more.
         let _ = spent.send(batch);
     }
-    let buffered = writer.finish()?;
-    buffered.into_inner().map_err(|e| e.into_error())
+    writer.finish()
 }
 
 /// Takes tensors in the order of the layout.

@@ -3,10 +3,13 @@
 //! exactly those, many at once, where each touch alone would wait for its own and for whatever the
 //! kernel guesses lies around it. In memory the asking would cost some hundredths of a pass for
 //! nothing, so it ends soon after it brought nothing from the disk.
+//!
+//! A model that memory has room for is not asked for: it is read once, in large pages, which pieces
+//! asked for one by one would not come in.
 
 use std::collections::BTreeSet;
 
-use ggml_kernels::map::{FromDisk, ask_for};
+use ggml_kernels::map::{FromDisk, GuardedMap, ask_for};
 
 use super::weights::Held;
 use crate::engine::layers::Mlp;
@@ -21,11 +24,24 @@ const SECTORS: u64 = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Hunger {
+    /// Memory has room for all weights.
+    has_room: bool,
     so_far: FromDisk,
     passes_left: u32,
 }
 
 impl Hunger {
+    /// Of a model's file, which memory `has_room` for or not.
+    pub fn of(map: &GuardedMap, has_room: bool) -> Hunger {
+        if has_room {
+            map.in_large_pages();
+        }
+        Hunger {
+            has_room,
+            ..Hunger::default()
+        }
+    }
+
     /// After each pass.
     pub fn look(&mut self) {
         self.note(FromDisk::so_far());
@@ -44,7 +60,7 @@ impl Hunger {
     }
 
     pub fn is_felt(&self) -> bool {
-        self.passes_left > 0
+        !self.has_room && self.passes_left > 0
     }
 }
 
@@ -61,6 +77,7 @@ pub(super) fn experts(parts: &Mlp<Held>, map: &[u8], ids: &[u32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ggml_kernels::map::map_file;
 
     fn from_disk(waited_for: u64, sectors: u64) -> FromDisk {
         FromDisk {
@@ -95,5 +112,18 @@ mod tests {
             hunger.note(from_disk(FEW + 1, (1 << 20) + pass * (FEW * SECTORS + 1)));
             assert!(hunger.is_felt(), "{pass}");
         }
+    }
+
+    #[test]
+    fn a_model_that_memory_has_room_for_is_not_asked_for_piece_by_piece() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [7; 10_000]).unwrap();
+        let map = map_file(file.path()).unwrap();
+        for has_room in [true, false] {
+            let mut hunger = Hunger::of(&map, has_room);
+            hunger.note(from_disk(2 * FEW + 1, 0));
+            assert_eq!(hunger.is_felt(), !has_room);
+        }
+        assert_eq!(map[9_999], 7);
     }
 }

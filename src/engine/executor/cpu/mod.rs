@@ -28,6 +28,7 @@ use ggml_kernels::quant::TensorType;
 use super::{Broken, Executor, Kept, Share, State, Watch};
 use crate::engine::error::{Cause, Unfit};
 use crate::engine::model::Model;
+use crate::engine::room;
 use crate::engine::{HostState, Options};
 use hunger::Hunger;
 use pass::Pass;
@@ -55,6 +56,7 @@ pub(in crate::engine) struct Cpu {
 impl Cpu {
     pub fn new(model: &Model, tier: Tier, threads: usize, options: &Options) -> Result<Cpu, Unfit> {
         let cache = options.cache_type.tensor_type();
+        let map = model.file.map();
         let parts = weights::bind(model)?;
         let shape = Shape::new(model.hparams(), cache);
         shape.slots.warm();
@@ -67,7 +69,7 @@ impl Cpu {
             pool: Pool::new(threads),
             tier,
             scratch: Scratch::default(),
-            hunger: Hunger::default(),
+            hunger: Hunger::of(map, room::has(map.len())),
             name: format!("CPU ({tier})"),
         })
     }

@@ -13,6 +13,7 @@ use super::weights::{self, Held};
 use crate::engine::error::Unfit;
 use crate::engine::layers::Mlp;
 use crate::engine::model::Model;
+use crate::engine::room;
 
 #[derive(Debug)]
 pub(in crate::engine) struct Routed {
@@ -31,7 +32,7 @@ pub(in crate::engine) struct Routed {
 
 impl Routed {
     pub fn new(model: &Model, tier: Tier, threads: usize) -> Result<Routed, Unfit> {
-        let h = model.hparams();
+        let (h, map) = (model.hparams(), model.file.map());
         Ok(Routed {
             layers: weights::experts(model)?,
             limits: h.layers.iter().map(|l| l.limits.experts).collect(),
@@ -39,7 +40,7 @@ impl Routed {
             file: model.file.clone(),
             pool: Pool::new(threads),
             tier,
-            hunger: Hunger::default(),
+            hunger: Hunger::of(map, room::has(map.len())),
             input: Activations::default(),
             scratch: ExpertScratch::default(),
         })
