@@ -22,6 +22,8 @@ pub struct Plan {
     pub tokens: usize,
     pub repeats: usize,
     pub profile: bool,
+    /// Measures at how many bytes a second memory is read now.
+    pub read: Option<Box<dyn Fn() -> f64>>,
 }
 
 /// Measures every depth with every number of lanes; figures go into the report as they come.
@@ -58,7 +60,7 @@ pub fn run(
                 let rival = rival.as_mut().map(|r| &mut **r as &mut dyn Side);
                 let mut figure = case.figure(what, ours, rival)?;
                 if let Some(ceilings) = &report.ceilings {
-                    figure.hold_against(ceilings.read);
+                    figure.hold_against(figure.read.unwrap_or(ceilings.read));
                 }
                 progress.say(&figure);
                 report.figures.push(figure);
@@ -114,7 +116,11 @@ impl Case<'_> {
     ) -> Result<Figure, BenchError> {
         let company = Company::begin();
         let (mut rates, mut rivals) = (Vec::new(), Vec::new());
+        let mut reads = Vec::new();
         for repeat in 0..=self.plan.repeats {
+            if let Some(read) = self.plan.read.as_ref().filter(|_| what == What::Decode) {
+                reads.push(read());
+            }
             let rate = self.once(what, ours)?;
             let rivals_rate = match &mut rival {
                 Some(rival) => Some(self.once(what, &mut **rival)?),
@@ -136,6 +142,7 @@ impl Case<'_> {
         let figure = Figure::new(what, self.depth, self.texts.len(), Rate::of(rates), rival);
         Ok(Figure {
             others,
+            read: (!reads.is_empty()).then(|| Rate::of(reads).median),
             profile,
             kernels,
             ..figure

@@ -157,6 +157,7 @@ pub fn run(flags: &Bench) -> Result<(), BenchError> {
             tokens: flags.tokens,
             repeats: flags.repeats.into(),
             profile: flags.profile,
+            read: (flags.profile && engine.is_on_cpu()).then(|| reader(flags, &options)),
         };
         let mut ours = Ours::new(engine);
         let rival = rival.as_mut().map(|r| &mut **r as &mut dyn Side);
@@ -254,9 +255,20 @@ fn room(at: usize, more: usize, limit: usize) -> Result<(), BenchError> {
     Ok(())
 }
 
+fn tier(flags: &Bench) -> Tier {
+    flags.tier.and_then(Tier::of).unwrap_or_else(Tier::detect)
+}
+
+/// Measures how fast memory is read whenever it is asked.
+fn reader(flags: &Bench, options: &Options) -> Box<dyn Fn() -> f64> {
+    let pool = Pool::new(options.threads.unwrap_or(1));
+    let tier = tier(flags);
+    Box::new(move || read_rate(Crew { pool: &pool, tier }, MEMORY))
+}
+
 fn ceilings(flags: &Bench, options: &Options) -> Ceilings {
     let pool = Pool::new(options.threads.unwrap_or(1));
-    let tier = flags.tier.and_then(Tier::of).unwrap_or_else(Tier::detect);
+    let tier = tier(flags);
     let crew = Crew { pool: &pool, tier };
     let products = product_rates(crew);
     Ceilings {

@@ -36,7 +36,7 @@ fn page(report: &Report, show: &dyn Fn(&Table) -> String) -> String {
     for figure in &report.figures {
         if let Some(shares) = &figure.profile {
             page += &format!("\n{}\n\n", title(figure));
-            page += &show(&profile(shares, report));
+            page += &show(&profile(figure, shares, report));
             page += &limit(figure);
             if !figure.kernels.is_empty() {
                 page += "\nBy kernel, each timed alone:\n\n";
@@ -156,12 +156,20 @@ fn limit(figure: &Figure) -> String {
     };
     let share = 100.0 * figure.deltad.median / limit;
     let got = figure.deltad.median;
-    format!("\nThe memory would allow {limit:.1} tokens/s; {got:.1} are {share:.0} % of that.\n")
+    let read = figure.read.map_or_else(String::new, |read| {
+        format!(
+            ", read at {} GB/s in turn with the repeats,",
+            billions(read)
+        )
+    });
+    format!(
+        "\nThe memory{read} would allow {limit:.1} tokens/s; {got:.1} are {share:.0} % of that.\n"
+    )
 }
 
-fn profile(shares: &[Share], report: &Report) -> Table {
+fn profile(figure: &Figure, shares: &[Share], report: &Report) -> Table {
     let ceilings = report.ceilings.as_ref();
-    let read = ceilings.map_or(0.0, |c| c.read);
+    let read = figure.read.or(ceilings.map(|c| c.read)).unwrap_or(0.0);
     let has_products = ceilings.is_none_or(|c| c.floats.is_some());
     let products = |arithmetic: &str| {
         let of = |c: &Ceilings| match arithmetic {

@@ -69,6 +69,10 @@ pub struct Figure {
     /// Where a device times them one by one, the slowest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub kernels: Vec<Kernel>,
+    /// Bytes a second that memory was read at, the median of as many measurements in turn with the
+    /// repeats: it is not the same from one minute to the next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read: Option<f64>,
     /// Decoded tokens a second if memory did nothing but bring each pass's bytes once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<f64>,
@@ -198,6 +202,7 @@ impl Figure {
             others: 0.0,
             profile: None,
             kernels: Vec::new(),
+            read: None,
             memory_limit: None,
         }
     }
