@@ -2,26 +2,27 @@
 //! once and in the order of memory, every vector of integers summed across.
 
 use std::arch::x86_64::*;
-use std::mem::MaybeUninit;
+use std::cell::RefCell;
 use std::sync::OnceLock;
 
 use super::avx2;
 use super::unpack::scales_and_mins;
 use crate::cpu::activations::{Form, QuantizedRow};
+use crate::cpu::aligned::Floats;
 use crate::cpu::products::task::Task;
 use crate::quant::TensorType;
 
 /// Rows of weights at a time.
 const ROWS: usize = 4;
 /// Rows of activations at a time.
-const MOST: usize = 4;
+const MOST: usize = 8;
 
 /// Up to how many rows of activations [`few`] is faster than unpacking panels of weights. Sums across
 /// cost shuffles, panels memory and more of them: which is dearer is the processor's, and measured on
 /// both kinds. The bits are the same.
 pub(crate) fn pays_for(form: Form) -> usize {
     match (form == Form::By256, is_zen_5()) {
-        (true, true) => 4,
+        (true, true) => 8,
         (true, false) => 2,
         (false, true) => 2,
         (false, false) => 4,
@@ -61,37 +62,62 @@ pub(crate) unsafe fn few(task: &Task<'_>) {
 trait Few {
     /// # Safety
     /// The processor has the instructions of the tier, and the rows of both sides have the same
-    /// number of whole blocks. Must be inlined into a function with them.
-    unsafe fn dots<const C: usize>(rows: [&[u8]; ROWS], x: [QuantizedRow<'_>; C]) -> [__m128; C];
+    /// number of whole blocks; [`ROOM`] bytes from `room` on are the kernel's, aligned for vectors.
+    /// Must be inlined into a function with the instructions.
+    unsafe fn dots<const C: usize>(
+        rows: [&[u8]; ROWS],
+        x: [QuantizedRow<'_>; C],
+        room: *mut f32,
+    ) -> [__m128; C];
 
     /// Row `at` of the activations in this format's form.
     fn row<'x>(task: &'x Task<'_>, at: usize) -> QuantizedRow<'x>;
 }
 
+thread_local! {
+    /// A worker's [`Partial`]s, which lie apart from its stack: there are many of them.
+    static PARTS: RefCell<Floats> = RefCell::new(Floats::zeroed(ROOM / size_of::<f32>()));
+}
+
 unsafe fn each_few<F: Few>(task: &Task<'_>) {
-    let pairs = task.input.chunks(MOST).zip(task.output.chunks(MOST));
-    for (input, output) in pairs {
-        // SAFETY: the caller's promise.
-        unsafe {
-            match input.len() {
-                1 => groups::<F, 1>(task, input, output),
-                2 => groups::<F, 2>(task, input, output),
-                3 => groups::<F, 3>(task, input, output),
-                _ => groups::<F, 4>(task, input, output),
+    // As many rows at a time as make equal groups.
+    let turns = task.input.len().div_ceil(MOST).max(1);
+    let size = task.input.len().div_ceil(turns).max(1);
+    let pairs = task.input.chunks(size).zip(task.output.chunks(size));
+    PARTS.with_borrow_mut(|room| {
+        let room = room.as_mut_ptr();
+        for (input, output) in pairs {
+            // SAFETY: the caller's promise.
+            unsafe {
+                match input.len() {
+                    1 => groups::<F, 1>(task, input, output, room),
+                    2 => groups::<F, 2>(task, input, output, room),
+                    3 => groups::<F, 3>(task, input, output, room),
+                    4 => groups::<F, 4>(task, input, output, room),
+                    5 => groups::<F, 5>(task, input, output, room),
+                    6 => groups::<F, 6>(task, input, output, room),
+                    7 => groups::<F, 7>(task, input, output, room),
+                    _ => groups::<F, 8>(task, input, output, room),
+                }
             }
         }
-    }
+    });
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi,avx2,fma,f16c")]
-unsafe fn groups<F: Few, const C: usize>(task: &Task<'_>, input: &[u32], output: &[u32]) {
+unsafe fn groups<F: Few, const C: usize>(
+    task: &Task<'_>,
+    input: &[u32],
+    output: &[u32],
+    room: *mut f32,
+) {
     let x: [_; C] = std::array::from_fn(|c| F::row(task, input[c] as usize));
     let mut first = task.rows.start;
     while first < task.rows.end {
         let count = ROWS.min(task.rows.end - first);
         let rows = task.matrix.rows_from::<ROWS>(first, task.rows.end);
         // SAFETY: the caller's promise; a matrix's rows and the activations' have `cols` values.
-        let dots = unsafe { F::dots::<C>(rows, x) };
+        let dots = unsafe { F::dots::<C>(rows, x, room) };
         for (c, dots) in dots.iter().enumerate() {
             let out = task.target.at(output[c], first..first + count);
             let mut values = [0f32; ROWS];
@@ -107,9 +133,9 @@ unsafe fn groups<F: Few, const C: usize>(task: &Task<'_>, input: &[u32], output:
 /// does not look, and as far as memory's latency is long (1 KiB costs 15 % of the speed on Zen 5,
 /// 16 KiB gains nothing more).
 const AHEAD: isize = 4096;
-/// The most blocks of 256 of a row before the next row has its turn: what waits to be summed across
-/// fits the nearest cache.
-const RUN: usize = 36;
+/// Bytes of what waits to be summed across, of four rows or of a run of their blocks: most of the
+/// nearest cache, so that eight rows of activations meet whole rows of a model's width.
+const ROOM: usize = 36 << 10;
 
 /// Asks for the line at `at + ahead`. It need not exist.
 #[inline(always)]
@@ -452,28 +478,37 @@ impl<F: Format> Few for F {
     }
 
     #[inline(always)]
-    unsafe fn dots<const C: usize>(rows: [&[u8]; ROWS], x: [QuantizedRow<'_>; C]) -> [__m128; C] {
+    unsafe fn dots<const C: usize>(
+        rows: [&[u8]; ROWS],
+        x: [QuantizedRow<'_>; C],
+        room: *mut f32,
+    ) -> [__m128; C] {
         // SAFETY: block `at` of every row lies inside it, as promised, and so do the activation's
-        // values, scale and sums of that block. Inlined where the processor has the instructions.
+        // values, scale and sums of that block. Four runs of parts fit `room`, and one is read after
+        // it was written. Inlined where the processor has the instructions.
         unsafe {
             let zero = _mm_setzero_ps();
             let (mut a, mut b) = ([zero; C], [zero; C]);
             let blocks = rows[0].len() / F::BYTES;
             // Row by row, as they lie in memory; what is to be summed across waits in the nearest
             // cache.
-            let mut parts = [const { [const { MaybeUninit::<Partial<C>>::uninit() }; RUN] }; ROWS];
-            let run = if C > 2 { RUN / 2 } else { RUN };
+            let run = ROOM / (ROWS * size_of::<Partial<C>>());
+            let parts = room.cast::<Partial<C>>();
             for start in (0..blocks).step_by(run) {
                 let count = run.min(blocks - start);
-                for (r, (row, parts)) in rows.iter().zip(&mut parts).enumerate() {
+                for (r, row) in rows.iter().enumerate() {
                     let ahead = ahead::<F>(row.len(), start, count, r);
-                    for (at, part) in parts[..count].iter_mut().enumerate() {
-                        part.write(partial::<F, C>(row, start + at, ahead, &x));
+                    let parts = parts.add(r * run);
+                    for at in 0..count {
+                        parts
+                            .add(at)
+                            .write(partial::<F, C>(row, start + at, ahead, &x));
                     }
                 }
                 for at in start..start + count {
-                    let [r0, r1, r2, r3] =
-                        [0, 1, 2, 3].map(|r: usize| parts[r][at - start].assume_init_ref());
+                    let part = parts.add(at - start);
+                    let (r0, r1) = (&*part, &*part.add(run));
+                    let (r2, r3) = (&*part.add(2 * run), &*part.add(3 * run));
                     let (d, dmin) = scale_pairs([r0.pair, r1.pair, r2.pair, r3.pair]);
                     for c in 0..C {
                         let scale = _mm_set1_ps(*x[c].scales.as_ptr().add(at));
@@ -617,6 +652,7 @@ macro_rules! few_32 {
             unsafe fn dots<const C: usize>(
                 rows: [&[u8]; ROWS],
                 x: [QuantizedRow<'_>; C],
+                _: *mut f32,
             ) -> [__m128; C] {
                 // SAFETY: the caller's promise.
                 unsafe { dots_32::<$name, C>(rows, x) }
