@@ -9,7 +9,7 @@ use super::aligned::Aligned;
 use super::crew::Crew;
 use super::foreign::{self, ForeignRows};
 use super::share::Shared;
-use super::simd::{Body, Simd, dispatch};
+use super::simd::{Body, LANES, Simd, dispatch};
 use crate::quant::TensorType;
 
 /// Values that one piece of a filling quantizes.
@@ -211,14 +211,17 @@ struct Quantize<'x, const BLOCK: usize> {
 impl<const BLOCK: usize> Body for Quantize<'_, BLOCK> {
     type Out = ();
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, s: S) {
+        let round = s.splat(ROUND);
         let blocks = self.x.as_chunks::<BLOCK>().0.iter();
         let blocks = blocks.zip(self.values.as_chunks_mut::<BLOCK>().0);
         for ((x, values), scale) in blocks.zip(self.scales) {
+            let x = x.as_chunks::<LANES>().0;
             // As bits, so that NaN and infinity are the greatest and come out in the scale.
-            let most = x
-                .iter()
-                .fold(0, |most, x| (x.to_bits() & 0x7fff_ffff).max(most));
+            let mut most = 0;
+            for x in x {
+                most = s.greatest(s.load(x)).max(most);
+            }
             let most = f32::from_bits(most);
             if most < LEAST {
                 *scale = 0.0;
@@ -226,14 +229,14 @@ impl<const BLOCK: usize> Body for Quantize<'_, BLOCK> {
                 continue;
             }
             *scale = most / 127.0;
-            let by = 127.0 / most;
-            for (value, x) in values.iter_mut().zip(x) {
-                *value = (x * by + ROUND).to_bits() as i8;
+            let by = s.splat(127.0 / most);
+            for (values, x) in values.as_chunks_mut::<LANES>().0.iter_mut().zip(x) {
+                *values = s.low_bytes(s.add(s.mul(s.load(x), by), round));
             }
         }
-        let values = self.values.as_chunks::<16>().0;
+        let values = self.values.as_chunks::<LANES>().0;
         for (sum, values) in self.sums_16.iter_mut().zip(values) {
-            *sum = values.iter().map(|&v| i16::from(v)).sum();
+            *sum = s.sum_bytes(values);
         }
         let pairs = self.sums_16.as_chunks::<2>().0;
         for (sum, [a, b]) in self.sums_32.iter_mut().zip(pairs) {

@@ -14,6 +14,8 @@ use super::tier::Tier;
 
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;
+/// All bits of a float but its sign.
+const SIGNLESS: u32 = 0x7fff_ffff;
 
 /// Rounded operations, lane by lane.
 pub(crate) trait Arith: Copy {
@@ -61,6 +63,12 @@ pub(crate) trait Simd: Arith {
     fn bhalves(self, x: &[u8; 2 * LANES]) -> Self::V;
     /// From signed bytes.
     fn bytes(self, x: &[u8; LANES]) -> Self::V;
+    /// The greatest of the lanes' bits without their signs: the greatest magnitude, NaN above all.
+    fn greatest(self, v: Self::V) -> u32;
+    /// The lowest byte of each lane's bits.
+    fn low_bytes(self, v: Self::V) -> [i8; LANES];
+    /// The sum of so many bytes.
+    fn sum_bytes(self, x: &[i8; LANES]) -> i16;
 
     /// The sum of the lanes: halves onto each other, then quarters, eighths, the last two.
     #[inline(always)]

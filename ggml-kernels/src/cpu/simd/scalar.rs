@@ -1,6 +1,6 @@
 //! The lanes without instructions by name: one float, and an array of sixteen.
 
-use super::{Arith, LANES, Simd};
+use super::{Arith, LANES, SIGNLESS, Simd};
 
 /// One lane.
 #[derive(Debug, Clone, Copy)]
@@ -111,5 +111,17 @@ impl Simd for Sixteen {
     #[inline(always)]
     fn bytes(self, x: &[u8; LANES]) -> [f32; LANES] {
         x.map(|byte| f32::from(byte.cast_signed()))
+    }
+    #[inline(always)]
+    fn greatest(self, v: [f32; LANES]) -> u32 {
+        v.iter().fold(0, |most, x| most.max(x.to_bits() & SIGNLESS))
+    }
+    #[inline(always)]
+    fn low_bytes(self, v: [f32; LANES]) -> [i8; LANES] {
+        v.map(|x| x.to_bits() as i8)
+    }
+    #[inline(always)]
+    fn sum_bytes(self, x: &[i8; LANES]) -> i16 {
+        x.iter().map(|&x| i16::from(x)).sum()
     }
 }

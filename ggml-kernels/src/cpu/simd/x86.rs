@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Arith, Body, LANES, Simd};
+use super::{Arith, Body, LANES, SIGNLESS, Simd};
 
 /// Exists only where the processor has AVX2, FMA and F16C.
 #[derive(Debug, Clone, Copy)]
@@ -148,6 +148,39 @@ impl Simd for Avx2 {
             )
         }
     }
+    #[inline(always)]
+    fn greatest(self, (a, b): Self::V) -> u32 {
+        // SAFETY: `self` for AVX2.
+        unsafe {
+            let mask = _mm256_set1_epi32(SIGNLESS.cast_signed());
+            let a = _mm256_and_si256(_mm256_castps_si256(a), mask);
+            let b = _mm256_and_si256(_mm256_castps_si256(b), mask);
+            let v = _mm256_max_epu32(a, b);
+            let v = _mm_max_epu32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+            let v = _mm_max_epu32(v, _mm_shuffle_epi32::<0b01_00_11_10>(v));
+            let v = _mm_max_epu32(v, _mm_shuffle_epi32::<0b10_11_00_01>(v));
+            _mm_cvtsi128_si32(v).cast_unsigned()
+        }
+    }
+    #[inline(always)]
+    fn low_bytes(self, (a, b): Self::V) -> [i8; LANES] {
+        let mut bytes = [0; LANES];
+        // SAFETY: sixteen bytes are one vector; `self` for AVX2.
+        unsafe {
+            let mask = _mm256_set1_epi32(0xff);
+            let a = _mm256_and_si256(_mm256_castps_si256(a), mask);
+            let b = _mm256_and_si256(_mm256_castps_si256(b), mask);
+            // Quarters of a and b by turns, then in order.
+            let v = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(a, b));
+            let v = _mm_packus_epi16(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+            _mm_storeu_si128(bytes.as_mut_ptr().cast(), v);
+        }
+        bytes
+    }
+    #[inline(always)]
+    fn sum_bytes(self, x: &[i8; LANES]) -> i16 {
+        sum_bytes(x)
+    }
 }
 
 macro_rules! once {
@@ -232,5 +265,39 @@ impl Simd for Avx512 {
     fn bytes(self, x: &[u8; LANES]) -> __m512 {
         // SAFETY: sixteen bytes are one vector; `self` for AVX-512.
         unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast()))) }
+    }
+    #[inline(always)]
+    fn greatest(self, v: __m512) -> u32 {
+        // SAFETY: `self` for AVX-512.
+        unsafe {
+            let mask = _mm512_set1_epi32(SIGNLESS.cast_signed());
+            _mm512_reduce_max_epu32(_mm512_and_si512(_mm512_castps_si512(v), mask))
+        }
+    }
+    #[inline(always)]
+    fn low_bytes(self, v: __m512) -> [i8; LANES] {
+        let mut bytes = [0; LANES];
+        // SAFETY: sixteen bytes are one vector; `self` for AVX-512.
+        unsafe {
+            let v = _mm512_cvtepi32_epi8(_mm512_castps_si512(v));
+            _mm_storeu_si128(bytes.as_mut_ptr().cast(), v);
+        }
+        bytes
+    }
+    #[inline(always)]
+    fn sum_bytes(self, x: &[i8; LANES]) -> i16 {
+        sum_bytes(x)
+    }
+}
+
+/// The sum of sixteen bytes, 128 above what they are while they are added.
+#[inline(always)]
+fn sum_bytes(x: &[i8; LANES]) -> i16 {
+    // SAFETY: sixteen bytes are one vector; every x86-64 has these instructions.
+    unsafe {
+        let v = _mm_loadu_si128(x.as_ptr().cast());
+        let v = _mm_sad_epu8(_mm_xor_si128(v, _mm_set1_epi8(-128)), _mm_setzero_si128());
+        let v = _mm_add_epi16(v, _mm_unpackhi_epi64(v, v));
+        _mm_cvtsi128_si32(v) as i16 - 128 * LANES as i16
     }
 }
