@@ -12,6 +12,7 @@ mod guard;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use memmap2::{Mmap, MmapOptions};
@@ -99,6 +100,35 @@ impl GuardedMap {
 }
 
 impl GuardedMap {
+    /// Copies `bytes`, if they are this map's, to `to` from the file itself: pages of a map that are touched once
+    /// are each set up and given back, which takes longer than to read them. Whether it did.
+    ///
+    /// # Safety
+    /// `to` has room for as many bytes, which nobody else touches meanwhile.
+    pub(crate) unsafe fn read(&self, bytes: &[u8], to: *mut u8) -> bool {
+        let start = bytes.as_ptr().addr().wrapping_sub(self.map.as_ptr().addr());
+        if start > self.map.len() || bytes.len() > self.map.len() - start {
+            return false;
+        }
+        let mut done = 0;
+        while done < bytes.len() {
+            let (Ok(at), left) = (libc::off_t::try_from(start + done), bytes.len() - done) else {
+                return false;
+            };
+            // SAFETY: an open file, and room for what is left behind what is done, by the caller's word.
+            let read = unsafe { libc::pread(self.file.as_raw_fd(), to.add(done).cast(), left, at) };
+            let again = || io::Error::last_os_error().kind() == io::ErrorKind::Interrupted;
+            match read {
+                1.. => done += read.unsigned_abs(),
+                // It ends before the map does.
+                0 => return false,
+                _ if again() => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
     /// Wants what is still to be read in large pages, of 2 MiB or what the file system has: fewer
     /// steps lead from an address to memory, and weights are read faster. A touch reads so much and
     /// more, so this is for who has room for the whole file. What is in memory stays as it is.

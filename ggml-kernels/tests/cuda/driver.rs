@@ -4,6 +4,7 @@ use ggml_kernels::cuda::ceiling::copy_rate;
 use ggml_kernels::cuda::driver::{CudaError, Device, Pinned};
 use ggml_kernels::cuda::products::repack;
 use ggml_kernels::cuda::weights::{Stack, WeightType};
+use ggml_kernels::map::{Damaged, map_file};
 
 use crate::{device, kernels};
 
@@ -35,6 +36,33 @@ fn what_lies_outside_is_refused() {
     assert!(stream.copy_out(buffer.all(), &pinned, 0).is_err());
     let (one, other) = (buffer.part(0..4).unwrap(), buffer.part(2..6).unwrap());
     assert!(stream.copy(one, other).is_err());
+}
+
+#[test]
+fn a_mapped_file_is_read_into_page_locked_memory_and_a_shortened_one_says_so() {
+    let Some(device) = device() else { return };
+    let bytes: Vec<u8> = (0..40_000u32).map(|i| (i * 7 % 251) as u8).collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &bytes).unwrap();
+    let map = map_file(file.path()).unwrap();
+    let pinned = Pinned::<u8>::zeroed(&device, bytes.len()).unwrap();
+    for (at, range) in [(0, 0..40_000), (9, 4_097..20_001), (3, 40_000..40_000)] {
+        pinned.put_mapped(at, &map, &map[range.clone()]).unwrap();
+        let mut got = vec![0; range.len()];
+        pinned.get(at, &mut got).unwrap();
+        assert_eq!(got, bytes[range]);
+    }
+    // What is no part of the map is copied as it is.
+    pinned.put_mapped(1, &map, b"elsewhere").unwrap();
+    let mut got = [0; 9];
+    pinned.get(1, &mut got).unwrap();
+    assert_eq!(&got, b"elsewhere");
+    assert!(pinned.put_mapped(1, &map, &map[..]).is_err());
+    assert_eq!(map.damaged(), None);
+    file.as_file().set_len(100).unwrap();
+    pinned.put_mapped(0, &map, &map[..30_000]).unwrap();
+    let (from, to) = (40_000, 100);
+    assert_eq!(map.damaged(), Some(Damaged::Shortened { from, to }));
 }
 
 #[test]

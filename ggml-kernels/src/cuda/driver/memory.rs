@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use cudarc::driver::sys::{self, CUresult};
 
+use crate::map::GuardedMap;
+
 use super::error::check;
 use super::{CudaError, Device};
 
@@ -357,6 +359,20 @@ impl<T: Plain> Pinned<T> {
             ));
         }
         Ok(())
+    }
+}
+
+impl Pinned<u8> {
+    /// Puts `bytes` at place `at`, where they must fit; from the file, where they are `map`'s.
+    pub fn put_mapped(&self, at: usize, map: &GuardedMap, bytes: &[u8]) -> Result<(), CudaError> {
+        self.check(&(at..at.saturating_add(bytes.len())))?;
+        // SAFETY: inside, as just checked. No reference to this memory exists, and copies that are under way get
+        // the bytes or not.
+        if unsafe { map.read(bytes, self.place(at)) } {
+            return Ok(());
+        }
+        // A file that was shortened: the map says so.
+        self.put(at, bytes)
     }
 }
 

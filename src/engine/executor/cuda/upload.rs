@@ -1,23 +1,25 @@
-//! Brings rows of a file to the card: through page-locked memory in pieces of several megabytes, a few
+//! Brings rows of a file to the card: read into page-locked memory in pieces of several megabytes, a few
 //! at a time, and there into the form that the kernels read.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ggml_kernels::cuda::driver::{Buffer, CudaError, Device, Pinned, Stream};
 use ggml_kernels::cuda::products::{file_row_bytes, repack};
 use ggml_kernels::cuda::weights::Stack;
+use ggml_kernels::gguf::GgufFile;
 
 /// Of one piece.
 const PIECE: usize = 8 << 20;
-/// Pieces under way at most: one processor copies about 4 GB/s of a mapped file, a card takes 50.
+/// Pieces under way at most: one processor reads some GB/s of a file, a card takes 50.
 const MOST_LINES: usize = 12;
 /// Between two words about it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Uploader {
+    file: Arc<GgufFile>,
     lines: Vec<Line>,
     progress: Mutex<Progress>,
 }
@@ -47,7 +49,12 @@ fn lines() -> usize {
 
 impl Uploader {
     /// `total`: bytes that will come, of the file.
-    pub fn new(device: &Device, widest_row: usize, total: u64) -> Result<Uploader, CudaError> {
+    pub fn new(
+        file: Arc<GgufFile>,
+        device: &Device,
+        widest_row: usize,
+        total: u64,
+    ) -> Result<Uploader, CudaError> {
         let bytes = PIECE.max(widest_row);
         let line = |_| {
             Ok(Line {
@@ -57,6 +64,7 @@ impl Uploader {
             })
         };
         Ok(Uploader {
+            file,
             lines: (0..lines()).map(line).collect::<Result<_, CudaError>>()?,
             progress: Mutex::new(Progress::new(total)),
         })
@@ -90,7 +98,7 @@ impl Uploader {
                     bytes: &bytes[at * row..(at + rows) * row],
                     first_row: at,
                 };
-                line.bring(&piece, to)?;
+                line.bring(&self.file, &piece, to)?;
                 self.say(piece.bytes.len());
             }
         };
@@ -118,9 +126,9 @@ impl Uploader {
 
 impl Line {
     /// Returns when the piece is on the card.
-    fn bring(&self, piece: &Piece<'_>, to: &Stack) -> Result<(), CudaError> {
+    fn bring(&self, file: &GgufFile, piece: &Piece<'_>, to: &Stack) -> Result<(), CudaError> {
         let raw = self.raw.part(0..piece.bytes.len())?;
-        self.host.put(0, piece.bytes)?;
+        self.host.put_mapped(0, file.map(), piece.bytes)?;
         self.stream.copy_in(&self.host, 0..raw.len(), raw)?;
         repack(&self.stream, raw, to, piece.first_row, piece.rows)?;
         self.stream.synchronize()

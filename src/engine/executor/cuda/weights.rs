@@ -87,7 +87,12 @@ impl Weights {
     pub fn upload(model: &Model, needed: Needed, device: &Device) -> Result<Weights, Unfit> {
         check_room(device, needed.weights + needed.beside)?;
         let h = model.hparams();
-        let uploader = Uploader::new(device, needed.widest_row, needed.weights)?;
+        let uploader = Uploader::new(
+            model.file.clone(),
+            device,
+            needed.widest_row,
+            needed.weights,
+        )?;
         let mut binder = Binder {
             model,
             device,
