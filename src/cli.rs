@@ -323,6 +323,9 @@ pub struct Status {
     /// Wait this long for a daemon to answer.
     #[arg(long, value_name = "SECONDS")]
     pub wait: Option<u64>,
+    /// Look again every second, until Ctrl-C.
+    #[arg(long)]
+    pub watch: bool,
 }
 
 #[derive(Debug, Args)]

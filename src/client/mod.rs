@@ -7,19 +7,20 @@ mod chat;
 mod conversation;
 mod screen;
 mod session;
+mod status;
 mod wire;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 pub use ask::ask;
 pub use chat::chat;
 pub use session::session;
+pub use status::status;
 pub use wire::{Answer, ClientError, Daemon, Said};
 
-use crate::cli::{Status, Talk, exit};
+use crate::cli::{Talk, exit};
 use crate::config::socket_candidates;
 use crate::stdio;
 
@@ -66,47 +67,6 @@ impl ClientError {
 async fn connect(socket: Option<PathBuf>) -> Result<Daemon, ClientError> {
     let candidates = socket.map_or_else(socket_candidates, |s| vec![s]);
     Daemon::find(&candidates).await
-}
-
-/// `deltad status`.
-pub async fn status(socket: Option<PathBuf>, status: &Status) -> Result<Ended, ClientError> {
-    let started = Instant::now();
-    let patience = Duration::from_secs(status.wait.unwrap_or(0));
-    let (daemon, health, models) = loop {
-        match look(socket.clone()).await {
-            Ok(seen) => break seen,
-            Err(e) if started.elapsed() >= patience => return Err(e),
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
-    };
-    let socket = daemon.socket.display().to_string();
-    if status.json {
-        let seen = json!({"socket": socket, "health": health, "models": models["data"]});
-        screen::line(&format!("{seen:#}"))?;
-        return Ok(Ended::Done);
-    }
-    screen::line(&format!("socket   {socket}"))?;
-    for model in models["data"].as_array().into_iter().flatten() {
-        let name = model["id"].as_str().unwrap_or("?");
-        screen::line(&format!("model    {name}"))?;
-        screen::line(&format!("context  {} tokens", model["max_model_len"]))?;
-    }
-    // The model has been named.
-    let others = health.as_object().into_iter().flatten();
-    for (name, value) in others.filter(|(name, _)| *name != "model") {
-        let value = value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned);
-        screen::line(&format!("{name:8} {value}"))?;
-    }
-    Ok(Ended::Done)
-}
-
-async fn look(socket: Option<PathBuf>) -> Result<(Daemon, Value, Value), ClientError> {
-    let daemon = connect(socket).await?;
-    let health = daemon.get("/health").await?;
-    let models = daemon.get("/v1/models").await?;
-    Ok((daemon, health, models))
 }
 
 /// Runs `work` until it ends or the person presses Ctrl-C, which drops it and so cancels the answer.
