@@ -367,6 +367,8 @@ pub enum Refusal {
     NotPermitted { uid: u32 },
     #[error("too many requests wait already; ask again in a moment")]
     QueueFull,
+    #[error("memory is short on this machine; ask again in a moment")]
+    MemoryShort,
     #[error("the model is still being loaded")]
     Loading,
     #[error("the daemon is stopping")]

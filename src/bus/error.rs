@@ -63,7 +63,7 @@ impl From<Refusal> for Error {
             Refusal::TooManyInBackground { .. } => Error::QueueFull(text),
             Refusal::Carrying => Error::Busy(text),
             Refusal::NotPermitted { .. } => Error::NotPermitted(text),
-            Refusal::QueueFull => Error::QueueFull(text),
+            Refusal::QueueFull | Refusal::MemoryShort => Error::QueueFull(text),
             Refusal::Loading => Error::Loading(text),
             Refusal::Stopping => Error::Stopping(text),
             Refusal::Broken => Error::EngineFailed(text),

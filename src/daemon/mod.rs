@@ -2,6 +2,7 @@
 //! instead of failing; then the model is loaded; then readiness is told. What happens while it
 //! serves is `serving`'s business.
 
+mod ladder;
 mod resting;
 mod serving;
 mod watch;
@@ -225,7 +226,7 @@ async fn serve(
     let resting = tokio::spawn(resting);
     log::info!("ready at {}", settings.socket.display());
 
-    let mut serving = Serving::new(&settings, service, &door.traffic, presence.as_ref());
+    let mut serving = Serving::new(&settings, service, &door, presence.as_ref());
     let result = tokio::select! {
         end = &mut ended => failed(end),
         why = serving.until_the_end(&mut signals, reload) => {

@@ -2,18 +2,20 @@
 //! pressure, and whether anybody uses it. Decides nothing itself: see `watch`.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::ladder::{Ladder, Rung};
 use super::watch::{self, Heart, Idle, Pulse};
 use super::{Reload, Settings};
 use crate::bus::Presence;
 use crate::config::Key;
 use crate::service::Service;
 use crate::systemd;
-use crate::transport::door::Traffic;
+use crate::transport::door::Door;
 
 /// Handled from the start: what arrives while the model is read is not lost.
 pub struct Signals {
@@ -40,6 +42,9 @@ impl Signals {
     }
 }
 
+/// How often the ladder is looked at while there is something to decide.
+const STEP: Duration = Duration::from_millis(100);
+
 /// Why the daemon ends although nothing failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -58,12 +63,13 @@ impl End {
 
 pub struct Serving<'a> {
     service: &'a Service,
-    traffic: &'a Traffic,
+    door: &'a Arc<Door>,
     presence: Option<&'a Presence>,
     drain: Duration,
     idle_exit: Option<Duration>,
     heart: Heart,
     idle: Idle,
+    ladder: Ladder,
     /// What the manager was told last.
     line: String,
 }
@@ -73,16 +79,17 @@ impl<'a> Serving<'a> {
     pub fn new(
         settings: &Settings,
         service: &'a Service,
-        traffic: &'a Traffic,
+        door: &'a Arc<Door>,
         presence: Option<&'a Presence>,
     ) -> Serving<'a> {
         let mut serving = Serving {
             service,
-            traffic,
+            door,
             presence,
             drain: settings.drain,
             idle_exit: settings.idle_exit,
             heart: Heart::default(),
+            ladder: Ladder::default(),
             idle: Idle::new(Instant::now()),
             line: String::new(),
         };
@@ -113,9 +120,10 @@ impl<'a> Serving<'a> {
                 _ = interrupt.recv() => return End::Told,
                 _ = hangup.recv() => self.reload(reload),
                 () = pressure.felt() => {
-                    log::info!("memory is short: kept conversation states are given back");
-                    self.service.relieve();
+                    self.ladder.tell(Instant::now());
+                    self.climb();
                 }
+                () = tokio::time::sleep(STEP), if !self.ladder.is_idle() => self.climb(),
                 _ = tick.tick() => {
                     let pulse = self.pulse();
                     // Fed by turns of the engine's loop and by nothing else: neither a pass that
@@ -145,6 +153,32 @@ impl<'a> Serving<'a> {
         }
     }
 
+    /// One rung, if it is time for one.
+    fn climb(&mut self) {
+        let (service, held, was) = (self.service, self.service.held(), self.ladder.rung);
+        let Some(rung) = self.ladder.step(Instant::now(), held) else {
+            return;
+        };
+        log::info!(
+            "memory: {} after {}; {} bytes of kept states, {} of our own, {} of mapped files",
+            rung.name(),
+            was.name(),
+            held.states,
+            held.own,
+            held.files
+        );
+        service.set_pressure(rung.name(), rung == Rung::Refuse);
+        service.hold_off(rung >= Rung::Hold);
+        let gives_up = match rung {
+            Rung::Shed if was < rung => Service::shed,
+            Rung::Rest if was < rung => Service::rest,
+            _ => return,
+        };
+        let door = self.door.clone();
+        // It waits for the disk; whether it is done is seen in the figures.
+        tokio::task::spawn_blocking(move || door.service.get().map(gives_up));
+    }
+
     fn pulse(&self) -> Pulse {
         let stats = self.service.stats();
         Pulse {
@@ -152,8 +186,8 @@ impl<'a> Serving<'a> {
             running: stats.running.load(Relaxed),
             queued: self.service.queued(),
             conversations: self.presence.map_or(0, Presence::in_use),
-            connections: self.traffic.open.load(Relaxed),
-            arrivals: self.traffic.taken.load(Relaxed) + stats.requests.load(Relaxed),
+            connections: self.door.traffic.open.load(Relaxed),
+            arrivals: self.door.traffic.taken.load(Relaxed) + stats.requests.load(Relaxed),
         }
     }
 

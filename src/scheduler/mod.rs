@@ -148,6 +148,9 @@ pub struct Scheduler {
 struct Wishes {
     limits: Option<Limits>,
     forget: bool,
+    halve: bool,
+    /// Whether states are kept for next turns.
+    holds_off: Option<bool>,
     saves: Vec<Save>,
 }
 
@@ -270,6 +273,18 @@ impl Scheduler {
     /// Gives back the states kept for next turns.
     pub fn forget(&self) {
         lock(&self.wishes).forget = true;
+        self.queue.nudge();
+    }
+
+    /// Gives back half of them.
+    pub fn halve(&self) {
+        lock(&self.wishes).halve = true;
+        self.queue.nudge();
+    }
+
+    /// No more are kept, or some are again.
+    pub fn hold_off(&self, holds_off: bool) {
+        lock(&self.wishes).holds_off = Some(holds_off);
     }
 
     pub fn queued(&self) -> usize {

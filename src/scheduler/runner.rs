@@ -107,6 +107,8 @@ impl<M: Model> Runner<M> {
         let Wishes {
             limits,
             forget,
+            halve,
+            holds_off,
             saves,
         } = std::mem::take(&mut *lock(&self.wishes));
         for save in saves {
@@ -124,6 +126,12 @@ impl<M: Model> Runner<M> {
                 chunk: self.limits.chunk,
                 ..limits
             };
+        }
+        if let Some(holds_off) = holds_off {
+            self.prefixes.hold_off(holds_off);
+        }
+        if halve {
+            self.prefixes.halve();
         }
         if forget {
             self.prefixes.clear();

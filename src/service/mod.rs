@@ -4,9 +4,11 @@
 
 pub mod events;
 pub mod groups;
+mod held;
 mod prompt;
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -22,6 +24,7 @@ use crate::text::{
     ChatTemplate, Constraint, Expect, Grammars, Markup, Tokenizer, constraint, markup,
 };
 use events::{Events, Memory, Open};
+pub use held::Held;
 
 pub use crate::sessions::{
     About, Answer, Ending, Found, Incoming, MAX_HELD, Outgoing, Receipt, Rest, Summary, Turn,
@@ -74,6 +77,9 @@ pub struct Service {
     grammars: Option<Grammars>,
     scheduler: Scheduler,
     sessions: Arc<Sessions>,
+    /// What is given up for want of memory, as people are told it.
+    pressure: RwLock<&'static str>,
+    turns_away: AtomicBool,
 }
 
 /// A request on its way. Dropping it cancels.
@@ -115,6 +121,8 @@ impl Service {
             template,
             markup,
             grammars,
+            pressure: RwLock::new("calm"),
+            turns_away: AtomicBool::new(false),
             scheduler,
             sessions: Arc::new(sessions),
         }
@@ -156,9 +164,47 @@ impl Service {
         self.scheduler.renew(scheduler);
     }
 
-    /// The machine is short of memory: what is kept only to be faster goes.
-    pub fn relieve(&self) {
+    /// The machine is short of memory: no more states are kept for next turns, or some are again.
+    pub fn hold_off(&self, holds_off: bool) {
+        self.scheduler.hold_off(holds_off);
+    }
+
+    /// Half of the states kept for next turns go, those that save least; what conversations that rest
+    /// have in them is on the disk by then. Waits for passes and for the disk.
+    pub fn shed(&self) {
+        self.save(Rest {
+            save: 0,
+            leave: None,
+        });
+        self.scheduler.halve();
+    }
+
+    /// Conversations that nobody answers in go to the disk, and every kept state from memory. Waits for
+    /// passes and for the disk.
+    pub fn rest(&self) {
+        self.save(Rest {
+            save: 0,
+            leave: Some(0),
+        });
         self.scheduler.forget();
+    }
+
+    /// How far it has come, in a word, and whether new requests are turned away.
+    pub fn set_pressure(&self, name: &'static str, turns_away: bool) {
+        *self
+            .pressure
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = name;
+        self.turns_away.store(turns_away, Relaxed);
+    }
+
+    /// Memory by kind, now.
+    pub fn held(&self) -> Held {
+        Held::now(self.stats().prefix_bytes.load(Relaxed))
+    }
+
+    pub fn pressure(&self) -> &'static str {
+        *self.pressure.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn admission(&self) -> RwLockReadGuard<'_, Admission> {
@@ -223,6 +269,9 @@ impl Service {
     ) -> Result<Generation, Refusal> {
         let arrived = Instant::now();
         self.permit(&caller)?;
+        if self.turns_away.load(Relaxed) {
+            return Err(Refusal::MemoryShort);
+        }
         check_sampling(&raw.sampling, self.card.n_vocab)?;
         check_stop(&raw.stop)?;
         if !(1..=MAX_CHOICES).contains(&raw.n) {

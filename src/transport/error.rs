@@ -75,6 +75,7 @@ impl From<Refusal> for Error {
             Refusal::Carrying => (StatusCode::TOO_MANY_REQUESTS, Some("carrying")),
             Refusal::NotPermitted { .. } => (StatusCode::FORBIDDEN, Some("not_permitted")),
             Refusal::QueueFull => (StatusCode::TOO_MANY_REQUESTS, Some("queue_full")),
+            Refusal::MemoryShort => (StatusCode::SERVICE_UNAVAILABLE, Some("memory_short")),
             Refusal::Loading => (StatusCode::SERVICE_UNAVAILABLE, Some("loading")),
             Refusal::Stopping => (StatusCode::SERVICE_UNAVAILABLE, Some("stopping")),
             Refusal::Broken => (StatusCode::INTERNAL_SERVER_ERROR, Some("engine_failed")),

@@ -471,7 +471,7 @@ impl Render for Answer {
 pub fn envelope(mut error: Value) -> Value {
     let inner = &mut error["error"];
     let kind = match (inner["type"].as_str(), inner["code"].as_str()) {
-        (_, Some("loading" | "stopping")) => "overloaded_error",
+        (_, Some("loading" | "stopping" | "memory_short")) => "overloaded_error",
         (_, Some("too_large")) => "request_too_large",
         (Some("server_error"), _) => "api_error",
         (Some(other), _) => other,

@@ -148,13 +148,18 @@ async fn model(
 async fn health(State(door): Shared) -> Response {
     match door.service.get() {
         None => Error::from(Refusal::Loading).into_response(),
-        Some(service) => Json(json!({
-            "status": "ok",
-            "model": service.card().id,
-            "active": service.stats().running.load(Relaxed),
-            "queued": service.queued(),
-        }))
-        .into_response(),
+        Some(service) => {
+            let held = service.held();
+            Json(json!({
+                "status": "ok",
+                "model": service.card().id,
+                "active": service.stats().running.load(Relaxed),
+                "queued": service.queued(),
+                "pressure": service.pressure(),
+                "memory": {"states": held.states, "own": held.own, "files": held.files},
+            }))
+            .into_response()
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod lifecycle;
 mod ling;
 mod manager;
 mod neighbour;
+mod pressure;
 mod sessions;
 mod synthetic;
 mod tools;

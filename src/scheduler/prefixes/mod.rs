@@ -48,6 +48,8 @@ pub struct Prefixes<S> {
     /// Bytes of a state that another one does not hold too.
     held: fn(&S, Option<&S>) -> usize,
     budget: usize,
+    /// Nothing more is kept for now.
+    held_off: bool,
     clock: u64,
 }
 
@@ -77,6 +79,7 @@ impl<S> Prefixes<S> {
             users: HashMap::new(),
             held,
             budget,
+            held_off: false,
             clock: 0,
         }
     }
@@ -90,8 +93,24 @@ impl<S> Prefixes<S> {
         })
     }
 
+    /// From now on nobody has room for more, or has again.
+    pub fn hold_off(&mut self, held_off: bool) {
+        self.held_off = held_off;
+    }
+
+    /// Gives back half of what is kept.
+    pub fn halve(&mut self) {
+        let half = self.bytes() / 2;
+        let budget = std::mem::replace(&mut self.budget, half);
+        self.shrink();
+        self.budget = budget;
+    }
+
     /// Whether a state of this size could be kept at all; that it could not is remembered.
     pub fn has_room_for(&mut self, uid: u32, bytes: usize) -> bool {
+        if self.held_off {
+            return false;
+        }
         let fits = bytes <= self.budget;
         self.user(uid).refused |= !fits;
         fits

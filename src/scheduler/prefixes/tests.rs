@@ -168,6 +168,23 @@ fn the_end_of_a_line_stays_and_then_the_next_one() {
 }
 
 #[test]
+fn short_of_memory_half_of_what_is_kept_goes_and_nothing_more_is_taken() {
+    let mut prefixes = prefixes(1 << 20);
+    for n in 0..8 {
+        keep(&mut prefixes, 1, &[n, 1], n);
+    }
+    let before = prefixes.bytes();
+    prefixes.halve();
+    assert!(prefixes.bytes() <= before / 2, "{}", prefixes.bytes());
+    assert!(prefixes.bytes() > 0);
+    assert!(prefixes.has_room_for(1, 10), "its budget is what it was");
+    prefixes.hold_off(true);
+    assert!(!prefixes.has_room_for(1, 10));
+    prefixes.hold_off(false);
+    assert!(prefixes.has_room_for(1, 10));
+}
+
+#[test]
 fn a_state_that_is_lost_gives_way_to_the_one_before_it() {
     let mut prefixes = prefixes(1 << 20);
     keep(&mut prefixes, 1, &[1], "whole");
