@@ -14,7 +14,7 @@ SYSCONFDIR ?= /etc
 DBUSPOLICYDIR = $(if $(filter /usr,$(PREFIX)),$(SHAREDIR),$(DESTDIR)$(SYSCONFDIR))/dbus-1/system.d
 
 .DEFAULT_GOAL := help
-.PHONY: help build cuda demo table test test-vulkan test-cuda-emulated test-systemd test-package bench bench-tables fuzz crash install package clean deps
+.PHONY: help build cuda demo table test test-vulkan test-cuda-emulated test-systemd test-package bench bench-tables fuzz crash mutate install package clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,7 @@ test: ## formatting, lints without warnings, every test, a booted system where t
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	@CARGO=$(CARGO) scripts/check-arm.sh
+	@scripts/mutate.py --check
 	$(CARGO) test --release --locked --workspace
 	@scripts/cuda.sh target/cuda-emulated emulated
 	$(EMULATED) $(CARGO) test --release --locked --workspace --test cuda
@@ -70,6 +71,9 @@ fuzz: deps ## feed every reader what nobody should send, for FUZZ_SECONDS (an ho
 crash: deps ## cut the power of sessions a million times, kill 10,000 processes that write them and 1,000 daemons
 	$(CARGO) test --release --locked --lib sessions::store -- --ignored --nocapture --test-threads 1
 	$(CARGO) test --release --locked --test e2e kills -- --ignored --nocapture
+
+mutate: deps ## break the kernels in one place after the other, and see that tests fail each time
+	@CARGO="$(CARGO)" scripts/mutate.py
 
 test-systemd: ## boot a small system in a container and drive the service there (root)
 	@tests/systemd/run.py
