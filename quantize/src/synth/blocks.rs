@@ -114,6 +114,17 @@ fn set_scales(ty: TensorType, spread: f32, block: &mut [u8]) {
         TensorType::Q6K => {
             scale(208, spread / (74.0 * 18.5));
         }
+        // Four-bit scales about 9 wide; the grids' points 22, 28 and 7.
+        TensorType::Iq2Xxs | TensorType::Iq2Xs | TensorType::Iq2S => scale(0, spread / 50.0),
+        TensorType::Iq3Xxs => scale(0, spread / 129.0),
+        TensorType::Iq3S => scale(0, spread / 130.0),
+        // The highest nibbles of the last four words, the lowest first.
+        TensorType::Iq1M => {
+            let d = f16::from_f32(spread / 7.5).to_bits();
+            for (at, word) in block[48..].as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                word[1] = word[1] & 15 | ((d >> (4 * at)) as u8 & 15) << 4;
+            }
+        }
         // One exponent per block: the power of two next to the wanted scale.
         TensorType::Mxfp4 => {
             let exponent = (spread / 2.9).log2().round() + 127.0;
