@@ -5,7 +5,9 @@
 //!
 //! - K types: `a = fma(d * dx, I, a)` and `b = fma(dmin * dx, M, b)` for each block of 256, then
 //!   `a - b`, where `I = sum of scale * q.x` and `M = sum of min * x` over the groups are exact
-//!   (`q6_k` has no minima: `a`).
+//!   (`q3_k` and `q6_k` have no minima: `a`).
+//! - `iq2_*`, `iq3_*`: the same without minima, `q` being signed points of a grid ([`grids`]), scales
+//!   `2 s + 1` and `d` divided by 8, 4 or 1, so that all but `d` is whole.
 //! - `q8_0`, `q4_0`: `a = fma(d * dx, q.x, a)` for each block of 32, then `a`.
 //!
 //! Kernels are inlined whole into one function that has a tier's instructions. What they give to
@@ -19,6 +21,7 @@ pub(crate) mod amx;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+pub(crate) mod grids;
 pub(crate) mod scalar;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod tile512;

@@ -4,13 +4,9 @@ use super::unpack::{self, Block32, Block256};
 use crate::cpu::products::task::Task;
 use crate::quant::TensorType;
 
-/// Weights of a K type.
+/// Weights in blocks of 256.
 pub(crate) fn by_256(task: &Task<'_>) {
-    let unpack = match task.matrix.ty() {
-        TensorType::Q4K => unpack::q4_k,
-        TensorType::Q5K => unpack::q5_k,
-        _ => unpack::q6_k,
-    };
+    let unpack = unpack::by_256(task.matrix.ty()).expect("a type with a form of ours");
     let activations = task.activations.by_256();
     for row in task.rows.clone() {
         let blocks = task.matrix.row(row);
@@ -25,11 +21,9 @@ pub(crate) fn by_256(task: &Task<'_>) {
                     let values = &x.values[at * 256 + group * 16..][..16];
                     let pairs = q.iter().zip(values);
                     let dot: i32 = pairs.map(|(&q, &x)| i32::from(q) * i32::from(x)).sum();
+                    whole += i32::from(block.scales[group]) * dot;
                     let sum = i32::from(x.sums_16[at * 16 + group]);
-                    whole += i32::from(block.scales[group]) * (dot - block.zero * sum);
-                }
-                for (group, &min) in block.mins.iter().enumerate() {
-                    least += i32::from(min) * i32::from(x.sums_32[at * 8 + group]);
+                    least += i32::from(block.mins[group]) * sum;
                 }
                 let scale = x.scales[at];
                 a = (block.d * scale).mul_add(whole as f32, a);
