@@ -3,6 +3,7 @@
 
 use std::arch::x86_64::*;
 
+use super::low2::{Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Q2K, Q3K};
 use super::unpack::scales_and_mins;
 use crate::cpu::activations::QuantizedRow;
 use crate::cpu::products::task::Task;
@@ -24,6 +25,13 @@ pub(crate) unsafe fn run(task: &Task<'_>) {
             TensorType::Q4K => each::<Q4K>(task),
             TensorType::Q5K => each::<Q5K>(task),
             TensorType::Q6K => each::<Q6K>(task),
+            TensorType::Q2K => each::<Q2K>(task),
+            TensorType::Q3K => each::<Q3K>(task),
+            TensorType::Iq2Xxs => each::<Iq2Xxs>(task),
+            TensorType::Iq2Xs => each::<Iq2Xs>(task),
+            TensorType::Iq2S => each::<Iq2S>(task),
+            TensorType::Iq3Xxs => each::<Iq3Xxs>(task),
+            TensorType::Iq3S => each::<Iq3S>(task),
             TensorType::Q8_0 => each::<Q8_0>(task),
             _ => each::<Q4_0>(task),
         }
@@ -140,32 +148,45 @@ unsafe fn scale_pairs(pairs: [u32; 4]) -> (__m128, __m128) {
     }
 }
 
-/// A block of a K type, unpacked.
-struct Block {
-    /// Unsigned values in their order.
-    q: [__m256i; 8],
+/// A block of 256, unpacked.
+pub(super) struct Block {
+    /// Values in their order, unsigned but where the format is signed.
+    pub q: [__m256i; 8],
     /// The scale of each sixteen values.
-    scales: __m256i,
-    /// The minimum of each 32 values.
-    mins: __m128i,
+    pub scales: __m256i,
+    /// The minima of 16 values each, or of 32 in the low half.
+    pub mins: __m256i,
     /// `d` and `dmin`.
-    pair: u32,
+    pub pair: u32,
 }
 
-trait Format {
+pub(super) trait Format: Copy {
     const BYTES: usize;
-    const MINS: bool;
+    /// Values that share a minimum: 16 or 32, 0 where there are none.
+    const MINS: usize = 0;
+    /// What values are too high by: a power of two, or 0.
+    const ZERO: i32 = 0;
+    /// Whether values have signs.
+    const SIGNED: bool = false;
+    /// What `d` is multiplied by to be the scale of whole numbers.
+    const FACTOR: f32 = 1.0;
+
+    fn new() -> Self;
+
     /// # Safety
     /// As of [`Dots::dots`], and `BYTES` can be read at `at`.
-    unsafe fn load(at: *const u8) -> Block;
+    unsafe fn load(self, at: *const u8) -> Block;
 }
 
+#[derive(Clone, Copy)]
 struct Q4K;
+#[derive(Clone, Copy)]
 struct Q5K;
+#[derive(Clone, Copy)]
 struct Q6K;
 
 #[inline(always)]
-unsafe fn k_head(at: *const u8) -> (__m256i, __m128i, u32) {
+unsafe fn k_head(at: *const u8) -> (__m256i, __m256i, u32) {
     // SAFETY: the caller's promise of at least 16 bytes; inlined where the processor has the
     // instructions.
     unsafe {
@@ -173,7 +194,8 @@ unsafe fn k_head(at: *const u8) -> (__m256i, __m128i, u32) {
         let scales = _mm_cvtsi64_si128(scales as i64);
         let scales = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(scales, scales));
         let mins = _mm_cvtepu8_epi16(_mm_cvtsi64_si128(mins as i64));
-        (scales, mins, at.cast::<u32>().read_unaligned())
+        let pair = at.cast::<u32>().read_unaligned();
+        (scales, _mm256_zextsi128_si256(mins), pair)
     }
 }
 
@@ -191,9 +213,12 @@ unsafe fn nibbles(at: *const u8) -> [__m256i; 2] {
 
 impl Format for Q4K {
     const BYTES: usize = 144;
-    const MINS: bool = true;
+    const MINS: usize = 32;
+    fn new() -> Self {
+        Q4K
+    }
     #[inline(always)]
-    unsafe fn load(at: *const u8) -> Block {
+    unsafe fn load(self, at: *const u8) -> Block {
         // SAFETY: 144 bytes, as promised.
         unsafe {
             let (scales, mins, pair) = k_head(at);
@@ -212,9 +237,12 @@ impl Format for Q4K {
 
 impl Format for Q5K {
     const BYTES: usize = 176;
-    const MINS: bool = true;
+    const MINS: usize = 32;
+    fn new() -> Self {
+        Q5K
+    }
     #[inline(always)]
-    unsafe fn load(at: *const u8) -> Block {
+    unsafe fn load(self, at: *const u8) -> Block {
         // SAFETY: 176 bytes, as promised.
         unsafe {
             let (scales, mins, pair) = k_head(at);
@@ -263,9 +291,12 @@ unsafe fn q6_k_half(low: *const u8, high: *const u8) -> [__m256i; 4] {
 
 impl Format for Q6K {
     const BYTES: usize = 210;
-    const MINS: bool = false;
+    const ZERO: i32 = 32;
+    fn new() -> Self {
+        Q6K
+    }
     #[inline(always)]
-    unsafe fn load(at: *const u8) -> Block {
+    unsafe fn load(self, at: *const u8) -> Block {
         // SAFETY: 210 bytes, as promised; inlined where the processor has the instructions.
         unsafe {
             let (a, b) = (
@@ -275,7 +306,7 @@ impl Format for Q6K {
             Block {
                 q: [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]],
                 scales: _mm256_cvtepi8_epi16(_mm_loadu_si128(at.add(192).cast())),
-                mins: _mm_setzero_si128(),
+                mins: _mm256_setzero_si256(),
                 pair: at.add(208).cast::<u16>().read_unaligned().into(),
             }
         }
@@ -296,6 +327,7 @@ impl<F: Format> Dots for F {
         // SAFETY: block `at` of every row lies inside it, as promised, and so do the activation's
         // values, scale and sums of that block. Inlined where the processor has the instructions.
         unsafe {
+            let format = F::new();
             let zero = _mm_setzero_ps();
             let (mut a, mut b) = ([zero; C], [zero; C]);
             for at in 0..rows[0].len() / F::BYTES {
@@ -307,24 +339,30 @@ impl<F: Format> Dots for F {
                     for line in 0..F::BYTES.div_ceil(64) {
                         ask(start, ahead + line * 64);
                     }
-                    let block = F::load(start);
+                    let block = format.load(start);
                     pairs[r] = block.pair;
                     let mut scales = [0i16; 16];
                     _mm256_storeu_si256(scales.as_mut_ptr().cast(), block.scales);
                     for c in 0..C {
-                        if F::MINS {
+                        let sums_16 =
+                            || _mm256_loadu_si256(x[c].sums_16.as_ptr().add(at * 16).cast());
+                        if F::MINS == 32 {
                             let sums = x[c].sums_32.as_ptr().add(at * 8);
-                            least[c][r] = _mm_madd_epi16(block.mins, _mm_loadu_si128(sums.cast()));
-                        } else {
-                            let sums = x[c].sums_16.as_ptr().add(at * 16);
-                            let sums = _mm256_loadu_si256(sums.cast());
-                            let zeros = _mm256_madd_epi16(block.scales, sums);
-                            let zeros = _mm256_slli_epi32::<5>(zeros);
+                            let mins = _mm256_castsi256_si128(block.mins);
+                            least[c][r] = _mm_madd_epi16(mins, _mm_loadu_si128(sums.cast()));
+                        } else if F::MINS == 16 {
+                            let pairs = _mm256_madd_epi16(block.mins, sums_16());
+                            let high = _mm256_extracti128_si256::<1>(pairs);
+                            least[c][r] = _mm_add_epi32(_mm256_castsi256_si128(pairs), high);
+                        } else if F::ZERO > 0 {
+                            let zeros = _mm256_madd_epi16(block.scales, sums_16());
+                            let bits = _mm_cvtsi64_si128(F::ZERO.trailing_zeros().into());
+                            let zeros = _mm256_sll_epi32(zeros, bits);
                             whole[c][r] = _mm256_sub_epi32(whole[c][r], zeros);
                         }
                     }
                     for g in 0..8 {
-                        let scale = if F::MINS {
+                        let scale = if F::MINS == 32 {
                             _mm256_set1_epi16(scales[2 * g])
                         } else {
                             let (low, high) = (scales[2 * g], scales[2 * g + 1]);
@@ -334,24 +372,30 @@ impl<F: Format> Dots for F {
                             let values = x[c].values.as_ptr().add(at * 256 + g * 32);
                             let values = _mm256_loadu_si256(values.cast());
                             // Two products of at most 63 * 127 fit 16 bits.
-                            let dots = _mm256_maddubs_epi16(block.q[g], values);
+                            let dots = if F::SIGNED {
+                                let values = _mm256_sign_epi8(values, block.q[g]);
+                                _mm256_maddubs_epi16(_mm256_abs_epi8(block.q[g]), values)
+                            } else {
+                                _mm256_maddubs_epi16(block.q[g], values)
+                            };
                             let dots = _mm256_madd_epi16(dots, scale);
                             whole[c][r] = _mm256_add_epi32(whole[c][r], dots);
                         }
                     }
                 }
                 let (d, dmin) = scale_pairs(pairs);
+                let d = _mm_mul_ps(d, _mm_set1_ps(F::FACTOR));
                 for c in 0..C {
                     let scale = _mm_set1_ps(*x[c].scales.as_ptr().add(at));
                     let sum = _mm_cvtepi32_ps(sums(whole[c]));
                     a[c] = _mm_fmadd_ps(_mm_mul_ps(d, scale), sum, a[c]);
-                    if F::MINS {
+                    if F::MINS > 0 {
                         let sum = _mm_cvtepi32_ps(sums_128(least[c]));
                         b[c] = _mm_fmadd_ps(_mm_mul_ps(dmin, scale), sum, b[c]);
                     }
                 }
             }
-            if F::MINS {
+            if F::MINS > 0 {
                 std::array::from_fn(|c| _mm_sub_ps(a[c], b[c]))
             } else {
                 a
