@@ -8,7 +8,14 @@ use ggml_kernels::cpu::{
 use ggml_kernels::quant::{TensorType, dequantize, quantize_rows};
 
 /// Types with kernels of our own.
-const OWN: [TensorType; 8] = [
+const OWN: [TensorType; 15] = [
+    TensorType::Q2K,
+    TensorType::Q3K,
+    TensorType::Iq2Xxs,
+    TensorType::Iq2Xs,
+    TensorType::Iq2S,
+    TensorType::Iq3Xxs,
+    TensorType::Iq3S,
     TensorType::Q4K,
     TensorType::Q5K,
     TensorType::Q6K,
@@ -20,9 +27,8 @@ const OWN: [TensorType; 8] = [
 ];
 
 /// Types that ggml's row functions multiply.
-const FOREIGN: [TensorType; 8] = [
-    TensorType::Q2K,
-    TensorType::Q3K,
+const FOREIGN: [TensorType; 7] = [
+    TensorType::Iq1M,
     TensorType::Iq4Xs,
     TensorType::Iq4Nl,
     TensorType::Q4_1,
@@ -67,7 +73,8 @@ impl Weights {
         let x: Vec<f32> = noise(rows * cols, seed).iter().map(|x| x * 0.05).collect();
         // SAFETY: words are bytes.
         let raw = unsafe { std::slice::from_raw_parts_mut(all.words.as_mut_ptr().cast(), bytes) };
-        quantize_rows(ty, &x, cols, None, raw).unwrap();
+        let importance = ty.needs_importance().then(|| vec![1.0; cols]);
+        quantize_rows(ty, &x, cols, importance.as_deref(), raw).unwrap();
         dequantize(ty, raw, &mut all.values).unwrap();
         all
     }

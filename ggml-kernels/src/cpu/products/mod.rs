@@ -216,7 +216,7 @@ pub(crate) fn run(tier: Tier, task: &Task<'_>) {
             unsafe { quantized::avx2::run(task) }
         }
         #[cfg(target_arch = "x86_64")]
-        (Form::By256, Kind::Amx) if task.input.len() >= quantized::amx::LEAST => {
+        (Form::By256, Kind::Amx) if quantized::amx::takes(task) => {
             // SAFETY: as above.
             unsafe { quantized::amx::many(task) }
         }

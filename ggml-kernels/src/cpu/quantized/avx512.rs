@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::sync::OnceLock;
 
 use super::avx2;
+use super::low512::{Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Q2K, Q3K};
 use super::unpack::scales_and_mins;
 use crate::cpu::activations::{Form, QuantizedRow};
 use crate::cpu::aligned::Floats;
@@ -52,6 +53,13 @@ pub(crate) unsafe fn few(task: &Task<'_>) {
             TensorType::Q4K => each_few::<Q4K>(task),
             TensorType::Q5K => each_few::<Q5K>(task),
             TensorType::Q6K => each_few::<Q6K>(task),
+            TensorType::Q2K => each_few::<Q2K>(task),
+            TensorType::Q3K => each_few::<Q3K>(task),
+            TensorType::Iq2Xxs => each_few::<Iq2Xxs>(task),
+            TensorType::Iq2Xs => each_few::<Iq2Xs>(task),
+            TensorType::Iq2S => each_few::<Iq2S>(task),
+            TensorType::Iq3Xxs => each_few::<Iq3Xxs>(task),
+            TensorType::Iq3S => each_few::<Iq3S>(task),
             TensorType::Q8_0 => each_few::<Q8_0>(task),
             _ => each_few::<Q4_0>(task),
         }
@@ -192,34 +200,88 @@ unsafe fn scale_pairs(pairs: [u32; 4]) -> (__m128, __m128) {
     }
 }
 
-/// A block of a K type in registers.
+/// A block of 256 in registers.
 pub(super) struct Block {
     /// Unsigned values in their order.
     pub q: [__m512i; 4],
+    /// Which of them are negative; only where the format is signed.
+    pub signs: [u64; 4],
     /// The scale of each four values, 16 bits in a lane of 32.
     pub scales: [__m512i; 4],
-    /// Minima (8 of 16 bits) or, without minima, scales (16 of 16 bits).
+    /// Minima (8 or 16 of 16 bits) or, where values are too high by something, scales (16 of 16
+    /// bits).
     pub sides: __m256i,
     /// `d` and `dmin`.
     pub pair: u32,
 }
 
-pub(super) trait Format {
-    const BYTES: usize;
-    const MINS: bool;
-    /// # Safety
-    /// As of [`Few::dots`], and `BYTES` can be read at `at`.
-    unsafe fn load(at: *const u8) -> Block;
-    /// Eight scales and eight minima or, without minima, the first eight scales and the others.
-    ///
-    /// # Safety
-    /// As of `load`.
-    unsafe fn bytes(at: *const u8) -> (u64, u64);
+/// A block's scales and minima, a byte each.
+#[derive(Clone, Copy)]
+pub(super) struct Bytes {
+    pub scales: [u64; 2],
+    pub mins: [u64; 2],
 }
 
+pub(super) trait Format: Copy {
+    const BYTES: usize;
+    /// Values that share a scale: 16 or 32.
+    const GROUP: usize;
+    /// Values that share a minimum: 16 or 32, 0 where there are none.
+    const MINS: usize;
+    /// What values are too high by: a power of two, or 0.
+    const ZERO: i32 = 0;
+    /// Whether signs lie beside the values.
+    const SIGNED: bool = false;
+    /// What `d` is multiplied by to be the scale of whole numbers.
+    const FACTOR: f32 = 1.0;
+
+    fn new() -> Self;
+
+    /// # Safety
+    /// As of [`Few::dots`], and `BYTES` can be read at `at`.
+    unsafe fn load(self, at: *const u8) -> Block;
+
+    /// # Safety
+    /// As of `load`.
+    unsafe fn bytes(self, at: *const u8) -> Bytes;
+}
+
+#[derive(Clone, Copy)]
 pub(super) struct Q4K;
+#[derive(Clone, Copy)]
 pub(super) struct Q5K;
+#[derive(Clone, Copy)]
 pub(super) struct Q6K;
+
+/// Scales (bytes) to lanes: vector `g` holds groups `2 g` and `2 g + 1` of 32 values.
+#[inline(always)]
+pub(super) unsafe fn spread_8(scales: u64) -> [__m512i; 4] {
+    // SAFETY: inlined where the processor has the instructions.
+    unsafe {
+        let v = _mm512_castsi128_si512(_mm_cvtsi64_si128(scales as i64));
+        let lanes = _mm512_inserti64x4::<1>(_mm512_setzero_si512(), _mm256_set1_epi32(1));
+        let spread = |g: i32| {
+            let index = _mm512_add_epi32(lanes, _mm512_set1_epi32(2 * g));
+            _mm512_maskz_permutexvar_epi8(0x1111_1111_1111_1111, index, v)
+        };
+        [spread(0), spread(1), spread(2), spread(3)]
+    }
+}
+
+/// Sixteen scales to lanes: vector `g` holds groups `4 g` to `4 g + 3` of 16 values.
+#[inline(always)]
+pub(super) unsafe fn spread_16(scales: __m256i) -> [__m512i; 4] {
+    // SAFETY: inlined where the processor has the instructions.
+    unsafe {
+        let v = _mm512_castsi256_si512(scales);
+        let lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+        let spread = |g: i32| {
+            let index = _mm512_add_epi32(lanes, _mm512_set1_epi32(4 * g));
+            _mm512_maskz_permutexvar_epi16(0x5555_5555, index, v)
+        };
+        [spread(0), spread(1), spread(2), spread(3)]
+    }
+}
 
 /// Low nibbles of 32 bytes, then their high nibbles.
 #[inline(always)]
@@ -289,14 +351,22 @@ unsafe fn k_head(at: *const u8) -> ([__m512i; 4], __m256i, u32) {
 
 impl Format for Q4K {
     const BYTES: usize = 144;
-    const MINS: bool = true;
-    #[inline(always)]
-    unsafe fn bytes(at: *const u8) -> (u64, u64) {
-        // SAFETY: 16 bytes and more, as promised.
-        unsafe { scales_and_mins(&*at.add(4).cast::<[u8; 12]>()) }
+    const GROUP: usize = 32;
+    const MINS: usize = 32;
+    fn new() -> Self {
+        Q4K
     }
     #[inline(always)]
-    unsafe fn load(at: *const u8) -> Block {
+    unsafe fn bytes(self, at: *const u8) -> Bytes {
+        // SAFETY: 16 bytes and more, as promised.
+        let (scales, mins) = unsafe { scales_and_mins(&*at.add(4).cast::<[u8; 12]>()) };
+        Bytes {
+            scales: [scales, 0],
+            mins: [mins, 0],
+        }
+    }
+    #[inline(always)]
+    unsafe fn load(self, at: *const u8) -> Block {
         // SAFETY: 144 bytes, as promised.
         unsafe {
             let (scales, sides, pair) = k_head(at);
@@ -309,6 +379,7 @@ impl Format for Q4K {
             ];
             Block {
                 q,
+                signs: [0; 4],
                 scales,
                 sides,
                 pair,
@@ -319,14 +390,22 @@ impl Format for Q4K {
 
 impl Format for Q5K {
     const BYTES: usize = 176;
-    const MINS: bool = true;
-    #[inline(always)]
-    unsafe fn bytes(at: *const u8) -> (u64, u64) {
-        // SAFETY: 16 bytes and more, as promised.
-        unsafe { scales_and_mins(&*at.add(4).cast::<[u8; 12]>()) }
+    const GROUP: usize = 32;
+    const MINS: usize = 32;
+    fn new() -> Self {
+        Q5K
     }
     #[inline(always)]
-    unsafe fn load(at: *const u8) -> Block {
+    unsafe fn bytes(self, at: *const u8) -> Bytes {
+        // SAFETY: 16 bytes and more, as promised.
+        let (scales, mins) = unsafe { scales_and_mins(&*at.add(4).cast::<[u8; 12]>()) };
+        Bytes {
+            scales: [scales, 0],
+            mins: [mins, 0],
+        }
+    }
+    #[inline(always)]
+    unsafe fn load(self, at: *const u8) -> Block {
         // SAFETY: 176 bytes, as promised.
         unsafe {
             let (scales, sides, pair) = k_head(at);
@@ -347,6 +426,7 @@ impl Format for Q5K {
             }
             Block {
                 q,
+                signs: [0; 4],
                 scales,
                 sides,
                 pair,
@@ -357,17 +437,25 @@ impl Format for Q5K {
 
 impl Format for Q6K {
     const BYTES: usize = 210;
-    const MINS: bool = false;
+    const GROUP: usize = 16;
+    const MINS: usize = 0;
+    const ZERO: i32 = 32;
+    fn new() -> Self {
+        Q6K
+    }
     #[inline(always)]
-    unsafe fn bytes(at: *const u8) -> (u64, u64) {
+    unsafe fn bytes(self, at: *const u8) -> Bytes {
         // SAFETY: 210 bytes, as promised.
         unsafe {
             let at = at.add(192).cast::<u64>();
-            (at.read_unaligned(), at.add(1).read_unaligned())
+            Bytes {
+                scales: [at.read_unaligned(), at.add(1).read_unaligned()],
+                mins: [0; 2],
+            }
         }
     }
     #[inline(always)]
-    unsafe fn load(at: *const u8) -> Block {
+    unsafe fn load(self, at: *const u8) -> Block {
         // SAFETY: 210 bytes, as promised; inlined where the processor has the instructions.
         unsafe {
             let low = _mm512_set1_epi8(15);
@@ -388,15 +476,10 @@ impl Format for Q6K {
             };
             let (a, b) = (half(0), half(1));
             let sides = _mm256_cvtepi8_epi16(_mm_loadu_si128(at.add(192).cast()));
-            let v = _mm512_castsi256_si512(sides);
-            let lanes = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-            let spread = |g: i32| {
-                let index = _mm512_add_epi32(lanes, _mm512_set1_epi32(4 * g));
-                _mm512_maskz_permutexvar_epi16(0x5555_5555, index, v)
-            };
             Block {
                 q: [a.0, a.1, b.0, b.1],
-                scales: [spread(0), spread(1), spread(2), spread(3)],
+                signs: [0; 4],
+                scales: spread_16(sides),
                 sides,
                 pair: at.add(208).cast::<u16>().read_unaligned().into(),
             }
@@ -428,6 +511,7 @@ struct Partial<const C: usize> {
 /// Block `at` of the row that starts at `row`; the memory `ahead` of it is asked for.
 #[inline(always)]
 unsafe fn partial<F: Format, const C: usize>(
+    format: F,
     row: &[u8],
     at: usize,
     ahead: isize,
@@ -440,23 +524,33 @@ unsafe fn partial<F: Format, const C: usize>(
         for line in 0..F::BYTES.div_ceil(64) {
             ask(start, ahead + line as isize * 64);
         }
-        let block = F::load(start);
+        let block = format.load(start);
         let mut whole = [_mm512_setzero_si512(); C];
         let mut least = [_mm_setzero_si128(); C];
         for c in 0..C {
             let values = x[c].values.as_ptr().add(at * 256);
-            let mut sum = if F::MINS {
+            let sums_16 = || _mm256_loadu_si256(x[c].sums_16.as_ptr().add(at * 16).cast());
+            let mut sum = _mm512_setzero_si512();
+            if F::MINS == 32 {
                 let sums = _mm_loadu_si128(x[c].sums_32.as_ptr().add(at * 8).cast());
                 least[c] = _mm_madd_epi16(_mm256_castsi256_si128(block.sides), sums);
-                _mm512_setzero_si512()
-            } else {
-                let sums = _mm256_loadu_si256(x[c].sums_16.as_ptr().add(at * 16).cast());
-                let zeros = _mm256_slli_epi32::<5>(_mm256_madd_epi16(block.sides, sums));
+            } else if F::MINS == 16 {
+                let pairs = _mm256_madd_epi16(block.sides, sums_16());
+                let high = _mm256_extracti128_si256::<1>(pairs);
+                least[c] = _mm_add_epi32(_mm256_castsi256_si128(pairs), high);
+            } else if F::ZERO > 0 {
+                let zeros = _mm256_madd_epi16(block.sides, sums_16());
+                let bits = _mm_cvtsi64_si128(F::ZERO.trailing_zeros().into());
+                let zeros = _mm256_sll_epi32(zeros, bits);
                 let none = _mm256_setzero_si256();
-                _mm512_zextsi256_si512(_mm256_sub_epi32(none, zeros))
-            };
+                sum = _mm512_zextsi256_si512(_mm256_sub_epi32(none, zeros));
+            }
             for g in 0..4 {
-                let values = _mm512_loadu_si512(values.add(g * 64).cast());
+                let mut values = _mm512_loadu_si512(values.add(g * 64).cast());
+                if F::SIGNED {
+                    let none = _mm512_setzero_si512();
+                    values = _mm512_mask_sub_epi8(values, block.signs[g], none, values);
+                }
                 // Four products of at most 63 * 127 fit 16 bits: the low half of the lane is the
                 // sum, and the scale's lane has a zero for the other.
                 let dots = _mm512_dpbusd_epi32(_mm512_setzero_si512(), block.q[g], values);
@@ -489,6 +583,7 @@ impl<F: Format> Few for F {
         unsafe {
             let zero = _mm_setzero_ps();
             let (mut a, mut b) = ([zero; C], [zero; C]);
+            let format = F::new();
             let blocks = rows[0].len() / F::BYTES;
             // Row by row, as they lie in memory; what is to be summed across waits in the nearest
             // cache.
@@ -502,7 +597,7 @@ impl<F: Format> Few for F {
                     for at in 0..count {
                         parts
                             .add(at)
-                            .write(partial::<F, C>(row, start + at, ahead, &x));
+                            .write(partial::<F, C>(format, row, start + at, ahead, &x));
                     }
                 }
                 for at in start..start + count {
@@ -510,12 +605,13 @@ impl<F: Format> Few for F {
                     let (r0, r1) = (&*part, &*part.add(run));
                     let (r2, r3) = (&*part.add(2 * run), &*part.add(3 * run));
                     let (d, dmin) = scale_pairs([r0.pair, r1.pair, r2.pair, r3.pair]);
+                    let d = _mm_mul_ps(d, _mm_set1_ps(F::FACTOR));
                     for c in 0..C {
                         let scale = _mm_set1_ps(*x[c].scales.as_ptr().add(at));
                         let sum = sums([r0.whole[c], r1.whole[c], r2.whole[c], r3.whole[c]]);
                         let sum = _mm_cvtepi32_ps(sum);
                         a[c] = _mm_fmadd_ps(_mm_mul_ps(d, scale), sum, a[c]);
-                        if F::MINS {
+                        if F::MINS > 0 {
                             let sum =
                                 sums_128([r0.least[c], r1.least[c], r2.least[c], r3.least[c]]);
                             let sum = _mm_cvtepi32_ps(sum);
@@ -524,7 +620,7 @@ impl<F: Format> Few for F {
                     }
                 }
             }
-            if F::MINS {
+            if F::MINS > 0 {
                 std::array::from_fn(|c| _mm_sub_ps(a[c], b[c]))
             } else {
                 a

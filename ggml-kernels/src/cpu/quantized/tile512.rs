@@ -6,6 +6,7 @@ use std::arch::x86_64::*;
 use std::cell::RefCell;
 
 use super::avx512::{Format, Format32, Q4_0, Q4K, Q5K, Q6K, Q8_0};
+use super::low512::{Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Q2K, Q3K};
 use crate::cpu::activations::{Activations, QuantizedRow};
 use crate::cpu::aligned::Floats;
 use crate::cpu::products::task::Task;
@@ -32,6 +33,13 @@ pub(crate) unsafe fn many(task: &Task<'_>) {
             TensorType::Q4K => each_panel::<Q4K>(task),
             TensorType::Q5K => each_panel::<Q5K>(task),
             TensorType::Q6K => each_panel::<Q6K>(task),
+            TensorType::Q2K => each_panel::<Q2K>(task),
+            TensorType::Q3K => each_panel::<Q3K>(task),
+            TensorType::Iq2Xxs => each_panel::<Iq2Xxs>(task),
+            TensorType::Iq2Xs => each_panel::<Iq2Xs>(task),
+            TensorType::Iq2S => each_panel::<Iq2S>(task),
+            TensorType::Iq3Xxs => each_panel::<Iq3Xxs>(task),
+            TensorType::Iq3S => each_panel::<Iq3S>(task),
             TensorType::Q8_0 => each_panel::<Q8_0>(task),
             _ => each_panel::<Q4_0>(task),
         }
@@ -178,7 +186,10 @@ unsafe fn pick(rows: [__m512i; 2], at: usize, to: usize) -> __m512i {
     }
 }
 
-/// Where in a block's vectors of a K type what lies: values (64, two rows of lanes each), scales,
+/// What makes signed values of at most 63 unsigned ones.
+const RAISED: i32 = 64;
+
+/// Where in a block's vectors what lies: values (64, two rows of lanes each), scales,
 /// pairs of minima, `d` and `dmin`.
 struct Places {
     scales: usize,
@@ -187,9 +198,17 @@ struct Places {
     all: usize,
 }
 
+/// How many times eight groups of `size` values a block has; none of no values.
+const fn eights(size: usize) -> usize {
+    match size {
+        0 => 0,
+        size => 32 / size,
+    }
+}
+
 const fn places<F: Format>() -> Places {
-    let groups = if F::MINS { 8 } else { 16 };
-    let mins = if F::MINS { 4 } else { 0 };
+    let groups = 256 / F::GROUP;
+    let mins = 4 * eights(F::MINS);
     Places {
         scales: 128,
         mins: 128 + 2 * groups,
@@ -214,10 +233,11 @@ impl<F: Format> Tile for F {
         // SAFETY: block `at` of every row lies inside it; the panel has room, as promised. Inlined
         // where the processor has the instructions.
         unsafe {
+            let format = F::new();
             let mut q = [[_mm512_setzero_si512(); 16]; 4];
             for at in 0..rows[0].len() / F::BYTES {
                 let out = panel.add(at * p.all + half);
-                let (mut first, mut second) = ([0u64; 16], [0u64; 16]);
+                let (mut scales, mut mins) = ([[0u64; 16]; 2], [[0u64; 16]; 2]);
                 let (mut d, mut dmin) = ([0u16; 16], [0u16; 16]);
                 for r in 0..16 {
                     let start = rows[r].as_ptr().add(at * F::BYTES);
@@ -225,11 +245,20 @@ impl<F: Format> Tile for F {
                         let line = start.wrapping_add(ahead + 64 * line);
                         _mm_prefetch::<_MM_HINT_T1>(line.cast());
                     }
-                    let block = F::load(start);
-                    for (q, values) in q.iter_mut().zip(block.q) {
+                    let block = format.load(start);
+                    for (g, (q, mut values)) in q.iter_mut().zip(block.q).enumerate() {
+                        if F::SIGNED {
+                            let raised = _mm512_set1_epi8(RAISED as i8);
+                            let signed = _mm512_add_epi8(raised, values);
+                            values = _mm512_mask_sub_epi8(signed, block.signs[g], raised, values);
+                        }
                         q[r] = values;
                     }
-                    (first[r], second[r]) = F::bytes(start);
+                    let bytes = format.bytes(start);
+                    for half in 0..2 {
+                        scales[half][r] = bytes.scales[half];
+                        mins[half][r] = bytes.mins[half];
+                    }
                     (d[r], dmin[r]) = (block.pair as u16, (block.pair >> 16) as u16);
                 }
                 for (g, q) in q.iter().enumerate() {
@@ -242,24 +271,21 @@ impl<F: Format> Tile for F {
                         _mm512_loadu_si512(at.add(8).cast()),
                     ]
                 };
-                let (first, second) = (load(&first), load(&second));
-                for g in 0..8 {
-                    if F::MINS {
-                        *out.add(p.scales + 2 * g) = pick(first, g, 0);
-                    } else {
-                        let signed = |rows| _mm512_srai_epi32::<24>(pick(rows, g, 3));
-                        *out.add(p.scales + 2 * g) = signed(first);
-                        *out.add(p.scales + 2 * (g + 8)) = signed(second);
+                for (half, scales) in scales.iter().map(load).enumerate().take(eights(F::GROUP)) {
+                    for g in 0..8 {
+                        let signed = _mm512_srai_epi32::<24>(pick(scales, g, 3));
+                        *out.add(p.scales + 2 * (8 * half + g)) = signed;
                     }
                 }
-                if F::MINS {
+                for (half, mins) in mins.iter().map(load).enumerate().take(eights(F::MINS)) {
                     for g in 0..4 {
-                        let pair =
-                            _mm512_or_si512(pick(second, 2 * g, 0), pick(second, 2 * g + 1, 2));
-                        *out.add(p.mins + 2 * g) = pair;
+                        let (low, high) = (pick(mins, 2 * g, 0), pick(mins, 2 * g + 1, 2));
+                        *out.add(p.mins + 2 * (4 * half + g)) = _mm512_or_si512(low, high);
                     }
                 }
-                *out.add(p.d) = widen(d);
+                let factor = _mm512_set1_ps(F::FACTOR);
+                let d = _mm512_mul_ps(_mm512_castsi512_ps(widen(d)), factor);
+                *out.add(p.d) = _mm512_castps_si512(d);
                 *out.add(p.d + 2) = widen(dmin);
             }
         }
@@ -272,7 +298,8 @@ impl<F: Format> Tile for F {
         x: [QuantizedRow<'_>; C],
     ) -> [[__m512; C]; 2] {
         let p = places::<F>();
-        let (groups, steps) = if F::MINS { (8, 8) } else { (16, 4) };
+        let (groups, steps) = (256 / F::GROUP, F::GROUP / 4);
+        let zero = if F::SIGNED { RAISED } else { F::ZERO };
         // SAFETY: the panel holds as many blocks as a row of `bytes`, and so do the activations.
         // Inlined where the processor has the instructions.
         unsafe {
@@ -284,10 +311,15 @@ impl<F: Format> Tile for F {
                 let mut whole = [[_mm512_setzero_si512(); C]; 2];
                 for g in 0..groups {
                     let mut dots = [[_mm512_setzero_si512(); C]; 2];
-                    if !F::MINS {
+                    if zero > 0 {
                         for c in 0..C {
-                            let sum = i32::from(*x[c].sums_16.as_ptr().add(at * 16 + g));
-                            let sum = _mm512_set1_epi32(-32 * sum);
+                            let sums = if F::GROUP == 32 {
+                                x[c].sums_32
+                            } else {
+                                x[c].sums_16
+                            };
+                            let sum = i32::from(*sums.as_ptr().add(at * groups + g));
+                            let sum = _mm512_set1_epi32(-zero * sum);
                             dots[0][c] = sum;
                             dots[1][c] = sum;
                         }
@@ -318,10 +350,16 @@ impl<F: Format> Tile for F {
                         let scale = _mm512_set1_ps(*x[c].scales.as_ptr().add(at));
                         let sum = _mm512_cvtepi32_ps(whole[r][c]);
                         a[r][c] = _mm512_fmadd_ps(_mm512_mul_ps(d, scale), sum, a[r][c]);
-                        if F::MINS {
-                            let sums = x[c].sums_32.as_ptr().add(at * 8).cast::<i32>();
+                        if F::MINS > 0 {
+                            let sums = if F::MINS == 32 {
+                                x[c].sums_32
+                            } else {
+                                x[c].sums_16
+                            };
+                            let pairs = 4 * eights(F::MINS);
+                            let sums = sums.as_ptr().cast::<i32>().add(at * pairs);
                             let mut sum = _mm512_setzero_si512();
-                            for g in 0..4 {
+                            for g in 0..pairs {
                                 let pair = _mm512_set1_epi32(sums.add(g).read_unaligned());
                                 let mins = *block.add(p.mins + 2 * g + r);
                                 sum = _mm512_dpwssd_epi32(sum, mins, pair);
@@ -332,7 +370,7 @@ impl<F: Format> Tile for F {
                     }
                 }
             }
-            if F::MINS {
+            if F::MINS > 0 {
                 for r in 0..2 {
                     for c in 0..C {
                         a[r][c] = _mm512_sub_ps(a[r][c], b[r][c]);

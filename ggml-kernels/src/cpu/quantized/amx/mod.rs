@@ -29,7 +29,13 @@ const ROWS: usize = 16;
 const GROUPS: usize = 2;
 /// Fewer rows of activations than this do not repay the unpacking to two tiles: measured, the kernel
 /// of AVX-512 for many rows is as quick at 32 and quicker below.
-pub(crate) const LEAST: usize = 32;
+const LEAST: usize = 32;
+
+/// Whether [`many`] is the kernel for it: formats of less than four bits have none here.
+pub(crate) fn takes(task: &Task<'_>) -> bool {
+    let ty = task.matrix.ty();
+    task.input.len() >= LEAST && matches!(ty, TensorType::Q4K | TensorType::Q5K | TensorType::Q6K)
+}
 
 /// A tile: four values of a row of weights to a word, sixteen words of sixteen rows.
 type Tile = [u8; 1024];
@@ -200,7 +206,7 @@ fn strips<F: Format, U: Unit>(
             }
             let pairs = a[t][group].iter().zip(&b[t][group]);
             for (out, (a, b)) in task.target.at(output, rows).iter_mut().zip(pairs) {
-                *out = if F::MINS { a - b } else { *a };
+                *out = if F::MINS > 0 { a - b } else { *a };
             }
         }
     }
@@ -228,7 +234,7 @@ fn fold<F: Format>(
             let a = &mut a[group];
             store(a, _mm512_fmadd_ps(d, whole, floats(a)));
         }
-        if F::MINS {
+        if F::MINS > 0 {
             let sums = &x.sums_32.as_chunks::<8>().0[at];
             // SAFETY: eight sums are four pairs.
             let pairs = [0, 1, 2, 3]

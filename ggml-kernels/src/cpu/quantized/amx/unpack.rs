@@ -20,12 +20,12 @@ pub(super) unsafe fn unpack<F: Format>(
     let none = _mm512_setzero_si512();
     let mut low = [[none; ROWS]; 4];
     let mut high = [[none; ROWS]; 4];
-    let zero = _mm512_set1_epi16(if F::MINS { 0 } else { 32 });
+    let zero = _mm512_set1_epi16(F::ZERO as i16);
     let byte = _mm512_set1_epi16(0xff);
     for (r, row) in rows.iter().enumerate() {
         let block = &row[at * F::BYTES..(at + 1) * F::BYTES];
         // SAFETY: a whole block; inlined here, where the instructions are.
-        let block = unsafe { F::load(block.as_ptr()) };
+        let block = unsafe { F::new().load(block.as_ptr()) };
         for g in 0..4 {
             // The scale of four values, for both pairs of them.
             let scale = block.scales[g];
@@ -39,7 +39,7 @@ pub(super) unsafe fn unpack<F: Format>(
         }
         let half = |bits: u32| half::f16::from_bits(bits as u16).to_f32();
         to.d[group][r] = half(block.pair);
-        if F::MINS {
+        if F::MINS > 0 {
             to.dmin[group][r] = half(block.pair >> 16);
             let mut mins = [0i16; 16];
             // SAFETY: sixteen values of 16 bits are one vector.
