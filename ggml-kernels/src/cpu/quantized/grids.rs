@@ -12,6 +12,7 @@ pub(crate) struct Grid {
     /// A byte for each magnitude of a point, eight or four.
     pub points: Vec<u64>,
     /// The same as numbers of magnitudes, two bits (three) each.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "for AVX-512"))]
     pub codes: Vec<u16>,
 }
 
@@ -136,22 +137,6 @@ pub(crate) const SIGNS: [u8; 128] = {
     while at < 128 {
         all[at as usize] = at | ((at.count_ones() % 2) as u8) << 7;
         at += 1;
-    }
-    all
-};
-
-/// For eight signs eight bytes, 1 or -1.
-pub(crate) const FLIPS: [u64; 256] = {
-    let mut all = [0; 256];
-    let mut signs = 0;
-    while signs < 256 {
-        let mut at = 0;
-        while at < 8 {
-            let byte: u64 = if signs >> at & 1 == 1 { 0xff } else { 1 };
-            all[signs] |= byte << (8 * at);
-            at += 1;
-        }
-        signs += 1;
     }
     all
 };
