@@ -49,13 +49,18 @@ fn main() {
         _ => panic!("wanted: [F16.gguf TEXT] [--imatrix F.gguf] [--types T,T]"),
     };
     let types = value("--types").unwrap_or_else(|| "q4_k_m,q3_k_m".into());
-    let types = types.split(',').map(|t| t.parse().expect("a file type"));
+    let types = types
+        .split(',')
+        .map(|t| t.parse::<FileType>().expect("a file type"));
     let imatrix = imatrix.map(|path| Imatrix::open(&path).expect("an importance matrix"));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
 
     println!("type    importance  by         bytes     bits  mean KL            99.9 % KL  top-1");
     for to in types {
         for imatrix in [None, imatrix.as_ref()] {
+            if imatrix.is_none() && to.needs_importance() {
+                continue;
+            }
             let (ours, theirs) = (home.path().join("ours"), home.path().join("theirs"));
             convert(&f16, &ours, to, imatrix);
             let importance = imatrix.map_or(Vec::new(), |i| all_of(i, &f16));

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::imatrix::Imatrix;
 use crate::output::Output;
 use crate::recipe::{self, FileType, Override};
-use crate::schema::{self, Hparams, TensorSpec};
+use crate::schema::{self, Hparams, Role, TensorSpec};
 use crate::source::{self, Source};
 use crate::tokenizer;
 use ggml_kernels::gguf::{GgufFile, Layout, Metadata, PlannedTensor};
@@ -85,6 +85,7 @@ pub struct Conversion<'a> {
     pub steps: Vec<Step<'a>>,
     /// Remarks on the whole file.
     pub notes: Vec<String>,
+    to: FileType,
     input: &'a Input,
     metadata: Metadata,
     layout: Layout,
@@ -199,6 +200,7 @@ impl<'a> Conversion<'a> {
             hparams,
             steps,
             notes,
+            to: options.to,
             input,
             metadata,
             layout,
@@ -217,6 +219,13 @@ impl<'a> Conversion<'a> {
         self.steps.iter().map(Step::values).sum()
     }
 
+    /// Whether a tensor can be written only by an importance of its columns.
+    pub fn needs_importance(&self, step: &Step<'_>) -> bool {
+        let multiplied = step.spec.role != Role::TokenEmbd;
+        let by_mix = self.to == FileType::Q2KS && step.ty == TensorType::Q2K && multiplied;
+        step.source.ty != step.ty && (step.ty.needs_importance() || by_mix)
+    }
+
     /// Writes the file, on rayon's current pool. Stops soon after `interrupted` becomes true.
     pub fn write(
         &self,
@@ -230,9 +239,15 @@ impl<'a> Conversion<'a> {
             Some(imatrix) => imatrix.of(&step.spec),
             None => Ok(None),
         };
-        // An importance of the wrong shape is found before the first byte.
+        // An importance that is missing or of the wrong shape is found before the first byte.
         for step in &self.steps {
-            importance(step)?;
+            let known = importance(step)?.is_some();
+            if !known && self.needs_importance(step) {
+                return Err(Error::NoImportance {
+                    tensor: step.spec.name.clone(),
+                    ty: step.ty,
+                });
+            }
         }
         let output = Output::create(target, self.file_size(), overwrite)?;
         let output = stream::write(output, target, self.layout.clone(), |sink| {

@@ -1,9 +1,10 @@
 //! Why a conversion was refused or failed, and the exit code that says so to scripts.
 
+use crate::recipe::FileType;
 use crate::schema::SchemaError;
 use ggml_kernels::gguf::{GgufError, LayoutError};
 use ggml_kernels::map::{Damaged, GuardedMap};
-use ggml_kernels::quant::QuantError;
+use ggml_kernels::quant::{QuantError, TensorType};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,20 @@ pub enum Error {
         row: u64,
         #[source]
         source: QuantError,
+    },
+    /// A tensor whose columns nobody knows the importance of, and must.
+    #[error(
+        "{tensor}: {ty} needs an importance matrix that knows this tensor: make one with \
+         `deltad-quantize imatrix F16.gguf TEXT -o importance.gguf`, use it with `convert --imatrix \
+         importance.gguf`, or give the tensor another type with `--tensor-type`"
+    )]
+    NoImportance { tensor: String, ty: TensorType },
+    #[error("no file of at most {limit} bytes{}", smallest(*least, *with_matrix))]
+    NothingFits {
+        limit: u64,
+        /// The smallest, and its bytes.
+        least: Option<(FileType, u64)>,
+        with_matrix: Option<FileType>,
     },
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -70,6 +85,8 @@ impl Error {
             | Error::Gguf { .. }
             | Error::Schema { .. }
             | Error::Values { .. }
+            | Error::NoImportance { .. }
+            | Error::NothingFits { .. }
             | Error::Layout(_) => 3,
             Error::Exists { .. } => 4,
             Error::NoSpace { .. } => 5,
@@ -101,6 +118,12 @@ impl Error {
             source,
         }
     }
+}
+
+fn smallest(least: Option<(FileType, u64)>, with_matrix: Option<FileType>) -> String {
+    let least = least.map(|(to, bytes)| format!("; the smallest, {to}, has {bytes}"));
+    let more = with_matrix.map(|to| format!("; {to} fits with an importance matrix (--imatrix)"));
+    least.unwrap_or_default() + &more.unwrap_or_default()
 }
 
 /// A full disk, a used-up quota, or a limit on the size of files.

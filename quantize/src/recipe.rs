@@ -7,139 +7,17 @@
 //! spend what they have above their base where a bit less did most harm when one kind of tensor at
 //! a time was quantized (docs/quantization.md): most on the output, then on the embedding, KDA's
 //! values and outputs and what steers the state; `ffn_down` of the experts before gate and up.
+//! What files of less than three bits and a half spend is [`low`]'s.
+
+mod file_type;
+mod low;
+
+pub use file_type::FileType;
 
 use crate::schema::{self, Hparams, Role, TensorSpec};
 use ggml_kernels::quant::TensorType;
 use regex::Regex;
-use std::fmt;
 use std::str::FromStr;
-
-/// A mix of types, under the ecosystem's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileType {
-    F32,
-    F16,
-    Bf16,
-    Q8_0,
-    Q6K,
-    Q5KM,
-    Q5KS,
-    Q4KM,
-    Q4KS,
-    Q4_0,
-    Q3KM,
-    Iq4Nl,
-    Iq4Xs,
-    Mxfp4,
-}
-
-impl FileType {
-    pub const ALL: [FileType; 14] = [
-        Self::F32,
-        Self::F16,
-        Self::Bf16,
-        Self::Q8_0,
-        Self::Q6K,
-        Self::Q5KM,
-        Self::Q5KS,
-        Self::Q4KM,
-        Self::Q4KS,
-        Self::Q4_0,
-        Self::Q3KM,
-        Self::Iq4Nl,
-        Self::Iq4Xs,
-        Self::Mxfp4,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-            Self::Q8_0 => "q8_0",
-            Self::Q6K => "q6_k",
-            Self::Q5KM => "q5_k_m",
-            Self::Q5KS => "q5_k_s",
-            Self::Q4KM => "q4_k_m",
-            Self::Q4KS => "q4_k_s",
-            Self::Q4_0 => "q4_0",
-            Self::Q3KM => "q3_k_m",
-            Self::Iq4Nl => "iq4_nl",
-            Self::Iq4Xs => "iq4_xs",
-            Self::Mxfp4 => "mxfp4",
-        }
-    }
-
-    /// `general.file_type`, the number of the nearest mix in llama.cpp's list.
-    pub fn id(self) -> u32 {
-        match self {
-            Self::F32 => 0,
-            Self::F16 => 1,
-            Self::Q4_0 => 2,
-            Self::Q8_0 => 7,
-            Self::Q3KM => 12,
-            Self::Q4KS => 14,
-            Self::Q4KM => 15,
-            Self::Q5KS => 16,
-            Self::Q5KM => 17,
-            Self::Q6K => 18,
-            Self::Iq4Nl => 25,
-            Self::Iq4Xs => 30,
-            Self::Bf16 => 32,
-            Self::Mxfp4 => 38,
-        }
-    }
-
-    /// Type of the bulk of the weights.
-    fn base(self) -> TensorType {
-        match self {
-            Self::F32 => TensorType::F32,
-            Self::F16 => TensorType::F16,
-            Self::Bf16 => TensorType::Bf16,
-            Self::Q8_0 => TensorType::Q8_0,
-            Self::Q6K => TensorType::Q6K,
-            Self::Q5KM | Self::Q5KS => TensorType::Q5K,
-            Self::Q4KM | Self::Q4KS => TensorType::Q4K,
-            Self::Q4_0 => TensorType::Q4_0,
-            Self::Q3KM => TensorType::Q3K,
-            Self::Iq4Nl => TensorType::Iq4Nl,
-            Self::Iq4Xs => TensorType::Iq4Xs,
-            Self::Mxfp4 => TensorType::Mxfp4,
-        }
-    }
-
-    /// Mixes that spend more bits where they matter more.
-    fn is_medium(self) -> bool {
-        matches!(self, Self::Q5KM | Self::Q4KM | Self::Q3KM)
-    }
-}
-
-impl fmt::Display for FileType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for FileType {
-    type Err = String;
-    fn from_str(name: &str) -> Result<Self, String> {
-        let lower = name.to_ascii_lowercase();
-        let full = match lower.as_str() {
-            "q5_k" => "q5_k_m",
-            "q4_k" => "q4_k_m",
-            "q3_k" => "q3_k_m",
-            other => other,
-        };
-        let found = Self::ALL.into_iter().find(|ty| ty.name() == full);
-        found.ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.map(Self::name).into();
-            format!(
-                "`{name}` is no file type; wanted one of {}",
-                names.join(" ")
-            )
-        })
-    }
-}
 
 /// `--tensor-type REGEX=TYPE`: tensors whose names match get this type. The last match counts.
 #[derive(Debug, Clone)]
@@ -204,6 +82,7 @@ fn by_default(h: &Hparams, spec: &TensorSpec, to: FileType) -> TensorType {
         // Few even in small models, and the most sensitive of all by far.
         Role::KdaBeta | Role::MlaGate => TensorType::Q8_0,
         role if steers(role) && steering_is_small(h) => TensorType::Q8_0,
+        role if to.is_low() => low::choose(h, role, to),
         // MXFP4 is a type for experts; everything else in such files is Q8_0.
         _ if to == FileType::Mxfp4 && !spec.role.is_stacked_experts() => TensorType::Q8_0,
         Role::KdaFA | Role::KdaFB | Role::KdaGA | Role::KdaGB => more(base),
@@ -274,6 +153,8 @@ fn fit(asked: TensorType, row: usize) -> Choice {
     }
     let small = match asked {
         TensorType::Iq4Xs => TensorType::Iq4Nl,
+        TensorType::Iq1M | TensorType::Iq2Xxs | TensorType::Iq2Xs => TensorType::Iq4Nl,
+        TensorType::Iq2S | TensorType::Iq3Xxs | TensorType::Iq3S => TensorType::Iq4Nl,
         TensorType::Q2K | TensorType::Q3K => TensorType::Q4_0,
         TensorType::Q4K => TensorType::Q5_0,
         TensorType::Q5K => TensorType::Q5_1,
@@ -364,6 +245,25 @@ mod tests {
     }
 
     #[test]
+    fn few_bits_are_for_the_experts_of_a_sparse_model_alone() {
+        let h = real();
+        for to in FileType::ALL.into_iter().filter(|to| to.is_low()) {
+            for spec in tensors(&h) {
+                let ty = choose(&h, &spec, to, &[]).ty;
+                let routed = [Role::GateExps, Role::UpExps, Role::DownExps];
+                let floor = match spec.role {
+                    Role::TokenEmbd => 2.6,
+                    role if routed.contains(&role) => to.base().bits(),
+                    _ => TensorType::Q4K.bits(),
+                };
+                assert!(ty.bits() >= floor, "{to}: {} is {ty}", spec.name);
+                let looked_up = spec.role == Role::TokenEmbd;
+                assert!(!(looked_up && ty.needs_importance()), "{to}");
+            }
+        }
+    }
+
+    #[test]
     fn a_finer_mix_is_never_smaller() {
         let h = real();
         let size = |to| {
@@ -374,6 +274,14 @@ mod tests {
             tensors(&h).into_iter().map(size).sum::<f64>()
         };
         let order = [
+            FileType::Iq1M,
+            FileType::Iq2Xxs,
+            FileType::Iq2Xs,
+            FileType::Iq2S,
+            FileType::Q2KS,
+            FileType::Q2K,
+            FileType::Iq3Xxs,
+            FileType::Q3KS,
             FileType::Q3KM,
             FileType::Iq4Xs,
             FileType::Q4KS,
@@ -394,9 +302,9 @@ mod tests {
             assert_eq!(to.name().parse(), Ok(to));
         }
         assert_eq!("Q4_K".parse(), Ok(FileType::Q4KM));
-        let refused = "q2_k".parse::<FileType>().unwrap_err();
+        let refused = "q1_k".parse::<FileType>().unwrap_err();
         assert!(
-            refused.contains("q2_k") && refused.contains("q4_k_m"),
+            refused.contains("q1_k") && refused.contains("q4_k_m"),
             "{refused}"
         );
     }

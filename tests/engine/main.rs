@@ -10,6 +10,7 @@ mod disk;
 mod exactness;
 mod host;
 mod long;
+mod low;
 mod measure;
 mod meter;
 mod rival;
