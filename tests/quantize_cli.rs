@@ -66,6 +66,50 @@ fn exit_codes_tell_a_script_what_went_wrong() {
 }
 
 #[test]
+fn a_size_chooses_the_type_that_loses_least_and_says_what_it_loses() {
+    let home = tempfile::tempdir().unwrap();
+    let target = home.path().join("out.gguf");
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/model");
+    let dry = |size: &str| {
+        let (model, target) = (model.to_str().unwrap(), target.to_str().unwrap());
+        run(&["convert", model, target, "--size", size, "--dry-run"])
+    };
+    let chosen = |size: &str| text(&dry(size).stdout).lines().last().unwrap().to_owned();
+    assert!(chosen("1GiB").starts_with("f16: "), "{}", chosen("1GiB"));
+    let said = text(&dry("7MiB").stdout);
+    assert!(said.contains("q4_k_m: 6."), "{said}");
+    assert!(said.contains("expected loss: mean KL 0.00"), "{said}");
+    // What needs a matrix is not taken without one, but spoken of.
+    let said = text(&dry("4700KB").stdout);
+    assert!(said.contains("note: with an importance matrix"), "{said}");
+    let refused = dry("1MiB");
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(text(&refused.stderr).contains("the smallest, "));
+    assert_eq!(dry("much").status.code(), Some(2));
+    assert!(entries(home.path()).is_empty());
+}
+
+#[test]
+fn a_type_that_needs_an_importance_matrix_says_how_to_make_one_and_writes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let target = home.path().join("out.gguf");
+    let target = target.to_str().unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/model");
+    let refused = run(&[
+        "convert",
+        model.to_str().unwrap(),
+        target,
+        "--type",
+        "iq2_xs",
+    ]);
+    assert_eq!(refused.status.code(), Some(3));
+    let said = text(&refused.stderr);
+    assert!(said.contains("iq2_xs needs an importance matrix"), "{said}");
+    assert!(said.contains("deltad-quantize imatrix F16.gguf"), "{said}");
+    assert!(entries(home.path()).is_empty());
+}
+
+#[test]
 fn a_dry_run_shows_every_tensor_and_writes_nothing() {
     let home = tempfile::tempdir().unwrap();
     let target = home.path().join("out.gguf");

@@ -2,6 +2,7 @@
 //! [`Conversion::write`] streams: blocks of rows are read, converted on all cores and written in
 //! order. Memory is a few blocks, whatever the model.
 
+pub mod budget;
 mod stream;
 
 use crate::checkpoint::Checkpoint;

@@ -1,6 +1,7 @@
 //! The command line.
 
 use clap::{Parser, Subcommand};
+use deltad::config::units::parse_size;
 use quantize::recipe::{FileType, Override};
 use quantize::synth::Shape;
 use std::path::PathBuf;
@@ -45,9 +46,19 @@ pub struct Convert {
     pub source: PathBuf,
     /// The file to write.
     pub target: PathBuf,
-    /// f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q4_k_m q4_k_s q4_0 q3_k_m iq4_nl iq4_xs mxfp4
-    #[arg(long = "type", short = 't', value_name = "TYPE")]
-    pub to: FileType,
+    /// f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q4_k_m q4_k_s q4_0 q3_k_m q3_k_s q2_k q2_k_s iq3_s iq3_xxs
+    /// iq2_s iq2_xs iq2_xxs iq1_m iq4_nl iq4_xs mxfp4
+    #[arg(
+        long = "type",
+        short = 't',
+        value_name = "TYPE",
+        required_unless_present = "size"
+    )]
+    pub to: Option<FileType>,
+    /// Instead of a type: the type that loses least and makes a file of at most so many bytes, such
+    /// as 16GiB. Types that need an importance matrix are taken where one is given.
+    #[arg(long, value_name = "SIZE", conflicts_with = "to", value_parser = size)]
+    pub size: Option<u64>,
     /// An importance matrix (GGUF), as `deltad-quantize imatrix` or llama-imatrix writes them.
     #[arg(long, value_name = "FILE")]
     pub imatrix: Option<PathBuf>,
@@ -190,6 +201,10 @@ pub struct Synth {
     /// No progress, no remarks.
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    parse_size(text).ok_or_else(|| format!("`{text}` is no size; wanted one such as 16GiB"))
 }
 
 /// In speed runs a type's name means that type throughout, not a mix around it.

@@ -6,26 +6,24 @@ use crate::progress::{Progress, Unit};
 use crate::table;
 use deltad::interrupt;
 use deltad::stdio;
-use quantize::convert::{Conversion, Input, Options, Step};
+use quantize::convert::{Conversion, Input, Options, Step, budget};
 use quantize::error::Error;
 use quantize::imatrix::{FEW, Imatrix, Importance};
+use quantize::recipe::FileType;
 use quantize::schema::Role;
 use std::path::Path;
 
 pub fn run(args: &Convert) -> Result<(), Failure> {
-    let options = Options {
-        to: args.to,
-        overrides: args.overrides.clone(),
-    };
     let input = Input::open(&args.source)?;
-    let conversion = Conversion::plan(&input, &options)?;
     let imatrix = args.imatrix.as_deref().map(Imatrix::open).transpose()?;
+    let (conversion, chosen) = plan(args, &input, imatrix.is_some())?;
     if args.dry_run {
-        let page = show(&conversion, imatrix.as_ref())?;
+        let page = show(&conversion, imatrix.as_ref())? + &chosen;
         return stdio::print(page).map_err(Failure::Output);
     }
     if !args.quiet {
         remarks(&conversion, imatrix.as_ref())?;
+        chosen.lines().for_each(stdio::remark);
     }
     let here = |e| Error::Io {
         path: Path::new("deltad-quantize").into(),
@@ -59,6 +57,42 @@ pub fn run(args: &Convert) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Of the type asked for, or of the best that fits, with what is to be said of it.
+fn plan<'a>(
+    args: &Convert,
+    input: &'a Input,
+    has_matrix: bool,
+) -> Result<(Conversion<'a>, String), Error> {
+    let Some(limit) = args.size else {
+        let options = Options {
+            // One of both is there, by the command line's rules.
+            to: args.to.unwrap_or(FileType::F16),
+            overrides: args.overrides.clone(),
+        };
+        return Ok((Conversion::plan(input, &options)?, String::new()));
+    };
+    let best = budget::best(input, &args.overrides, limit, has_matrix)?;
+    let mut said = format!(
+        "{}: {} of {}; expected loss: {}\n",
+        best.to,
+        table::bytes(best.conversion.file_size()),
+        table::bytes(limit),
+        loss(best.to)
+    );
+    if let Some(to) = best.with_matrix {
+        said += &format!(
+            "note: with an importance matrix (--imatrix) {to} fits: {}\n",
+            loss(to)
+        );
+    }
+    Ok((best.conversion, said))
+}
+
+fn loss(to: FileType) -> String {
+    let kl = to.divergence().unwrap_or(f64::NAN);
+    format!("mean KL {kl:.4} where it was measured, on deltad's demo model")
+}
+
 fn bits_per_weight(conversion: &Conversion<'_>) -> f64 {
     let bytes: u64 = conversion.steps.iter().map(Step::size).sum();
     8.0 * bytes as f64 / conversion.values() as f64
@@ -70,7 +104,7 @@ fn remarks(conversion: &Conversion<'_>, imatrix: Option<&Imatrix>) -> Result<(),
         stdio::remark(format_args!("note: {note}"));
     }
     for step in &conversion.steps {
-        if let Some(note) = note(step, imatrix)? {
+        if let Some(note) = note(conversion, step, imatrix)? {
             let name = &step.spec.name;
             stdio::remark(format_args!("note: {name}: {}: {note}", step.ty));
         }
@@ -79,11 +113,20 @@ fn remarks(conversion: &Conversion<'_>, imatrix: Option<&Imatrix>) -> Result<(),
 }
 
 /// Why the type is not the one asked for, and what the importance matrix does not know.
-fn note(step: &Step<'_>, imatrix: Option<&Imatrix>) -> Result<Option<String>, Error> {
+fn note(
+    conversion: &Conversion<'_>,
+    step: &Step<'_>,
+    imatrix: Option<&Imatrix>,
+) -> Result<Option<String>, Error> {
     let unknown = match imatrix {
         Some(imatrix) if step.ty.is_quantized() => unknown(imatrix.of(&step.spec)?, step),
         _ => None,
     };
+    let missing = match imatrix {
+        None if conversion.needs_importance(step) => Some("needs an importance matrix".to_owned()),
+        _ => None,
+    };
+    let unknown = unknown.or(missing);
     let parts: Vec<String> = step.note.clone().into_iter().chain(unknown).collect();
     Ok((!parts.is_empty()).then(|| parts.join("; ")))
 }
@@ -111,7 +154,7 @@ fn show(conversion: &Conversion<'_>, imatrix: Option<&Imatrix>) -> Result<String
             step.source.ty.to_string(),
             step.ty.to_string(),
             table::bytes(step.size()),
-            note(step, imatrix)?.unwrap_or_default(),
+            note(conversion, step, imatrix)?.unwrap_or_default(),
         ]);
     }
     let mut page = table::of(&rows, &[4]);
