@@ -61,6 +61,13 @@ fn main() {
         TensorType::Q6K,
         TensorType::Q8_0,
         TensorType::Q4_0,
+        TensorType::Q3K,
+        TensorType::Q2K,
+        TensorType::Iq3S,
+        TensorType::Iq3Xxs,
+        TensorType::Iq2S,
+        TensorType::Iq2Xs,
+        TensorType::Iq2Xxs,
         TensorType::F16,
         TensorType::Bf16,
         TensorType::F32,
@@ -71,6 +78,9 @@ fn main() {
     bench.products(TensorType::Q6K, 163_840, HIDDEN);
     bench.experts(TensorType::Q4K, TensorType::Q4K);
     bench.experts(TensorType::Q4K, TensorType::Q6K);
+    bench.experts(TensorType::Q2K, TensorType::Q3K);
+    bench.experts(TensorType::Iq3Xxs, TensorType::Iq3Xxs);
+    bench.experts(TensorType::Iq2Xs, TensorType::Iq2Xs);
 }
 
 fn processor() -> String {
@@ -100,7 +110,9 @@ fn bytes(values: &[f32]) -> Vec<u8> {
 fn weights(ty: TensorType, count: usize, rows: usize, cols: usize) -> Vec<u8> {
     let some = rows.min(64);
     let mut block = vec![0; ty.row_bytes(cols).unwrap() * some];
-    quantize_rows(ty, &noise(some * cols, 1), cols, None, &mut block).unwrap();
+    let importance = ty.needs_importance().then(|| vec![1.0; cols]);
+    let values = noise(some * cols, 1);
+    quantize_rows(ty, &values, cols, importance.as_deref(), &mut block).unwrap();
     let len = ty.row_bytes(cols).unwrap() * rows * count;
     block.iter().copied().cycle().take(len).collect()
 }
