@@ -2,7 +2,8 @@
 """Which tensors suffer most from few bits: quantizes one kind at a time, everything else in F16, and measures the KL
 divergence from the F16 file on a text. Standard library only.
 
-usage: sensitivity.py measure MODEL TEXT OUT.json [--types q3_k,q4_k] [--jobs N]    MODEL: a checkpoint or an F16 file
+usage: sensitivity.py measure MODEL TEXT OUT.json [--types q3_k,q4_k] [--imatrix FILE] [--chunks N] [--jobs N]
+           MODEL: a checkpoint or an F16 file; types below 3 bits want an importance matrix
        sensitivity.py draw IN.json OUT.svg
 Run it after `cargo build --release`; DELTAD_QUANTIZE names another program than target/release/deltad-quantize."""
 import json
@@ -26,6 +27,9 @@ SHARED = [
     ("experts' gate", r"\.ffn_gate_exps"), ("experts' up", r"\.ffn_up_exps"), ("experts' down", r"\.ffn_down_exps"),
     ("shared expert's gate, up", r"\.ffn_(gate|up)_shexp"), ("shared expert's down", r"\.ffn_down_shexp"),
 ]
+# Measured as most files of these types are made.
+WITHOUT = ("q3_k", "q4_k")
+SEARCHED = ("iq3_xxs", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m")
 
 
 def run(*args):
@@ -44,7 +48,7 @@ def kinds(tensors):
     return SHARED[:2] + layered + SHARED[2:]
 
 
-def measure(model, text, out, types, jobs):
+def measure(model, text, out, types, jobs, imatrix, chunks):
     with tempfile.TemporaryDirectory() as home:
         f16 = os.path.join(home, "f16.gguf")
         run("convert", model, f16, "--type", "f16", "--quiet")
@@ -53,12 +57,14 @@ def measure(model, text, out, types, jobs):
 
         def one(job):
             kind, pattern, ty = job
+            if kind == "token embedding" and ty in SEARCHED:
+                return None  # Its rows are looked up: no importance is known of them.
             file = os.path.join(home, f"{jobs_list.index(job)}.gguf")
-            run("convert", f16, file, "--type", "f16", "--tensor-type", f"{pattern}={ty}", "--quiet")
+            run("convert", f16, file, "--type", "f16", "--tensor-type", f"{pattern}={ty}", "--quiet", *(("--imatrix", imatrix) if imatrix and ty not in WITHOUT else ()))
             held = [t for t in json.loads(run("inspect", file, "--json"))["tensors"] if t["type"] != whole[t["name"]]["type"]]
             if not held:
                 return None
-            quality = json.loads(run("quality", f16, file, text, "--json", "--threads", "1"))
+            quality = json.loads(run("quality", f16, file, text, "--json", "--threads", "1", *(("--chunks", chunks) if chunks else ())))
             os.remove(file)
             count = lambda t: math.prod(t["shape"])
             return dict(kind=kind, asked=ty, types=sorted({t["type"] for t in held}), weights=sum(map(count, held)), bytes=sum(t["bytes"] for t in held),
@@ -115,7 +121,7 @@ def draw(source, out):
 def main(args):
     option = lambda name, default: args[args.index(name) + 1] if name in args else default
     if len(args) >= 4 and args[0] == "measure":
-        measure(*args[1:4], option("--types", "q3_k,q4_k").split(","), int(option("--jobs", os.cpu_count())))
+        measure(*args[1:4], option("--types", "q3_k,q4_k").split(","), int(option("--jobs", os.cpu_count())), option("--imatrix", None), option("--chunks", None))
     elif len(args) == 3 and args[0] == "draw":
         draw(*args[1:])
     else:

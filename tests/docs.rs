@@ -125,6 +125,15 @@ fn which_model_for_which_memory_is_told_as_doctor_tells_it() {
 }
 
 #[test]
+fn what_few_bits_make_of_the_largest_model_is_told_as_its_shape_says() {
+    let page = deltad::doctor::catalog::page_of_low();
+    assert!(
+        text("README.md").contains(&page),
+        "README.md does not have:\n{page}"
+    );
+}
+
+#[test]
 fn the_changes_of_this_version_are_told_first() {
     let changes = text("CHANGELOG.md");
     let mut heads = changes.lines().filter_map(|l| l.strip_prefix("## "));

@@ -14,12 +14,25 @@ use super::needs;
 /// A conversation that has room beside the weights, in tokens.
 const CONVERSATION: usize = 32 << 10;
 
-/// Finest first.
-const TYPES: [FileType; 4] = [
+/// Finest first; those that one command makes, without an importance matrix.
+const TYPES: [FileType; 5] = [
     FileType::Q8_0,
     FileType::Q6K,
     FileType::Q4KM,
     FileType::Q3KM,
+    FileType::Q2K,
+];
+
+/// What the largest model can be made into for a small machine, finest first.
+const LOW: [FileType; 8] = [
+    FileType::Q3KS,
+    FileType::Iq3S,
+    FileType::Iq3Xxs,
+    FileType::Q2K,
+    FileType::Iq2S,
+    FileType::Iq2Xs,
+    FileType::Iq2Xxs,
+    FileType::Iq1M,
 ];
 
 /// A model as its makers publish it, 16 bits a weight.
@@ -165,4 +178,32 @@ pub fn page() -> String {
         .iter()
         .map(|(command, why)| format!("{command}  # {why}\n"));
     format!("{table}\n```sh\n{}```\n", lines.collect::<String>())
+}
+
+/// The table of the largest model in few bits, as Markdown.
+pub fn page_of_low() -> String {
+    let checkpoint = &CHECKPOINTS[0];
+    let mut table = format!(
+        "| {} as | file | for a memory of | importance matrix | tokens/s at 50 GB/s | mean KL of the demo model |\n\
+         |---|---|---|---|---|---|\n",
+        checkpoint.name()
+    );
+    for to in LOW {
+        let needs = needs::of_shape(&(checkpoint.hparams)(), to, CONVERSATION);
+        let memory = (needs.whole() as f64 * 4.0 / 3.0 / f64::from(1 << 30)).ceil();
+        let matrix = if to.needs_importance() {
+            "needed"
+        } else {
+            "of use"
+        };
+        let loss = to.divergence().map(|kl| format!("{kl:.3}"));
+        let _ = writeln!(
+            table,
+            "| `{to}` | {} | {memory} GB | {matrix} | {:.0} | {} |",
+            size(needs.file),
+            needs.rate(50e9),
+            loss.unwrap_or_default()
+        );
+    }
+    table
 }

@@ -385,7 +385,7 @@ fn the_best_file_for_a_memory_leaves_a_quarter_of_it_to_others() {
         (6, Some("ling-q3_k_m.gguf")),
         (8, Some("ling-q4_k_m.gguf")),
         (16, Some("ling-q8_0.gguf")),
-        (24, Some("ling-q8_0.gguf")),
+        (24, Some("kimi-q2_k.gguf")),
         (32, Some("kimi-q3_k_m.gguf")),
         (48, Some("kimi-q4_k_m.gguf")),
         (64, Some("kimi-q6_k.gguf")),

@@ -153,7 +153,11 @@ fn every_file_type_gives_a_file_that_the_schema_accepts() {
         let home = tempfile::tempdir().unwrap();
         for to in FileType::ALL {
             let target = home.path().join(to.name());
-            convert(&from, &target, to, false, None).unwrap();
+            match convert(&from, &target, to, false, None) {
+                // Where rows are whole blocks of the types that cannot be made without one.
+                Err(Error::NoImportance { .. }) if to.needs_importance() => continue,
+                done => done.unwrap(),
+            }
             let file = GgufFile::open(&target).unwrap();
             schema::check(&file).unwrap_or_else(|e| panic!("{name} {to}: {e}"));
             assert_eq!(
