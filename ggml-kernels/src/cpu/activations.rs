@@ -68,6 +68,10 @@ pub(crate) struct QuantizedRow<'x> {
     pub values: &'x [i8],
     pub scales: &'x [f32],
     pub sums_16: &'x [i16],
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "for vector kernels")
+    )]
     pub sums_32: &'x [i16],
 }
 
