@@ -34,7 +34,10 @@ impl Format for Q2K {
         // SAFETY: 84 bytes, as promised; inlined where the processor has the instructions.
         unsafe {
             let both = _mm256_cvtepu8_epi16(_mm_loadu_si128(at.cast()));
-            let half = [16, 48].map(|start| _mm256_loadu_si256(at.add(start).cast()));
+            let half = [
+                _mm256_loadu_si256(at.add(16).cast()),
+                _mm256_loadu_si256(at.add(48).cast()),
+            ];
             let mut q = [_mm256_setzero_si256(); 8];
             for (g, q) in q.iter_mut().enumerate() {
                 *q = two_bits(half[g / 4], g % 4);
@@ -63,7 +66,10 @@ impl Format for Q3K {
             let scales = _mm256_cvtepu8_epi16(_mm_set_epi64x(high as i64, low as i64));
             let high = _mm256_loadu_si256(at.cast());
             let four = _mm256_set1_epi8(4);
-            let half = [32, 64].map(|start| _mm256_loadu_si256(at.add(start).cast()));
+            let half = [
+                _mm256_loadu_si256(at.add(32).cast()),
+                _mm256_loadu_si256(at.add(64).cast()),
+            ];
             let mut q = [_mm256_setzero_si256(); 8];
             for (g, q) in q.iter_mut().enumerate() {
                 let bit = _mm256_set1_epi8((1u8 << g) as i8);

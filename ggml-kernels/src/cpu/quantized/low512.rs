@@ -48,9 +48,13 @@ impl Format for Q2K {
         unsafe {
             let both = _mm256_cvtepu8_epi16(_mm_loadu_si128(at.cast()));
             let scales = _mm256_and_si256(both, _mm256_set1_epi16(15));
-            let q = [(0, 0), (0, 2), (1, 0), (1, 2)];
             Block {
-                q: q.map(|(half, pair)| two_bits(at.add(16 + 32 * half), pair)),
+                q: [
+                    two_bits(at.add(16), 0),
+                    two_bits(at.add(16), 2),
+                    two_bits(at.add(48), 0),
+                    two_bits(at.add(48), 2),
+                ],
                 signs: [0; 4],
                 scales: spread_16(scales),
                 sides: _mm256_srli_epi16::<4>(both),
@@ -87,7 +91,8 @@ impl Format for Q3K {
             let scales = _mm256_sub_epi16(scales, _mm256_set1_epi16(32));
             let high = _mm512_broadcast_i64x4(_mm256_loadu_si256(at.cast()));
             let four = _mm512_set1_epi8(4);
-            let value = |g: usize| {
+            let mut q = [_mm512_setzero_si512(); 4];
+            for (g, q) in q.iter_mut().enumerate() {
                 let low = two_bits(at.add(32 + g / 2 * 32), (g % 2 * 2) as i64);
                 let (first, second) = (1u8 << (2 * g), 2u8 << (2 * g));
                 let bits = _mm512_inserti64x4::<1>(
@@ -95,10 +100,10 @@ impl Format for Q3K {
                     _mm256_set1_epi8(second as i8),
                 );
                 let set = _mm512_test_epi8_mask(high, bits);
-                _mm512_mask_add_epi8(low, set, low, four)
-            };
+                *q = _mm512_mask_add_epi8(low, set, low, four);
+            }
             Block {
-                q: [value(0), value(1), value(2), value(3)],
+                q,
                 signs: [0; 4],
                 scales: spread_16(scales),
                 sides: scales,
@@ -114,12 +119,13 @@ unsafe fn look_up<const N: usize>(codes: &[u16], at: __m512i) -> __m512i {
     debug_assert_eq!(codes.len(), 64 * N);
     // SAFETY: `64 * N` words; inlined where the processor has the instructions.
     unsafe {
-        let part = |i: usize| {
+        // Not by a closure: see `mod.rs`.
+        let mut parts = [_mm512_setzero_si512(); N];
+        for (i, part) in parts.iter_mut().enumerate() {
             let low = _mm512_loadu_si512(codes.as_ptr().add(64 * i).cast());
             let high = _mm512_loadu_si512(codes.as_ptr().add(64 * i + 32).cast());
-            _mm512_permutex2var_epi16(low, at, high)
-        };
-        let mut parts: [__m512i; N] = std::array::from_fn(part);
+            *part = _mm512_permutex2var_epi16(low, at, high);
+        }
         let (mut count, mut bit) = (N, 64);
         while count > 1 {
             let set = _mm512_test_epi16_mask(at, _mm512_set1_epi16(bit));
@@ -385,10 +391,12 @@ impl Iq3Xxs {
         unsafe {
             let words = _mm512_cvtepu32_epi64(_mm256_loadu_si256(at.add(66).cast()));
             let (signs, scales) = signs_and_scales(words);
-            let codes = [2, 34].map(|start| {
-                let points = _mm512_cvtepu8_epi16(_mm256_loadu_si256(at.add(start).cast()));
-                look_up::<4>(self.codes, points)
-            });
+            let first = _mm512_cvtepu8_epi16(_mm256_loadu_si256(at.add(2).cast()));
+            let second = _mm512_cvtepu8_epi16(_mm256_loadu_si256(at.add(34).cast()));
+            let codes = [
+                look_up::<4>(self.codes, first),
+                look_up::<4>(self.codes, second),
+            ];
             (magnitudes_of_4(codes, MAGNITUDES_3), signs, scales)
         }
     }
@@ -407,12 +415,13 @@ impl Iq3S {
         unsafe {
             let high = at.add(66).cast::<[u32; 2]>().read_unaligned();
             let more = _mm512_set1_epi16(256);
-            let codes = [0, 1].map(|half: usize| {
+            let mut codes = [_mm512_setzero_si512(); 2];
+            for (half, codes) in codes.iter_mut().enumerate() {
                 let points = _mm256_loadu_si256(at.add(2 + 32 * half).cast());
                 let points = _mm512_cvtepu8_epi16(points);
                 let points = _mm512_mask_add_epi16(points, high[half], points, more);
-                look_up::<8>(self.codes, points)
-            });
+                *codes = look_up::<8>(self.codes, points);
+            }
             (
                 magnitudes_of_4(codes, MAGNITUDES_3_ODD),
                 at.add(74).cast::<[u64; 4]>().read_unaligned(),
