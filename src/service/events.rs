@@ -210,10 +210,10 @@ impl Events {
         };
         if !tokens.is_empty() {
             let replays = &memory.sessions.replays;
-            let key = replays.then(memory.key, &answer.message());
             let kept = self.turn.as_ref().filter(|open| open.keep && choice == 0);
             let id = kept.map(|open| open.id.clone());
-            replays.keep(memory.uid, key, tokens.clone(), id);
+            let said = answer.message();
+            replays.keep(memory.uid, memory.key, &said, tokens.clone(), id);
         }
         if choice == 0 {
             self.reason = Some(reason);

@@ -510,7 +510,7 @@ impl Service {
         options: &TemplateOptions,
     ) -> Origin {
         let replays = &self.sessions.replays;
-        let keys = replays.keys(options, tools, messages);
+        let keys = replays.keys(uid, options, tools, messages);
         let answers = (0..messages.len()).rev();
         let mut answers = answers.filter(|&i| messages[i].role == "assistant");
         let kept = answers.find_map(|i| {

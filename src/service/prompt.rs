@@ -95,7 +95,7 @@ impl Service {
         }
         let rendered = self.template.render_with(options, messages, tools, asks);
         let rendered = rendered.or_else(|e| invalid("messages", e.to_string()))?;
-        let keys = self.sessions.replays.keys(options, tools, messages);
+        let keys = self.sessions.replays.keys(uid, options, tools, messages);
         let tokens = self.as_it_was(uid, (messages, tools, options), &keys, &rendered);
         let tokens = tokens.unwrap_or_else(|| text::encode_chat(&self.tokenizer, &rendered));
         if tokens.is_empty() {

@@ -160,9 +160,10 @@ fn remember(uid: u32, conversation: &Conversation, replays: &Replays) {
         let mut messages = turn.before.clone();
         messages.extend(history);
         messages.extend(turn.input.iter().cloned());
-        messages.push(answer.message());
-        if let Some(key) = replays.keys(&turn.options, &turn.tools, &messages).last() {
-            replays.keep(uid, *key, tokens.to_vec(), Some(turn.id.clone()));
+        let keys = replays.keys(uid, &turn.options, &turn.tools, &messages);
+        if let Some(key) = keys.last() {
+            let (tokens, id) = (tokens.to_vec(), Some(turn.id.clone()));
+            replays.keep(uid, *key, &answer.message(), tokens, id);
         }
     }
 }

@@ -7,7 +7,7 @@
 //! | `carry` | conversations as files, out and in, and what could not be taken up |
 //! | `conversation` | turns, and where a new one is put |
 //! | `shelf` | one user's conversations, by id, by name and by answer |
-//! | `replay` | which tokens a conversation that comes back as text had been |
+//! | `replay`, `recent` | which tokens a conversation that comes back as text had been; what was used last |
 //! | [`store`] | a user's conversations on disk |
 //! | `lasting` | turns as the store keeps them, and back |
 //! | `user` | a user's shelf and store, one in step with the other |
@@ -16,6 +16,7 @@ mod answer;
 mod carry;
 mod conversation;
 mod lasting;
+mod recent;
 mod replay;
 mod shelf;
 pub mod store;

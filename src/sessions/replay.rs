@@ -1,18 +1,21 @@
 //! Clients send a conversation back as text: without what the model thought, with a call's arguments
 //! spelled anew, with tools in another order. Read as text again it would be other tokens than those
 //! that were drawn, and their state of no use. This remembers, for the messages up to an answer's end,
-//! the tokens that they had been.
+//! the tokens that they had been; and an answer that called, by the ids of its calls, so that one is
+//! known again of which only the calls came back. Never guesses: what its caller changed is other text.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
-use crate::request::{Message, TemplateOptions, Token};
+use super::recent::Recent;
+use crate::request::{Message, TemplateOptions, Token, ToolCall};
 
 /// Bytes of tokens that are remembered.
 const BUDGET: usize = 64 << 20;
+/// Bytes of answers that called.
+const CALLED: usize = 16 << 20;
 
 /// Stands for tools and messages, in whatever spelling. Of two hashes with keys that nobody knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,21 +27,73 @@ pub struct Replays {
     known: Mutex<Known>,
 }
 
-#[derive(Default)]
 struct Known {
-    all: HashMap<(u32, Key), Entry>,
-    bytes: usize,
-    clock: u64,
+    all: Recent<(u32, Key), Entry>,
+    /// By their calls, with the ids.
+    called: Recent<(u32, Key), Said>,
+}
+
+impl Default for Known {
+    fn default() -> Known {
+        Known {
+            all: Recent::new(BUDGET),
+            called: Recent::new(CALLED),
+        }
+    }
 }
 
 struct Entry {
     tokens: Arc<[Token]>,
     /// The answer's id, where it is kept.
     answer: Option<String>,
-    used: u64,
+}
+
+/// What counts of an answer: its words, and its calls in their order, by name and arguments.
+#[derive(Clone, Hash)]
+struct Said {
+    words: String,
+    calls: Vec<(String, String)>,
+}
+
+impl Said {
+    fn of(message: &Message) -> Said {
+        // Some clients trim what the model said.
+        let words = match message.role.as_str() {
+            "assistant" => message.content.trim(),
+            _ => &message.content,
+        };
+        Said {
+            words: words.to_owned(),
+            calls: message.tool_calls.iter().map(call).collect(),
+        }
+    }
+
+    /// Whether `words` may stand for its own beside the same calls: they are left out, or what the
+    /// model thought stands in front of them.
+    fn is_told_by(&self, words: &str) -> bool {
+        let behind = words.rsplit("</think>").next().unwrap_or(words);
+        words.is_empty() || behind.trim() == self.words
+    }
+
+    fn bytes(&self) -> usize {
+        let calls = self.calls.iter().map(|(n, a)| n.len() + a.len());
+        self.words.len() + calls.sum::<usize>()
+    }
+}
+
+/// By its name, and its arguments as the values that they are.
+fn call(call: &ToolCall) -> (String, String) {
+    let arguments = serde_json::from_str(&call.arguments);
+    let arguments = arguments.map(|v| canonical(&v));
+    let arguments = arguments.unwrap_or_else(|_| call.arguments.clone());
+    (call.name.clone(), arguments)
 }
 
 impl Replays {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn key(&self, of: impl Hash) -> Key {
         Key(self.hashes[0].hash_one(&of), self.hashes[1].hash_one(&of))
     }
@@ -47,6 +102,7 @@ impl Replays {
     /// more message.
     pub fn keys(
         &self,
+        uid: u32,
         options: &TemplateOptions,
         tools: &[Value],
         messages: &[Message],
@@ -56,84 +112,78 @@ impl Replays {
         let variables = canonical(&Value::Object(options.variables.clone()));
         let mut keys = vec![self.key((tools, options.thinking, variables))];
         for message in messages {
-            keys.push(self.then(keys[keys.len() - 1], message));
+            let said = self.meant(uid, message);
+            keys.push(self.then(keys[keys.len() - 1], message, &said));
         }
         keys
     }
 
-    /// Ids of calls are left out: clients make up their own.
-    pub fn then(&self, before: Key, message: &Message) -> Key {
-        let calls = message.tool_calls.iter().map(|call| {
-            let arguments = serde_json::from_str(&call.arguments);
-            let arguments = arguments.map(|v| canonical(&v));
-            (
-                &call.name,
-                arguments.unwrap_or_else(|_| call.arguments.clone()),
-            )
-        });
-        let calls: Vec<_> = calls.collect();
-        // Some clients trim what the model said.
-        let content = match message.role.as_str() {
-            "assistant" => message.content.trim(),
-            _ => &message.content,
-        };
-        self.key((before, &message.role, content, &message.name, calls))
+    /// Ids of calls are left out: some clients make up their own.
+    fn then(&self, before: Key, message: &Message, said: &Said) -> Key {
+        self.key((before, &message.role, &message.name, said))
     }
 
-    /// `answer`: its id, where the last message is one that is kept.
-    pub fn keep(&self, uid: u32, key: Key, tokens: Vec<Token>, answer: Option<String>) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.clock += 1;
+    /// The calls of an answer with their ids, in whatever order; `None` where there is none.
+    fn ids(&self, message: &Message) -> Option<Key> {
+        let calls = message.tool_calls.iter();
+        let mut calls: Vec<_> = calls.map(|c| (&c.id, call(c))).collect();
+        calls.sort_unstable();
+        (!calls.is_empty()).then(|| self.key(("calls", calls)))
+    }
+
+    /// What a message says: of an answer whose every call came from here, under the ids that they
+    /// had, what was said then.
+    fn meant(&self, uid: u32, message: &Message) -> Said {
+        let told = Said::of(message);
+        let ids = Some(message).filter(|m| m.role == "assistant");
+        let Some(ids) = ids.and_then(|m| self.ids(m)) else {
+            return told;
+        };
+        let mut known = self.known();
+        match known.called.find(&(uid, ids)) {
+            Some(said) if said.is_told_by(&told.words) => said.clone(),
+            _ => told,
+        }
+    }
+
+    /// An answer to the messages of `before`, and the tokens that all of it had been. `id`: its own,
+    /// where it is kept.
+    pub fn keep(
+        &self,
+        uid: u32,
+        before: Key,
+        answer: &Message,
+        tokens: Vec<Token>,
+        id: Option<String>,
+    ) {
+        let said = Said::of(answer);
+        let (key, ids) = (self.then(before, answer, &said), self.ids(answer));
+        let mut known = self.known();
+        if let Some(ids) = ids {
+            let bytes = said.bytes();
+            known.called.keep((uid, ids), said, bytes);
+        }
+        let bytes = size_of_val(&tokens[..]);
+        let was = known.all.peek(&(uid, key)).and_then(|e| e.answer.clone());
         let entry = Entry {
             tokens: tokens.into(),
-            answer: answer.or_else(|| known.all.get(&(uid, key))?.answer.clone()),
-            used: known.clock,
+            answer: id.or(was),
         };
-        known.bytes += size_of_val(&*entry.tokens);
-        if let Some(old) = known.all.insert((uid, key), entry) {
-            known.bytes -= size_of_val(&*old.tokens);
-        }
-        known.shrink();
+        known.all.keep((uid, key), entry, bytes);
     }
 
     pub fn find(&self, uid: u32, key: Key) -> Option<Arc<[Token]>> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.clock += 1;
-        let clock = known.clock;
-        let entry = known.all.get_mut(&(uid, key))?;
-        entry.used = clock;
-        Some(entry.tokens.clone())
+        let mut known = self.known();
+        known.all.find(&(uid, key)).map(|e| e.tokens.clone())
     }
-}
 
-impl Replays {
     /// The id of the answer that ends there.
     pub fn answer(&self, uid: u32, key: Key) -> Option<String> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.all.get(&(uid, key))?.answer.clone()
+        self.known().all.peek(&(uid, key))?.answer.clone()
     }
 }
 
-impl Known {
-    /// By a quarter at once, so that a full one is not searched at every turn.
-    fn shrink(&mut self) {
-        if self.bytes <= BUDGET {
-            return;
-        }
-        let mut by_use: Vec<_> = self.all.iter().map(|(k, e)| (e.used, *k)).collect();
-        by_use.sort_unstable_by_key(|(used, _)| *used);
-        for (_, key) in by_use {
-            if self.bytes <= BUDGET / 4 * 3 {
-                return;
-            }
-            if let Some(old) = self.all.remove(&key) {
-                self.bytes -= size_of_val(&*old.tokens);
-            }
-        }
-    }
-}
-
-/// JSON in one spelling: keys in order, no blanks.
+/// JSON in one spelling: keys in order, no blanks, whole numbers without a point.
 fn canonical(value: &Value) -> String {
     match value {
         Value::Object(map) => {
@@ -148,73 +198,105 @@ fn canonical(value: &Value) -> String {
             let each = items.iter().map(canonical);
             format!("[{}]", each.collect::<Vec<_>>().join(","))
         }
+        Value::Number(number) => whole(number).unwrap_or_else(|| number.to_string()),
         other => other.to_string(),
     }
+}
+
+/// `1.0` is `1` to a client that has one kind of number. Beyond 2^53 it is not to be told apart.
+fn whole(number: &serde_json::Number) -> Option<String> {
+    let value = number.as_f64().filter(|_| number.is_f64())?;
+    let is_whole = value.fract() == 0.0 && value.abs() < 9_007_199_254_740_992.0;
+    is_whole.then(|| format!("{}", value as i64))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::ToolCall;
     use serde_json::json;
 
-    fn said(role: &str, content: &str, arguments: Option<&str>) -> Message {
-        let call = arguments.map(|arguments| ToolCall {
-            id: format!("id of {arguments}"),
+    /// With calls of ids and arguments.
+    fn said(role: &str, content: &str, calls: &[(&str, &str)]) -> Message {
+        let call = |(id, arguments): &(&str, &str)| ToolCall {
+            id: (*id).into(),
             name: "f".into(),
-            arguments: arguments.into(),
-        });
+            arguments: (*arguments).into(),
+        };
         Message {
             role: role.into(),
             content: content.into(),
-            tool_calls: call.into_iter().collect(),
+            tool_calls: calls.iter().map(call).collect(),
             ..Message::default()
         }
+    }
+
+    /// Of a question and that answer.
+    fn key(replays: &Replays, tools: &[Value], answer: Message) -> Key {
+        let messages = [said("user", "q", &[]), answer];
+        replays.keys(1, &TemplateOptions::default(), tools, &messages)[2]
+    }
+
+    fn keep(replays: &Replays, tools: &[Value], answer: &Message, tokens: Vec<Token>) {
+        let question = [said("user", "q", &[])];
+        let before = replays.keys(1, &TemplateOptions::default(), tools, &question)[1];
+        replays.keep(1, before, answer, tokens, Some("a".into()));
     }
 
     #[test]
     fn a_replay_in_another_spelling_is_the_same_and_another_content_is_not() {
         let replays = Replays::default();
         let tools = |a: &str, b: &str| [json!({"x": 1, "name": a}), json!({"name": b, "x": 1})];
-        let keys = |tools: &[Value], content: &str, arguments: &str| {
-            let messages = [
-                said("user", "q", None),
-                said("assistant", content, Some(arguments)),
-            ];
-            replays.keys(&TemplateOptions::default(), tools, &messages)[2]
+        let answer = said("assistant", "yes", &[("1", r#"{"a":1.0,"b":[2]}"#)]);
+        keep(&replays, &tools("a", "b"), &answer, vec![1, 2, 3]);
+        let of = |tools: &[Value], content: &str, arguments: &str| {
+            let calls = [(arguments, arguments)];
+            key(&replays, tools, said("assistant", content, &calls))
         };
-        let first = keys(&tools("a", "b"), "yes", r#"{"a":1,"b":[2]}"#);
-        replays.keep(1, first, vec![1, 2, 3], Some("a".into()));
-        let again = keys(&tools("b", "a"), "yes\n", r#"{ "b": [2], "a": 1 }"#);
+        let again = of(&tools("b", "a"), "yes\n", r#"{ "b": [2], "a": 1 }"#);
         assert_eq!(replays.find(1, again).as_deref(), Some(&[1, 2, 3][..]));
         assert_eq!(replays.find(2, again), None);
         let named = [1, 2].map(|uid| replays.answer(uid, again));
         assert_eq!(named, [Some("a".into()), None]);
-        let other = keys(&tools("a", "b"), "yes", r#"{"a":1,"b":[3]}"#);
+        let other = of(&tools("a", "b"), "yes", r#"{"a":1,"b":[3]}"#);
         assert_eq!(replays.find(1, other), None);
-        let other = keys(&tools("a", "c"), "yes", r#"{"a":1,"b":[2]}"#);
+        let other = of(&tools("a", "c"), "yes", r#"{"a":1,"b":[2]}"#);
         assert_eq!(replays.find(1, other), None);
         let told = TemplateOptions {
             thinking: Some(false),
             ..TemplateOptions::default()
         };
         let plain = TemplateOptions::default();
-        let of = |options| replays.keys(options, &[], &[said("user", "q", None)])[1];
+        let of = |options| replays.keys(1, options, &[], &[said("user", "q", &[])])[1];
         assert_ne!(of(&told), of(&plain));
     }
 
     #[test]
-    fn what_was_used_last_outlives_a_full_memory() {
+    fn calls_under_the_ids_that_they_had_tell_what_was_said_beside_them() {
         let replays = Replays::default();
-        let key = |n: u32| replays.key(n);
-        let large = BUDGET / 4 / size_of::<Token>();
-        for n in 0..4 {
-            replays.keep(1, key(n), vec![n; large], None);
-        }
-        replays.find(1, key(0));
-        replays.keep(1, key(4), vec![4; 1], None);
-        assert!(replays.find(1, key(0)).is_some());
-        assert!(replays.find(1, key(1)).is_none());
-        assert!(replays.find(1, key(4)).is_some());
+        let calls = [("c1", r#"{"a":1}"#), ("c2", "{}")];
+        let answer = said("assistant", "Let me look.", &calls);
+        keep(&replays, &[], &answer, vec![1, 2, 3]);
+        let found = |content: &str, calls: &[(&str, &str)]| {
+            let again = key(&replays, &[], said("assistant", content, calls));
+            replays.find(1, again).is_some()
+        };
+        let turned = [("c2", "{ }"), ("c1", r#"{"a": 1.0}"#)];
+        assert!(found("", &calls), "its words are left out");
+        assert!(found("", &turned), "its calls come in another order");
+        assert!(found("<think>hm</think>\nLet me look.", &calls));
+        assert!(!found("I looked.", &calls), "words that it did not say");
+        assert!(!found("", &calls[..1]), "a call is missing");
+        assert!(!found("", &[("c1", r#"{"a":2}"#), ("c2", "{}")]));
+        assert!(
+            !found("", &[("x", r#"{"a":1}"#), ("y", "{}")]),
+            "ids of others"
+        );
+        // Nobody else is told by them, and nothing before it may differ.
+        let other = [said("user", "q", &[]), said("assistant", "", &calls)];
+        let of_another = replays.keys(2, &TemplateOptions::default(), &[], &other)[2];
+        assert_eq!(replays.find(1, of_another), None);
+        let changed = [said("user", "Q", &[]), said("assistant", "", &calls)];
+        let changed = replays.keys(1, &TemplateOptions::default(), &[], &changed)[2];
+        assert_eq!(replays.find(1, changed), None);
     }
 }

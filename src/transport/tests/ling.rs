@@ -233,3 +233,41 @@ fn a_history_of_calls_is_told_in_the_models_form_or_refused_by_name() {
         "{why}"
     );
 }
+
+#[test]
+fn a_call_that_comes_back_by_its_id_alone_is_the_one_that_was_drawn() {
+    let reply = concat!(
+        "hm</think>Let me look.\n<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>a</arg_value>\n",
+        "<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n</tool_call><|role_end|>"
+    );
+    let tool = json!({"type": "function", "function": function()});
+    let (told, reply) = (std::slice::from_ref(&tool), tokens(reply, Specials::Parse));
+    let server = says(&reply, told, None);
+    let (status, chat) = server.post(CHAT, asked(json!({"tools": [tool]})));
+    assert_eq!(status, 200, "{chat}");
+    let n_prompt = chat["usage"]["prompt_tokens"].as_u64().expect("a count");
+    let id = &chat["choices"][0]["message"]["tool_calls"][0]["id"];
+    let cached = |id: &Value, content: &str, arguments: &str| {
+        let call = json!({"id": id, "type": "function",
+            "function": {"name": "get_weather", "arguments": arguments}});
+        let messages = json!([
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": content, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": id, "content": "rain"},
+        ]);
+        let body = asked(json!({"messages": messages, "tools": [tool], "max_tokens": 1}));
+        let (status, answer) = server.post(CHAT, body);
+        assert_eq!(status, 200, "{answer}");
+        let cached = &answer["usage"]["prompt_tokens_details"]["cached_tokens"];
+        cached.as_u64().expect("a count")
+    };
+    let all = n_prompt + reply.len() as u64 - 1;
+    // Neither its thought nor its words come back, and its arguments are spelled anew.
+    let again = r#"{"days":3.0,"city":"a"}"#;
+    assert!(cached(id, "", again) >= all, "all of {all}");
+    assert!(cached(id, "Let me look.", again) >= all);
+    // Other words, other arguments and another's id are other text.
+    assert!(cached(id, "I looked.", again) < all);
+    assert!(cached(id, "", r#"{"days":4,"city":"a"}"#) < all);
+    assert!(cached(&json!("call_1"), "", again) < all);
+}
