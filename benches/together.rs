@@ -203,6 +203,7 @@ fn ask(scheduler: &Scheduler, uid: u32, n: usize, max_tokens: usize) -> mpsc::Re
         scores_prompt: false,
         reports: false,
         resume: None,
+        is_strange: false,
         ends: Vec::new(),
         marks: Vec::new(),
         line: None,

@@ -298,6 +298,8 @@ pub enum Miss {
     Evicted,
     #[error("the text is known, and no state was kept there")]
     NoState,
+    #[error("the conversation is known, and its states are of another model")]
+    OtherModel,
 }
 
 /// What a chat goes on from.

@@ -30,6 +30,7 @@ pub fn lasting(settings: &Settings, model: &Model) -> Option<Lasting> {
     let digests = model.digests();
     let free = free(&settings.sessions_dir).unwrap_or(u64::MAX);
     Some(Lasting {
+        model: settings.model_name(),
         dir: settings.sessions_dir.clone(),
         limits: Limits {
             disk: settings.sessions_disk,

@@ -213,6 +213,7 @@ pub fn admitted(uid: u32, prompt: &[Token]) -> (Admitted, mpsc::Receiver<Event>)
         scores_prompt: false,
         reports: false,
         resume: None,
+        is_strange: false,
         constraints: Vec::new(),
         ends: Vec::new(),
         marks: Vec::new(),

@@ -69,6 +69,8 @@ pub struct Admitted {
     pub reports: bool,
     /// A state from the disk that the prompt goes on from.
     pub resume: Option<Resume>,
+    /// More of it is on disk, of another model.
+    pub is_strange: bool,
     /// Where a chat's messages end.
     pub ends: Vec<End>,
     /// Where a state is to be kept, and until when.

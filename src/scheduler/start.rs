@@ -33,6 +33,10 @@ pub fn state<M: Model>(
         let inside = inside.or(request.ends.last());
         *message = inside.map_or(0, |end| end.message);
     }
+    // What else may be known of it was read by this one.
+    if request.is_strange && miss.is_some() {
+        miss = Some(Miss::OtherModel);
+    }
     let (sequence, tokens) = match found.state {
         Some((snapshot, n)) => (house.model.restore(snapshot)?, n),
         None => (house.model.sequence()?, 0),

@@ -90,7 +90,14 @@ impl Stats {
 }
 
 /// What can be found of a prompt.
-const FOUND: [&str; 5] = ["all", "empty", "diverged", "evicted", "no_state"];
+const FOUND: [&str; 6] = [
+    "all",
+    "empty",
+    "diverged",
+    "evicted",
+    "no_state",
+    "other_model",
+];
 
 /// Its place in [`FOUND`].
 fn found(miss: Option<Miss>) -> usize {
@@ -100,6 +107,7 @@ fn found(miss: Option<Miss>) -> usize {
         Some(Miss::Diverged { .. }) => 2,
         Some(Miss::Evicted) => 3,
         Some(Miss::NoState) => 4,
+        Some(Miss::OtherModel) => 5,
     }
 }
 

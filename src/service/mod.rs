@@ -349,6 +349,7 @@ impl Service {
             scores_prompt: raw.echo && raw.logprobs.is_some(),
             reports: only_read,
             resume,
+            is_strange: made.is_strange,
             ends: made.ends,
             marks: marks_until(&marks, prompt.len(), arrived),
             line: raw.keep.line.map(|line| scheduler::Line {

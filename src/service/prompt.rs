@@ -17,6 +17,8 @@ pub(super) struct Made {
     pub key: Option<Key>,
     /// Where they end.
     pub ends: Vec<End>,
+    /// Another model answered in it, and none of its answers' tokens are known.
+    pub is_strange: bool,
 }
 
 fn raw(tokens: Vec<Token>) -> Made {
@@ -25,6 +27,7 @@ fn raw(tokens: Vec<Token>) -> Made {
         style: Style::Raw,
         key: None,
         ends: Vec::new(),
+        is_strange: false,
     }
 }
 
@@ -97,6 +100,7 @@ impl Service {
         let rendered = rendered.or_else(|e| invalid("messages", e.to_string()))?;
         let keys = self.sessions.replays.keys(uid, options, tools, messages);
         let tokens = self.as_it_was(uid, (messages, tools, options), &keys, &rendered);
+        let is_strange = tokens.is_none() && self.is_strange(uid, &keys);
         let tokens = tokens.unwrap_or_else(|| text::encode_chat(&self.tokenizer, &rendered));
         if tokens.is_empty() {
             return invalid("messages", "the chat template made an empty prompt of them");
@@ -118,6 +122,7 @@ impl Service {
             tokens,
             style: Style::Chat(expect),
             key: keys.last().copied(),
+            is_strange,
         })
     }
 
@@ -143,6 +148,12 @@ impl Service {
             message: message(i),
         })
         .collect()
+    }
+
+    /// Whether another model answered in it.
+    fn is_strange(&self, uid: u32, keys: &[Key]) -> bool {
+        let replays = &self.sessions.replays;
+        keys.iter().any(|key| replays.is_strange(uid, *key))
     }
 
     /// The tokens of a prompt, with what they had been up to the last answer that is remembered. What

@@ -79,6 +79,8 @@ pub struct Untaken {
     pub name: Option<String>,
     pub turns: usize,
     pub why: String,
+    /// Ids of its answers, as far as it can be read.
+    pub(super) answers: Vec<String>,
     pub(super) on_disk: Id,
 }
 
@@ -187,7 +189,7 @@ impl Sessions {
                 }
             };
             user.shelf().check(&about)?;
-            let note = lasting::fresh_note(&about);
+            let note = user.fresh_note(&about);
             let id = store.import(&received, about.name, note);
             user.take_in(&id.map_err(|e| told(&e))?, uid, &self.replays)
         })
@@ -219,7 +221,7 @@ impl Sessions {
             } else {
                 store.rename(&id, None)
             };
-            let noted = renamed.and_then(|()| store.note(&id, lasting::fresh_note(&named)));
+            let noted = renamed.and_then(|()| store.note(&id, user.fresh_note(&named)));
             noted.map_err(|e| told(&e))?;
             user.take_in(&id, uid, &self.replays)
         })

@@ -1,14 +1,15 @@
 //! What outlives the process: turns as the store keeps them, and back. A disk that fails costs
 //! durability, said aloud and shown on the conversation, and never an answer.
 
+use std::borrow::Borrow;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::conversation::{About, Conversation};
-use super::store::{self, Durable, Id, Identity, Store};
-use super::{Answer, Ending, Replays, Turn, Untaken};
+use super::store::{self, Differs, Digest, Durable, Id, Identity, Store};
+use super::{Answer, Ending, Key, Replays, Turn, Untaken};
 use crate::request::{Message, TemplateOptions, Token, Usage};
 
 /// Where conversations lie, and what they belong to.
@@ -17,6 +18,8 @@ pub struct Lasting {
     pub dir: PathBuf,
     pub limits: store::Limits,
     pub identity: Identity,
+    /// The model's name, for people.
+    pub model: String,
 }
 
 /// Turns whose tokens are remembered from before, of each conversation: its end and a few forks.
@@ -48,6 +51,9 @@ struct Note {
     fixed: bool,
     settings: Value,
     forgotten: Vec<String>,
+    /// The name of the model that it was made with.
+    #[serde(default)]
+    model: String,
 }
 
 impl Lasting {
@@ -81,13 +87,15 @@ impl Lasting {
             match take_up(uid, store, &self.identity, &listed, replays) {
                 Ok(conversation) => found.push(conversation),
                 Err(why) => {
+                    let why = self.said(&why, &listed);
                     let name = listed.name.as_deref().unwrap_or("without a name");
                     log::warn!("session {} ({name}) of user {uid}: {why}", listed.id);
                     untaken.push(Untaken {
+                        answers: strange(uid, store, &listed, replays),
                         id: super::shelf::id_of(&listed.id),
                         name: listed.name,
                         turns: listed.turns,
-                        why: why.to_string(),
+                        why,
                         on_disk: listed.id,
                     });
                 }
@@ -95,6 +103,52 @@ impl Lasting {
         }
         (found, untaken)
     }
+
+    /// A refusal for people: models by their names, too, and two of one name by what they are.
+    fn said(&self, why: &store::Refusal, listed: &store::Listed) -> String {
+        let store::Refusal::Other(Differs::Model { got, want }) = why else {
+            return why.to_string();
+        };
+        let note: Option<Note> = serde_json::from_str(&listed.note).ok();
+        let was = note.map(|n| n.model).filter(|name| !name.is_empty());
+        let was = was.map_or("one without a name".to_owned(), |name| format!("{name:?}"));
+        let begins = |digest: &Digest| digest.to_string()[..8].to_owned();
+        let (got, want, is) = (begins(got), begins(want), &self.model);
+        format!(
+            "the session was made with another model, {was} ({got}); this one is {is:?} ({want})"
+        )
+    }
+}
+
+/// The ids of the answers in a session that is not taken up, as far as it can be read. Who sends such
+/// a conversation as text is told why nothing of it is there.
+fn strange(uid: u32, store: &Store, listed: &store::Listed, replays: &Replays) -> Vec<String> {
+    let turns = store.turns(&listed.id).unwrap_or_default();
+    let turns: Vec<Turn> = turns.iter().filter_map(read).collect();
+    for at in 0..turns.len() {
+        if let Some((key, answer)) = answered(uid, &turns, at, replays) {
+            replays.keep_strange(uid, key, &answer);
+        }
+    }
+    let answers = turns.into_iter().filter(|t| t.answer.is_some());
+    answers.map(|t| t.id).collect()
+}
+
+/// The answer of that turn as a message, and what stands for all that came before it.
+fn answered<T: Borrow<Turn>>(
+    uid: u32,
+    turns: &[T],
+    at: usize,
+    replays: &Replays,
+) -> Option<(Key, Message)> {
+    let turn: &Turn = turns[at].borrow();
+    let answer = turn.answer.as_ref()?.message();
+    let history = turns[..at].iter().flat_map(|t| t.borrow().messages());
+    let mut messages = turn.before.clone();
+    messages.extend(history);
+    messages.extend(turn.input.iter().cloned());
+    let keys = replays.keys(uid, &turn.options, &turn.tools, &messages);
+    Some((*keys.last()?, answer))
 }
 
 /// A conversation from disk, for the model of that identity.
@@ -148,41 +202,34 @@ fn conversation(listed: &store::Listed, opened: store::Opened, store: &Store) ->
 fn remember(uid: u32, conversation: &Conversation, replays: &Replays) {
     let n = conversation.turns.len();
     for at in n.saturating_sub(REMEMBERED)..n {
-        let turn = &conversation.turns[at];
         let tokens = conversation.tokens.get(..conversation.marks[at]);
-        let (Some(answer), Some(tokens)) = (&turn.answer, tokens) else {
+        let Some(tokens) = tokens.filter(|tokens| !tokens.is_empty()) else {
             continue;
         };
-        if tokens.is_empty() {
-            continue;
-        }
-        let history = conversation.turns[..at].iter().flat_map(|t| t.messages());
-        let mut messages = turn.before.clone();
-        messages.extend(history);
-        messages.extend(turn.input.iter().cloned());
-        let keys = replays.keys(uid, &turn.options, &turn.tools, &messages);
-        if let Some(key) = keys.last() {
-            let (tokens, id) = (tokens.to_vec(), Some(turn.id.clone()));
-            replays.keep(uid, *key, &answer.message(), tokens, id);
+        if let Some((key, answer)) = answered(uid, &conversation.turns, at, replays) {
+            let id = Some(conversation.turns[at].id.clone());
+            replays.keep(uid, key, &answer, tokens.to_vec(), id);
         }
     }
 }
 
-pub(super) fn note(conversation: &Conversation) -> String {
+/// `model`: the name of the one that it is made with.
+pub(super) fn note(conversation: &Conversation, model: &str) -> String {
     let note = Note {
         created: conversation.created,
         held: conversation.about.held,
         fixed: conversation.about.fixed,
         settings: conversation.about.settings.clone(),
         forgotten: conversation.forgotten.iter().cloned().collect(),
+        model: model.to_owned(),
     };
     serde_json::to_string(&note).unwrap_or_default()
 }
 
 /// What a session's record says of it, for one that begins here and now: held, and with no answer
 /// forgotten.
-pub(super) fn fresh_note(about: &About) -> String {
-    note(&Conversation::new(about.clone(), Vec::new()))
+pub(super) fn fresh_note(about: &About, model: &str) -> String {
+    note(&Conversation::new(about.clone(), Vec::new()), model)
 }
 
 /// What a note says, of a session that comes from elsewhere; a note that says nothing is no harm.

@@ -122,6 +122,16 @@ impl Sessions {
         look(cell.get_or_init(|| User::open(uid, self.lasting.as_ref(), &self.replays)))
     }
 
+    /// As [`Sessions::with`], where a session or an answer is named: one that lies on disk and cannot
+    /// be taken up is refused by the reason.
+    fn named<T>(
+        &self,
+        uid: u32,
+        look: impl FnOnce(&User) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        self.with(uid, |user| look(user).map_err(|e| user.refused(e)))
+    }
+
     /// Users who have conversations on disk.
     pub fn users_on_disk(&self) -> Vec<u32> {
         self.lasting.as_ref().map_or_else(Vec::new, Lasting::users)
@@ -130,7 +140,7 @@ impl Sessions {
     /// Where a turn from `origin` goes on. In a session one follows the other; from an answer many
     /// may go on at once.
     pub fn claim(self: &Arc<Self>, uid: u32, origin: &Origin) -> Result<Claim, Refusal> {
-        let (conversation, history, alone) = self.with(uid, |user| match origin {
+        let (conversation, history, alone) = self.named(uid, |user| match origin {
             Origin::New | Origin::Replayed => Ok((None, Vec::new(), false)),
             Origin::Answer(id) => {
                 let (of, history) = user.shelf().up_to(id)?;
@@ -227,7 +237,7 @@ impl Sessions {
         at: Option<&str>,
         about: About,
     ) -> Result<Summary, Refusal> {
-        self.with(uid, |user| {
+        self.named(uid, |user| {
             let (id, mut turns) = user.shelf().look(who)?;
             let mut tokens = user.shelf().tokens(&id)?;
             if let Some(at) = at {
@@ -272,12 +282,12 @@ impl Sessions {
 
     /// The session of that id or name.
     pub fn summary(&self, uid: u32, who: &str) -> Result<Summary, Refusal> {
-        self.with(uid, |user| user.shelf().summary(who))
+        self.named(uid, |user| user.shelf().summary(who))
     }
 
     /// What was said in it.
     pub fn messages(&self, uid: u32, who: &str) -> Result<Vec<Message>, Refusal> {
-        let (_, turns) = self.with(uid, |user| user.shelf().look(who))?;
+        let (_, turns) = self.named(uid, |user| user.shelf().look(who))?;
         Ok(turns.iter().flat_map(|t| t.messages()).collect())
     }
 
@@ -288,7 +298,7 @@ impl Sessions {
 
     /// The answer of that id.
     pub fn answer(&self, uid: u32, id: &str) -> Result<Found, Refusal> {
-        self.with(uid, |user| user.shelf().answer(id))
+        self.named(uid, |user| user.shelf().answer(id))
     }
 
     /// The id names nothing any more; what went on from there keeps its own history.
@@ -315,7 +325,7 @@ impl Sessions {
 
     /// As [`Sessions::resting`], of the session of that id or name; `None` if it is in memory.
     pub fn rests(&self, uid: u32, who: &str) -> Result<Option<Resting>, Refusal> {
-        self.with(uid, |user| {
+        self.named(uid, |user| {
             let mut shelf = user.shelf();
             let (id, tokens) = (shelf.on_disk(who)?, shelf.tokens(who)?);
             Ok(id.map(|id| Resting {
@@ -329,7 +339,7 @@ impl Sessions {
 
     /// Its last turn's tokens.
     pub fn tokens(&self, uid: u32, who: &str) -> Result<Vec<Token>, Refusal> {
-        self.with(uid, |user| user.shelf().tokens(who))
+        self.named(uid, |user| user.shelf().tokens(who))
     }
 
     /// Where a claim's conversation lies on disk, and its tokens.

@@ -16,6 +16,8 @@ use crate::request::{Message, TemplateOptions, Token, ToolCall};
 const BUDGET: usize = 64 << 20;
 /// Bytes of answers that called.
 const CALLED: usize = 16 << 20;
+/// Answers of other models.
+const STRANGE: usize = 1 << 14;
 
 /// Stands for tools and messages, in whatever spelling. Of two hashes with keys that nobody knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,6 +33,8 @@ struct Known {
     all: Recent<(u32, Key), Entry>,
     /// By their calls, with the ids.
     called: Recent<(u32, Key), Said>,
+    /// Ends of answers of another model.
+    strange: Recent<(u32, Key), ()>,
 }
 
 impl Default for Known {
@@ -38,6 +42,7 @@ impl Default for Known {
         Known {
             all: Recent::new(BUDGET),
             called: Recent::new(CALLED),
+            strange: Recent::new(STRANGE * size_of::<Key>()),
         }
     }
 }
@@ -170,6 +175,18 @@ impl Replays {
             answer: id.or(was),
         };
         known.all.keep((uid, key), entry, bytes);
+    }
+
+    /// As [`Replays::keep`], of an answer whose tokens mean nothing here.
+    pub fn keep_strange(&self, uid: u32, before: Key, answer: &Message) {
+        let key = self.then(before, answer, &Said::of(answer));
+        let mut known = self.known();
+        known.strange.keep((uid, key), (), size_of::<Key>());
+    }
+
+    /// Whether another model's answer ends there.
+    pub fn is_strange(&self, uid: u32, key: Key) -> bool {
+        self.known().strange.peek(&(uid, key)).is_some()
     }
 
     pub fn find(&self, uid: u32, key: Key) -> Option<Arc<[Token]>> {

@@ -26,6 +26,8 @@ pub(super) struct Shelf {
     /// The conversation that an answer was given in, and its number there.
     answers: HashMap<String, (String, usize)>,
     clock: u64,
+    /// The model's name.
+    model: String,
 }
 
 /// Where a turn goes.
@@ -77,6 +79,13 @@ fn unknown(id: &str) -> Refusal {
 }
 
 impl Shelf {
+    pub fn of(model: String) -> Shelf {
+        Shelf {
+            model,
+            ..Shelf::default()
+        }
+    }
+
     pub fn answer(&mut self, id: &str) -> Result<Found, Refusal> {
         let (conversation, at) = self.answers.get(id).ok_or_else(|| unknown(id))?;
         let kept = self.conversations.get(conversation);
@@ -322,7 +331,8 @@ impl Shelf {
         for kept in self.conversations.values_mut() {
             if kept.turns.iter().any(|t| t.id == answer) {
                 kept.forgotten.insert(answer.to_owned());
-                notes.extend(kept.on_disk.map(|on_disk| (on_disk, lasting::note(kept))));
+                let note = |on_disk| (on_disk, lasting::note(kept, &self.model));
+                notes.extend(kept.on_disk.map(note));
             }
         }
         let unreachable = |c: &Conversation| !c.is_reachable();

@@ -276,6 +276,7 @@ fn of_model(dir: &std::path::Path, model: u8) -> Arc<Sessions> {
             template: digest,
             cache: "f16".into(),
         },
+        model: format!("model-{model}"),
     })))
 }
 

@@ -13,6 +13,8 @@ use crate::request::{Refusal, Token};
 pub(super) struct User {
     shelf: Mutex<Shelf>,
     disk: Option<(Store, Identity)>,
+    /// The model's name.
+    model: String,
     /// On disk, and not here.
     untaken: Mutex<Vec<Untaken>>,
 }
@@ -20,7 +22,8 @@ pub(super) struct User {
 impl User {
     /// Everything that is on disk comes along.
     pub fn open(uid: u32, lasting: Option<&Lasting>, replays: &Replays) -> User {
-        let mut shelf = Shelf::default();
+        let model = lasting.map(|l| l.model.clone()).unwrap_or_default();
+        let mut shelf = Shelf::of(model.clone());
         let opened = lasting.and_then(|l| Some((l.open(uid)?, l)));
         let mut untaken = Vec::new();
         let disk = opened.map(|(store, lasting)| {
@@ -36,6 +39,7 @@ impl User {
         User {
             shelf: Mutex::new(shelf),
             disk,
+            model,
             untaken: Mutex::new(untaken),
         }
     }
@@ -51,6 +55,31 @@ impl User {
     pub fn disk(&self) -> Option<(&Store, &Identity)> {
         let (store, identity) = self.disk.as_ref()?;
         Some((store, identity))
+    }
+
+    /// What a new session's record says of it.
+    pub fn fresh_note(&self, about: &About) -> String {
+        lasting::fresh_note(about, &self.model)
+    }
+
+    /// What refuses a session or an answer by a name that nothing here has: why that is not taken up,
+    /// where it is on disk all the same.
+    pub fn refused(&self, refusal: Refusal) -> Refusal {
+        let untaken = match &refusal {
+            Refusal::NoSuchSession { who } => self.untaken_one(who),
+            Refusal::NoSuchAnswer { id } => {
+                let has = |u: &Untaken| u.answers.contains(id);
+                self.untaken().into_iter().find(has)
+            }
+            _ => None,
+        };
+        untaken.map_or(refusal, |untaken| Refusal::SessionRefused {
+            why: format!(
+                "session {:?} cannot be taken up: {}; rebuild makes a new one of its words",
+                untaken.name.as_ref().unwrap_or(&untaken.id),
+                untaken.why
+            ),
+        })
     }
 
     pub fn untaken(&self) -> Vec<Untaken> {
@@ -73,7 +102,7 @@ impl User {
         if !conversation.about.lasting {
             return;
         }
-        let note = lasting::note(conversation);
+        let note = lasting::note(conversation, &self.model);
         let name = conversation.about.name.clone();
         let fork = |(id, n): (Id, usize)| store.fork(&id, n, Some((name.clone(), note.clone())));
         let anew = || {

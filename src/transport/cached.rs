@@ -21,6 +21,7 @@ fn value(cached: Cached) -> String {
         Some(Miss::Diverged { message, .. }) => format!("{hit}; diverged; message={message}"),
         Some(Miss::Evicted) => hit + "; evicted",
         Some(Miss::NoState) => hit + "; no-state",
+        Some(Miss::OtherModel) => hit + "; other-model",
     }
 }
 
@@ -49,5 +50,6 @@ mod tests {
         assert_eq!(said(0, Some(parted)), "miss; diverged; message=3");
         assert_eq!(said(0, Some(Miss::Evicted)), "miss; evicted");
         assert_eq!(said(0, Some(Miss::NoState)), "miss; no-state");
+        assert_eq!(said(0, Some(Miss::OtherModel)), "miss; other-model");
     }
 }

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::daemon::{Daemon, demo, send, start, start_with, until};
+use super::daemon::{Daemon, demo, exchange, home_with, send, start, start_with, until};
 
 fn post(daemon: &Daemon, path: &str, body: Value) -> Value {
     let (status, answer) = daemon.post(path, &body);
@@ -235,4 +235,57 @@ fn a_chat_that_is_to_last_a_day_outlives_the_daemon_and_another_leaves_nothing()
         1,
         "one conversation, not one for each question"
     );
+}
+
+/// Puts the model of another home in the place of a daemon's; the one that was there.
+fn swap(daemon: &mut Daemon, model: &std::path::Path) -> std::path::PathBuf {
+    let home = daemon.home.path();
+    let (place, aside) = (home.join("model.gguf"), home.join("aside.gguf"));
+    std::fs::rename(&place, &aside).expect("it is there");
+    std::fs::copy(model, &place).expect("a file");
+    daemon.signal(Signal::TERM);
+    daemon.again();
+    aside
+}
+
+#[test]
+fn a_model_swapped_and_swapped_back_goes_on_with_its_states_and_the_other_says_whose_they_are() {
+    let mut daemon = start_with(&demo("model"), "f16", "");
+    post(&daemon, "/v1/sessions", json!({"name": "talk"}));
+    let said = say(&daemon, "My locker code is 4827.");
+    let first = respond(&daemon, "My name is Tessa.", None);
+    let other = home_with(&demo("model"), "q8_0", "");
+    let back = swap(&mut daemon, &other.path().join("model.gguf"));
+    let ask = json!({"content": "What is my locker code?"});
+    let after = json!({"input": "Who am I?", "previous_response_id": first["id"]});
+    for (path, body) in [("/v1/sessions/talk/send", ask), ("/v1/responses", after)] {
+        let (status, refused) = daemon.post(path, &body);
+        let code = &refused["error"]["code"];
+        assert_eq!(
+            (status, code),
+            (400, &json!("session_refused")),
+            "{refused}"
+        );
+        let why = refused["error"]["message"].as_str().expect("a reason");
+        assert!(why.contains("another model, \"model\" ("), "{why}");
+    }
+    // It is answered, and read as text.
+    let name = first["output"][0]["content"][0]["text"].clone();
+    let whole = json!({"max_tokens": 4, "messages": [
+        {"role": "user", "content": "My name is Tessa."},
+        {"role": "assistant", "content": name},
+        {"role": "user", "content": "What is my name?"}]});
+    post(&daemon, "/v1/chat/completions", whole);
+    let (_, metrics) = exchange(daemon.connect(), "GET", "/metrics", "");
+    let counted = "deltad_looked_for_total{found=\"other_model\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
+    std::fs::rename(&back, other.path().join("first.gguf")).expect("a file");
+    swap(&mut daemon, &other.path().join("first.gguf"));
+    let usage = |name: &str| said["usage"][name].as_u64().expect("a count");
+    let before = usage("prompt_tokens") + usage("completion_tokens");
+    let answer = say(&daemon, "What is my locker code?");
+    let text = answer["choices"][0]["message"]["content"].as_str();
+    assert!(text.is_some_and(|t| t.contains("4827")), "{answer}");
+    let cached = answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64();
+    assert!(cached >= Some(before - 1), "{cached:?} of {before}");
 }

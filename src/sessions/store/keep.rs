@@ -49,6 +49,13 @@ impl Store {
         })
     }
 
+    /// The session's turns, whatever model it was made with. Their tokens are that model's.
+    pub fn turns(&self, id: &Id) -> Result<Vec<Turn>, Refusal> {
+        let held = self.held(id)?;
+        let mut held = lock(&held);
+        self.taken(id, &mut held)?.turns(&*self.disk)
+    }
+
     /// The newest state that is whole and of the beginning of `tokens`, and why newer ones are not
     /// taken.
     pub fn state(

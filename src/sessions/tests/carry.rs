@@ -137,6 +137,35 @@ fn another_models_session_is_told_of_and_its_words_are_had_back() {
         untaken.iter().all(|u| u.why.contains("another model")),
         "{untaken:?}"
     );
+    // Whoever names it is told both models' names, and so is whoever names one of its answers.
+    let refused = |refusal: Refusal| match refusal {
+        Refusal::SessionRefused { why } => {
+            let names = why.contains("\"model-7\" (07070707)") && why.contains("\"model-8\"");
+            assert!(names && why.contains("rebuild"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    };
+    let claim = |origin: Origin| sessions.claim(1, &origin).map(drop);
+    refused(claim(in_session("talk")).expect_err("another model's"));
+    refused(claim(in_session(&ids[1])).expect_err("another model's"));
+    refused(claim(Origin::Answer("a".into())).expect_err("another model's"));
+    refused(sessions.messages(1, "manual").expect_err("another model's"));
+    refused(
+        sessions
+            .fork(1, "talk", None, named("fork"))
+            .map(drop)
+            .expect_err("another model's"),
+    );
+    let unknown = claim(in_session("nobody"));
+    assert!(matches!(unknown, Err(Refusal::NoSuchSession { .. })));
+    // What was said in it comes back as text: nothing of it is here, and it is known why.
+    let said = [user("before"), user("q")].concat();
+    let answer = turn("a", "q").answer.expect("it answers").message();
+    let whole = [said, vec![answer]].concat();
+    let keys = sessions.replays.keys(1, &Default::default(), &[], &whole);
+    let strange = keys.iter().map(|key| sessions.replays.is_strange(1, *key));
+    assert_eq!(strange.collect::<Vec<_>>(), [false, false, false, true]);
+    assert!(!sessions.replays.is_strange(2, keys[3]));
     let made = sessions.rebuild(1, "talk").expect("it is readable");
     assert_eq!(made.about.name.as_deref(), Some("talk"));
     assert_eq!(contents(&sessions, "talk"), ["before", "q", "to q"]);
