@@ -1,12 +1,24 @@
-//! The header that says how much of a prompt was kept from before, and why not more.
+//! How much of a prompt was kept from before, and why not more: for whoever writes an answer, and as a
+//! header.
 
 use std::time::Duration;
 
 use axum::http::HeaderValue;
 use axum::response::Response;
-use tokio::sync::oneshot::Receiver;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::oneshot;
 
 use crate::request::{Cached, Miss};
+use crate::service::Generation;
+
+/// What was found of a request's prompt, once its turn has come; always before its first event.
+pub type Found = Shared<BoxFuture<'static, Option<Cached>>>;
+
+pub fn of(generation: &mut Generation) -> Found {
+    let found = std::mem::replace(&mut generation.found, oneshot::channel().1);
+    found.map(Result::ok).boxed().shared()
+}
 
 const NAME: &str = "x-deltad-cache";
 
@@ -26,9 +38,9 @@ fn value(cached: Cached) -> String {
 }
 
 /// Waits for the answer's turn, `patience` at most. Of a body of many prompts nothing is told.
-pub async fn tell(found: &mut [Receiver<Cached>], patience: Duration, response: &mut Response) {
+pub async fn tell(found: &[Found], patience: Duration, response: &mut Response) {
     let [found] = found else { return };
-    let Ok(Ok(cached)) = tokio::time::timeout(patience, found).await else {
+    let Ok(Some(cached)) = tokio::time::timeout(patience, found.clone()).await else {
         return;
     };
     if let Ok(value) = HeaderValue::try_from(value(cached)) {

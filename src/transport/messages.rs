@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde_json::{Value, json};
 
+use super::cached::Found;
 use super::fields::{Fields, refuse, wrong};
 use super::openai::Asked;
 use super::render::{Frame, Render};
@@ -309,11 +311,17 @@ pub struct Answer {
     begun: bool,
     /// What its caller wanted kept: after so many tokens, for so long.
     marks: Vec<(usize, Duration)>,
+    found: Option<Found>,
 }
 
 impl Answer {
-    /// To a prompt of so many tokens, which the stream's first event tells.
-    pub fn new(prompt_tokens: usize, marks: Vec<(usize, Duration)>) -> Answer {
+    /// To a prompt of so many tokens, which the stream's first event tells, and how many of them were
+    /// `found`.
+    pub fn new(
+        prompt_tokens: usize,
+        marks: Vec<(usize, Duration)>,
+        found: Option<Found>,
+    ) -> Answer {
         Answer {
             id: fresh_id("msg_"),
             turn: Turn::default(),
@@ -326,6 +334,7 @@ impl Answer {
             done: None,
             begun: false,
             marks,
+            found,
         }
     }
 
@@ -419,6 +428,9 @@ impl Render for Answer {
     fn take(&mut self, service: &Service, _: usize, told: Event) -> Result<Vec<Frame>, Failure> {
         let mut frames = Vec::new();
         if !std::mem::replace(&mut self.begun, true) {
+            // The reading is over, and what it began with was told before.
+            let found = self.found.take().and_then(FutureExt::now_or_never);
+            self.usage.cached_tokens = found.flatten().map_or(0, |found| found.tokens);
             let message = self.message(service, Vec::new());
             frames.push(event("message_start", json!({"message": message})));
         }

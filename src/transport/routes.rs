@@ -14,9 +14,9 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use futures_util::stream::{self, Stream, StreamExt};
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
 use super::answers::Answers;
+use super::cached::Found;
 use super::door::Door;
 use super::error::Error;
 use super::fields::{Fields, refuse};
@@ -271,7 +271,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn render(self, asked: &Asked, generations: &[Generation]) -> Box<dyn Render> {
+    fn render(self, asked: &Asked, generations: &[Generation], found: &[Found]) -> Box<dyn Render> {
         let prompts: Vec<_> = generations.iter().map(|g| g.prompt.clone()).collect();
         let marks = || generations.iter().flat_map(|g| g.marks.clone()).collect();
         let n_tokens = || prompts.iter().map(Vec::len).sum();
@@ -279,7 +279,10 @@ impl Kind {
             Kind::Chat => Box::new(Replies::new(replies::Kind::Chat, asked, prompts)),
             Kind::Completion => Box::new(Replies::new(replies::Kind::Completion, asked, prompts)),
             Kind::Responses => Box::new(responses::Answer::of(asked)),
-            Kind::Messages => Box::new(messages::Answer::new(n_tokens(), marks())),
+            Kind::Messages => {
+                let found = found.first().cloned();
+                Box::new(messages::Answer::new(n_tokens(), marks(), found))
+            }
             Kind::Reading(session) => Box::new(reading::Reading::new(session, n_tokens())),
         }
     }
@@ -337,19 +340,18 @@ pub(super) async fn answer(
         let thread = || asked.thread.clone();
         let submit = |r: &_| service.submit_in(caller.clone(), Clone::clone(r), thread());
         let generations = asked.requests.iter().map(submit);
-        let generations = generations.collect::<Result<Vec<Generation>, _>>()?;
+        let mut generations = generations.collect::<Result<Vec<Generation>, _>>()?;
+        let found: Vec<Found> = generations.iter_mut().map(cached::of).collect();
         let render = match place {
             Some(place) => How::Behind(place, Box::new(responses::Answer::of(&asked))),
-            None => How::Here(kind.render(&asked, &generations)),
+            None => How::Here(kind.render(&asked, &generations, &found)),
         };
-        Ok(Ok((asked.stream, render, generations)))
+        Ok(Ok((asked.stream, render, generations, found)))
     });
-    let (stream, how, mut generations) = match begun.await? {
+    let (stream, how, generations, found) = match begun.await? {
         Ok(begun) => begun,
         Err(answer) => return Ok(Json(answer).into_response()),
     };
-    let found = |g: &mut Generation| std::mem::replace(&mut g.found, oneshot::channel().1);
-    let mut found: Vec<_> = generations.iter_mut().map(found).collect();
     let mut answers = Answers::of(generations);
     let service = service_of(&door)?;
     let mut render = match how {
@@ -371,7 +373,7 @@ pub(super) async fn answer(
         }
         Json(render.whole(service, &answers.settle().await)).into_response()
     };
-    cached::tell(&mut found, patience, &mut response).await;
+    cached::tell(&found, patience, &mut response).await;
     Ok(response)
 }
 

@@ -111,7 +111,10 @@ fn a_message_says_what_a_chat_says() {
         ["content_block_stop", "message_delta", "message_stop"]
     );
     assert_eq!(events[0]["message"]["content"], json!([]));
-    assert_eq!(events[0]["message"]["usage"]["input_tokens"], n_prompt);
+    let begun = &events[0]["message"]["usage"];
+    let read = begun["cache_read_input_tokens"].as_u64();
+    let new = begun["input_tokens"].as_u64().expect("a count");
+    assert_eq!(read.map(|read| read + new), Some(n_prompt));
     let deltas = events.iter().filter_map(|e| e["delta"]["text"].as_str());
     assert_eq!(deltas.collect::<String>(), said);
     let last = &events[names.len() - 2];
@@ -382,13 +385,13 @@ fn a_response_gives_the_scores_that_a_chat_gives() {
 #[test]
 fn what_a_message_marks_is_written_once_and_read_then() {
     let server = serve(setup());
-    let marked = |control: Value, question: &str| {
+    let body = |control: Value, question: &str| {
         let system = json!([{"type": "text", "text": "be brief ".repeat(40),
             "cache_control": control}]);
         let messages = json!([{"role": "user", "content": question}]);
-        let body = json!({"max_tokens": 2, "system": system, "messages": messages});
-        server.post(MESSAGES, body)
+        json!({"max_tokens": 2, "system": system, "messages": messages})
     };
+    let marked = |control, question: &str| server.post(MESSAGES, body(control, question));
     let usage = |control: Value, question: &str| {
         let (status, answer) = marked(control, question);
         assert_eq!(status, 200, "{answer}");
@@ -409,6 +412,14 @@ fn what_a_message_marks_is_written_once_and_read_then() {
     let [new, read, again, ..] = usage(hour(), "who are you?");
     assert_eq!((read, again), (written, 0));
     assert!(new > 0);
+    // A stream tells it with its first event, as with its last.
+    let events = server.events(MESSAGES, body(hour(), "are you sure?"));
+    let begun = &events[0]["message"]["usage"];
+    assert_eq!(begun["cache_read_input_tokens"], written);
+    assert_eq!(begun["cache_creation_input_tokens"], 0);
+    let mut last = events[events.len() - 2]["usage"].clone();
+    last["output_tokens"] = json!(0);
+    assert_eq!(&last, begun);
     for wrong in [
         json!({"type": "lasting"}),
         json!({"type": "ephemeral", "ttl": "2h"}),
