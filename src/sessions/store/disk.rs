@@ -1,6 +1,6 @@
 //! What the store asks of a disk: directories of one level below one user's, files in them, and to
-//! be told when they are there to stay. Implementors: [`super::files::Files`], the simulated disk of
-//! the tests, which loses what was not synced.
+//! be told when they are there to stay. Implementors: [`super::files::Files`],
+//! [`super::handed::InHands`] in memory, the simulated disk of the tests, which loses what was not synced.
 
 use std::io;
 
@@ -74,6 +74,13 @@ pub trait File: Send + Sync {
     fn lend(&self, len: usize) -> io::Result<(Bytes, Option<LentFile>)> {
         Ok((read_some(self, 0, len)?.into(), None))
     }
+}
+
+/// A number that nobody had before.
+pub fn number() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
+    Ok(bytes)
 }
 
 /// All of a file.

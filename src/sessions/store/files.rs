@@ -184,9 +184,7 @@ impl Disk for Files {
     }
 
     fn number(&self) -> io::Result<[u8; 16]> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
-        Ok(bytes)
+        disk::number()
     }
 }
 

@@ -14,6 +14,7 @@
 //! | `known` | a session as its records tell it | no |
 //! | `quota` | what is given up first | no |
 //! | `disk`, `files` | what a disk does; a real one | yes |
+//! | `handed` | memory that somebody else holds too, in a disk's place | no |
 //! | `session` | one directory's log | yes |
 //! | `checkpoint`, `loaded` | its rows and states, out and in | yes |
 //! | `tip` | the engine's states | no |
@@ -25,6 +26,7 @@ mod disk;
 mod entry;
 mod error;
 mod files;
+mod handed;
 mod id;
 mod identity;
 mod keep;
@@ -45,6 +47,7 @@ pub use disk::{Disk, Entry, File, How};
 pub use entry::Turn;
 pub use error::{Piece, Refusal, StoreError};
 pub use files::Files;
+pub use handed::{Hands, InHands, Keeper};
 pub use id::{Id, NoId};
 pub use identity::{Differs, Digest, Identity};
 pub use loaded::Loaded;

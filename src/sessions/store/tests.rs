@@ -3,6 +3,7 @@
 
 mod crash;
 mod grafts;
+mod handed;
 mod kills;
 mod sim;
 mod states;
