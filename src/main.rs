@@ -78,7 +78,7 @@ fn serve(flags: &Serve, socket: Option<std::path::PathBuf>) -> ExitCode {
         config = new;
         Ok(Reloaded { settings, changed })
     };
-    match daemon::run(settings, systemd::inherited_listener(), &mut reload) {
+    match daemon::run(settings, systemd::inherited(), &mut reload) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             if systemd::on_journal() {

@@ -1,15 +1,18 @@
 //! What the service manager is told, and what it hands over. Without a service manager every
-//! function here does nothing. Knows the protocols of sd_notify(3), sd_listen_fds(3) and systemd's
-//! memory pressure, not when to speak.
+//! function here does nothing. Knows the protocols of sd_notify(3), sd_listen_fds(3), the
+//! manager's store of descriptors and systemd's memory pressure, not when to speak.
 
 mod pressure;
+mod store;
 
+use std::fs::File;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 
 pub use pressure::Pressure;
+pub use store::DescriptorStore;
 
 /// The first question can be answered now.
 pub fn ready(status: &str) {
@@ -51,16 +54,32 @@ pub fn alive() {
     tell(&[NotifyState::Watchdog]);
 }
 
-/// The listening socket of `deltad.socket`, when the manager started us with it.
-pub fn inherited_listener() -> Option<UnixListener> {
+/// What the manager started us with.
+#[derive(Default)]
+pub struct Inherited {
+    /// The listening socket of `deltad.socket`.
+    pub listener: Option<UnixListener>,
+    /// What a process before us left with it, by name.
+    pub files: Vec<(String, File)>,
+}
+
+/// The names of such files begin so.
+const OURS: &str = "deltad-";
+
+pub fn inherited() -> Inherited {
+    let files = store::handed(OURS);
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    // The manager's sockets come first; their names end in their units' kind, or are what a unit says.
+    let is_file = |name: &str| files.iter().any(|(of, _)| of == name);
+    let first = names.split(':').position(|name| !is_file(name));
     // Checks LISTEN_PID and that the descriptor is a listening Unix socket.
-    match listenfd::ListenFd::from_env().take_unix_listener(0) {
-        Ok(listener) => listener,
-        Err(e) => {
-            log::warn!("the inherited descriptor is no Unix socket: {e}");
-            None
-        }
-    }
+    let mut all = listenfd::ListenFd::from_env();
+    let listener = first.map(|at| all.take_unix_listener(at));
+    let listener = listener.unwrap_or(Ok(None)).unwrap_or_else(|e| {
+        log::warn!("the inherited descriptor is no Unix socket: {e}");
+        None
+    });
+    Inherited { listener, files }
 }
 
 /// Whether standard error goes to the journal.

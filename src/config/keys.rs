@@ -173,7 +173,7 @@ pub const KEYS: &[Key] = &[
     ),
     key!(
         sessions.disk,
-        "Disk for conversations of each user; \"0B\" keeps them in memory alone.",
+        "Disk for conversations of each user; \"0B\" keeps them in memory alone, which systemd may hold for the next daemon.",
         "a size from \"0B\" to \"64TiB\"",
         |v| size(v, 0, 64 << 40),
         |n: &u64| quoted(show_size(*n))

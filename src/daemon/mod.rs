@@ -20,7 +20,8 @@ use crate::engine::{Engine, LoadError, Options};
 use crate::scheduler::{self, Ended, Scheduler};
 use crate::service::{self, Card, Service};
 use crate::sessions::Sessions;
-use crate::systemd;
+use crate::sessions::store::Hands;
+use crate::systemd::{self, Inherited};
 use crate::text::{ChatTemplate, Tokenizer};
 use crate::transport::door::Door;
 use crate::transport::limits::HttpLimits;
@@ -154,15 +155,17 @@ pub struct Reloaded {
 pub type Reload<'a> = dyn FnMut() -> Result<Reloaded, String> + 'a;
 
 /// Runs until a signal, until nobody has used it for long enough, or until the engine fails.
-/// `inherited` is a listener that the service manager made and keeps.
+/// `inherited`: a listener that the service manager made and keeps, and what it keeps for us.
 pub fn run(
     settings: Settings,
-    inherited: Option<UnixListener>,
+    inherited: Inherited,
     reload: &mut Reload,
 ) -> Result<(), DaemonError> {
     raise_descriptor_limit();
-    let kept_by_manager = inherited.is_some();
-    let (listener, _file) = match inherited {
+    let Inherited { listener, files } = inherited;
+    let hands = resting::hands(&settings, files);
+    let kept_by_manager = listener.is_some();
+    let (listener, _file) = match listener {
         Some(listener) => (listener, None),
         None => {
             let group = settings.socket_group.as_deref();
@@ -177,7 +180,7 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(DaemonError::Runtime)?;
-    let result = runtime.block_on(serve(settings, listener, kept_by_manager, reload));
+    let result = runtime.block_on(serve(settings, hands, listener, kept_by_manager, reload));
     // A blocked helper thread must not hold the end back.
     runtime.shutdown_timeout(Duration::from_millis(200));
     result
@@ -185,6 +188,7 @@ pub fn run(
 
 async fn serve(
     settings: Settings,
+    hands: Option<Arc<Hands>>,
     listener: UnixListener,
     kept_by_manager: bool,
     reload: &mut Reload<'_>,
@@ -210,7 +214,7 @@ async fn serve(
         }
     });
     let (service, mut ended) = tokio::select! {
-        loaded = loading(&settings) => loaded?,
+        loaded = loading(&settings, hands) => loaded?,
         () = signals.stop() => return Ok(()),
     };
     let service = door.service.get_or_init(|| service);
@@ -222,7 +226,10 @@ async fn serve(
         },
     };
     loaded.cancel();
-    let resting = resting::watch(door.clone(), settings.idle_suspend, stop.clone());
+    let idle = settings
+        .idle_suspend
+        .filter(|_| service.sessions().has_disk());
+    let resting = resting::watch(door.clone(), idle, stop.clone());
     let resting = tokio::spawn(resting);
     log::info!("ready at {}", settings.socket.display());
 
@@ -290,11 +297,14 @@ const MORE_TIME: Duration = Duration::from_secs(15);
 /// But not for ever. The 48B at 4 bits (30 GB) needs this long from a disk of 50 MB/s.
 const LONGEST_LOAD: Duration = Duration::from_secs(600);
 
-async fn loading(settings: &Settings) -> Result<(Service, Ended), DaemonError> {
+async fn loading(
+    settings: &Settings,
+    hands: Option<Arc<Hands>>,
+) -> Result<(Service, Ended), DaemonError> {
     let name = settings.model_name();
     let begun = Instant::now();
     let for_loader = settings.clone();
-    let mut loading = tokio::task::spawn_blocking(move || load(&for_loader));
+    let mut loading = tokio::task::spawn_blocking(move || load(&for_loader, hands));
     let mut tick = tokio::time::interval(MORE_TIME / 3);
     loop {
         tokio::select! {
@@ -326,7 +336,7 @@ fn failed(
     }
 }
 
-fn load(settings: &Settings) -> Result<(Service, Ended), DaemonError> {
+fn load(settings: &Settings, hands: Option<Arc<Hands>>) -> Result<(Service, Ended), DaemonError> {
     let limits = settings.admission().map_err(DaemonError::Group)?;
     let path = &settings.model;
     let bad = |why: String| DaemonError::Model {
@@ -343,7 +353,7 @@ fn load(settings: &Settings) -> Result<(Service, Ended), DaemonError> {
         n_vocab: model.n_vocab(),
         context: model.context(),
     };
-    let sessions = Sessions::new(resting::lasting(settings, model));
+    let sessions = Sessions::new(resting::lasting(settings, hands, model));
     let tokenizer = Arc::new(tokenizer);
     let limits_of_passes = scheduler::Limits {
         chunk: engine.chunk(),

@@ -1,6 +1,7 @@
 //! Conversations that rest: where they lie, when their states are written, and the last writing of
 //! all before the daemon ends.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use super::Settings;
 use crate::engine::Model;
 use crate::service::Rest;
-use crate::sessions::Lasting;
-use crate::sessions::store::{Digest, Identity, Limits};
+use crate::sessions::store::{Digest, Hands, Identity, Keeper, Limits};
+use crate::sessions::{Lasting, Place};
+use crate::systemd::DescriptorStore;
 use crate::transport::door::Door;
 
 /// A state is written after so long without a turn: a conversation is rarely left in the middle of a
@@ -22,20 +24,47 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Of the disk's free space, states leave at least a tenth, or this much.
 const FLOOR: u64 = 5 << 30;
 
-/// `None` where the configuration gives conversations no disk.
-pub fn lasting(settings: &Settings, model: &Model) -> Option<Lasting> {
-    if settings.sessions_disk == 0 {
+/// What the service manager holds of conversations, where the configuration gives them no disk and the
+/// manager has room for them. `files`: what it held of the daemon before.
+pub fn hands(settings: &Settings, files: Vec<(String, File)>) -> Option<Arc<Hands>> {
+    let store = DescriptorStore::of_manager()?;
+    if settings.sessions_disk != 0 {
+        for (name, _) in files {
+            log::warn!("{name}: given back, since sessions.disk is not 0 any more");
+            store.let_go(&name);
+        }
         return None;
     }
+    let taken = Hands::take_up(Box::new(store), files, memory(settings));
+    let taken = taken.inspect_err(|e| log::error!("conversations end with the daemon: {e}"));
+    taken.ok().map(Arc::new)
+}
+
+/// Where there is no disk, conversations may take as much again as states in memory.
+fn memory(settings: &Settings) -> u64 {
+    settings.scheduler.prefix_bytes as u64
+}
+
+/// `None` where conversations end with the daemon.
+pub fn lasting(settings: &Settings, hands: Option<Arc<Hands>>, model: &Model) -> Option<Lasting> {
+    let dir = &settings.sessions_dir;
+    let (place, limits) = match (settings.sessions_disk, hands) {
+        (0, None) => return None,
+        (0, Some(hands)) => {
+            let (disk, floor) = (memory(settings), 0);
+            (Place::Hands(hands), Limits { disk, floor })
+        }
+        (disk, _) => {
+            let free = free(dir).unwrap_or(u64::MAX);
+            let floor = (free / 10).min(FLOOR);
+            (Place::Disk(dir.clone()), Limits { disk, floor })
+        }
+    };
     let digests = model.digests();
-    let free = free(&settings.sessions_dir).unwrap_or(u64::MAX);
     Some(Lasting {
         model: settings.model_name(),
-        dir: settings.sessions_dir.clone(),
-        limits: Limits {
-            disk: settings.sessions_disk,
-            floor: (free / 10).min(FLOOR),
-        },
+        place,
+        limits,
         identity: Identity {
             model: Digest(digests.model),
             tokenizer: Digest(digests.tokenizer),

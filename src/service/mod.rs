@@ -172,21 +172,22 @@ impl Service {
     /// Half of the states kept for next turns go, those that save least; what conversations that rest
     /// have in them is on the disk by then. Waits for passes and for the disk.
     pub fn shed(&self) {
-        self.save(Rest {
-            save: 0,
-            leave: None,
-        });
+        self.unburden(None);
         self.scheduler.halve();
     }
 
     /// Conversations that nobody answers in go to the disk, and every kept state from memory. Waits for
     /// passes and for the disk.
     pub fn rest(&self) {
-        self.save(Rest {
-            save: 0,
-            leave: Some(0),
-        });
+        self.unburden(Some(0));
         self.scheduler.forget();
+    }
+
+    /// What rests is written, where that is to a disk: to memory it would only make more of it.
+    fn unburden(&self, leave: Option<u64>) {
+        if self.sessions.has_disk() {
+            self.save(Rest { save: 0, leave });
+        }
     }
 
     /// How far it has come, in a word, and whether new requests are turned away.

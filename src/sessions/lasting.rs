@@ -3,19 +3,29 @@
 
 use std::borrow::Borrow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::conversation::{About, Conversation};
-use super::store::{self, Differs, Digest, Durable, Id, Identity, Store};
+use super::store::{self, Differs, Digest, Durable, Hands, Id, Identity, InHands, Store};
 use super::{Answer, Ending, Key, Replays, Turn, Untaken};
 use crate::request::{Message, TemplateOptions, Token, Usage};
+
+/// Where conversations lie beyond the process.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// Below this directory.
+    Disk(PathBuf),
+    /// In memory, which somebody hands to the next process.
+    Hands(Arc<Hands>),
+}
 
 /// Where conversations lie, and what they belong to.
 #[derive(Debug, Clone)]
 pub struct Lasting {
-    pub dir: PathBuf,
+    pub place: Place,
     pub limits: store::Limits,
     pub identity: Identity,
     /// The model's name, for people.
@@ -59,16 +69,26 @@ struct Note {
 impl Lasting {
     /// `None`, said aloud: this user's conversations live in memory.
     pub(super) fn open(&self, uid: u32) -> Option<Store> {
-        let opened = Store::open(&self.dir, uid, self.limits);
+        let opened = match &self.place {
+            Place::Disk(dir) => Store::open(dir, uid, self.limits),
+            Place::Hands(hands) => {
+                let hands = hands.clone();
+                Store::on(Box::new(InHands { hands, uid }), uid, self.limits)
+            }
+        };
         let said = |e: &store::StoreError| {
-            log::error!("conversations of user {uid} are not kept on disk: {e}");
+            log::error!("conversations of user {uid} do not outlive the daemon: {e}");
         };
         opened.inspect_err(said).ok()
     }
 
     /// Users who have conversations there.
     pub(super) fn users(&self) -> Vec<u32> {
-        let Ok(entries) = std::fs::read_dir(&self.dir) else {
+        let dir = match &self.place {
+            Place::Disk(dir) => dir,
+            Place::Hands(hands) => return hands.users(),
+        };
+        let Ok(entries) = std::fs::read_dir(dir) else {
             return Vec::new();
         };
         let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
@@ -179,7 +199,7 @@ fn conversation(listed: &store::Listed, opened: store::Opened, store: &Store) ->
     }
     for turn in &opened.turns {
         if let Some(read) = read(turn) {
-            made.turns.push(std::sync::Arc::new(read));
+            made.turns.push(Arc::new(read));
             made.marks.push(turn.kept + turn.tokens.len());
         }
     }
@@ -190,7 +210,7 @@ fn conversation(listed: &store::Listed, opened: store::Opened, store: &Store) ->
         let kept = store.turn(&listed.id, &written(&cut, known, &[]));
         made.durable = kept.is_ok();
         made.marks.push(known);
-        made.turns.push(std::sync::Arc::new(cut));
+        made.turns.push(Arc::new(cut));
     }
     made.on_disk = Some(listed.id);
     made.saved = store.saved(&listed.id);

@@ -30,7 +30,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub use answer::Answer;
 pub use carry::{Incoming, Outgoing, Untaken};
 pub use conversation::{About, Ending, Summary, Turn};
-pub use lasting::Lasting;
+pub use lasting::{Lasting, Place};
 pub use replay::{Key, Replays};
 pub use shelf::{Found, MAX_HELD, Rest};
 
@@ -135,6 +135,12 @@ impl Sessions {
     /// Users who have conversations on disk.
     pub fn users_on_disk(&self) -> Vec<u32> {
         self.lasting.as_ref().map_or_else(Vec::new, Lasting::users)
+    }
+
+    /// Whether a state that is written is one less in memory.
+    pub fn has_disk(&self) -> bool {
+        let place = self.lasting.as_ref().map(|lasting| &lasting.place);
+        matches!(place, Some(Place::Disk(_)))
     }
 
     /// Where a turn from `origin` goes on. In a session one follows the other; from an answer many

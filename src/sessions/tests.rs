@@ -265,7 +265,7 @@ fn on_disk(dir: &std::path::Path) -> Arc<Sessions> {
 fn of_model(dir: &std::path::Path, model: u8) -> Arc<Sessions> {
     let digest = store::Digest([7; 32]);
     Arc::new(Sessions::new(Some(Lasting {
-        dir: dir.to_owned(),
+        place: Place::Disk(dir.to_owned()),
         limits: store::Limits {
             disk: 1 << 20,
             floor: 0,

@@ -11,6 +11,7 @@ mod conversation;
 mod daemon;
 mod damaged;
 mod golden;
+mod handed;
 mod hostile;
 mod http;
 mod kills;
