@@ -124,6 +124,7 @@ def drive(m):
     reload(m, m.show("MainPID"))
     watchdog(m, m.show("MainPID"))
     idle_exit(m)
+    without_disk(m)
     stop(m)
     lines = m.journal()
     text = json.dumps(lines)
@@ -219,6 +220,41 @@ def idle_exit(m):
     seen("twelve callers around the moment of the idle exit are all answered")
     m("cat > /etc/deltad/deltad.toml", input=CONFIG)
     m("systemctl reload-or-restart deltad.service")
+
+
+def without_disk(m):
+    def post(path, body):
+        m("cat > /tmp/asked", input=json.dumps(body))
+        return json.loads(m.ask(path, more="-H 'Content-Type: application/json' -d @/tmp/asked"))
+
+    def told():
+        return json.loads(m.ask("/v1/sessions/talk")).get("message_count")
+
+    m("cat > /etc/deltad/deltad.toml", input=CONFIG + '[sessions]\ndisk = "0B"\n')
+    m("systemctl restart deltad.service && touch /tmp/mark")
+    assert post("/v1/sessions", {"name": "talk"})["durable"] is True
+    post("/v1/sessions/talk/send", {"content": "Tell nobody", "max_tokens": 5})
+    held = int(m.show("NFileDescriptorStore"))
+    assert held >= 3, held
+    for how in ("systemctl restart deltad.service", "systemctl kill --signal=KILL deltad.service",
+                "systemctl stop deltad.service"):
+        m(how)
+        assert told() == 2, how
+    made = m("find / -xdev -newer /tmp/mark -user deltad -type f")
+    assert made == "", made
+    seen(f"without a disk a session outlives a restart, a kill and a stop in {held} descriptors, and no file is made")
+    m("systemctl stop deltad.service && systemctl clean --what=fdstore deltad.service")
+    m("systemctl reset-failed deltad.service deltad.socket")
+    assert told() is None, "cleaned away"
+    dropin = "/etc/systemd/system/deltad.service.d/none.conf"
+    m(f"cat > {dropin}", input="[Service]\nFileDescriptorStoreMax=0\n")
+    m("systemctl daemon-reload && systemctl restart deltad.service")
+    assert post("/v1/sessions", {"name": "talk"})["durable"] is False
+    m("systemctl restart deltad.service")
+    assert told() is None, "where the manager holds nothing"
+    seen("where the manager holds nothing a session says so, and ends with the daemon")
+    m("cat > /etc/deltad/deltad.toml", input=CONFIG)
+    m(f"rm {dropin} && systemctl daemon-reload && systemctl restart deltad.service")
 
 
 def stop(m):
