@@ -255,6 +255,14 @@ impl Manager {
         }
     }
 
+    /// What is given up for want of memory: 0 nothing; 1 no more states are kept, 2 half of them went,
+    /// 3 all of them; 4 new requests are turned away.
+    #[zbus(property)]
+    async fn pressure(&self) -> u32 {
+        let service = self.bus.door.service.get();
+        service.map_or(0, |s| s.pressure().rung)
+    }
+
     #[zbus(property)]
     async fn model(&self) -> String {
         let service = self.bus.door.service.get();

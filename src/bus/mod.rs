@@ -162,6 +162,21 @@ impl Presence {
         }
     }
 
+    /// Tells everyone how much is given up for want of memory. Waits for nobody.
+    pub fn pressure_changed(&self) {
+        let bus = self.bus.clone();
+        tokio::spawn(async move {
+            let server = bus.connection.object_server();
+            let Ok(manager) = server.interface::<_, manager::Manager>(PATH).await else {
+                return;
+            };
+            let emitter = manager.signal_emitter();
+            if let Err(e) = manager.get().await.pressure_changed(emitter).await {
+                log::debug!("the bus was not told of memory pressure: {e}");
+            }
+        });
+    }
+
     /// Sessions that an end would end, and answers on their way.
     pub fn in_use(&self) -> usize {
         let service = self.bus.door.service.get();

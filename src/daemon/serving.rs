@@ -13,7 +13,7 @@ use super::watch::{self, Heart, Idle, Pulse};
 use super::{Reload, Settings};
 use crate::bus::Presence;
 use crate::config::Key;
-use crate::service::Service;
+use crate::service::{Pressure, Service};
 use crate::systemd;
 use crate::transport::door::Door;
 
@@ -167,8 +167,15 @@ impl<'a> Serving<'a> {
             held.own,
             held.files
         );
-        service.set_pressure(rung.name(), rung == Rung::Refuse);
+        service.set_pressure(Pressure {
+            name: rung.name(),
+            rung: rung as u32,
+            turns_away: rung == Rung::Refuse,
+        });
         service.hold_off(rung >= Rung::Hold);
+        if let Some(presence) = self.presence {
+            presence.pressure_changed();
+        }
         let gives_up = match rung {
             Rung::Shed if was < rung => Service::shed,
             Rung::Rest if was < rung => Service::rest,

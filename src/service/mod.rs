@@ -8,7 +8,7 @@ mod held;
 mod prompt;
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -77,9 +77,25 @@ pub struct Service {
     grammars: Option<Grammars>,
     scheduler: Scheduler,
     sessions: Arc<Sessions>,
-    /// What is given up for want of memory, as people are told it.
-    pressure: RwLock<&'static str>,
-    turns_away: AtomicBool,
+    pressure: RwLock<Pressure>,
+}
+
+/// What is given up for want of memory, as people and programs are told it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pressure {
+    pub name: &'static str,
+    /// 0 is none; each further one gives up more.
+    pub rung: u32,
+    /// New requests are turned away.
+    pub turns_away: bool,
+}
+
+impl Pressure {
+    pub const NONE: Pressure = Pressure {
+        name: "calm",
+        rung: 0,
+        turns_away: false,
+    };
 }
 
 /// A request on its way. Dropping it cancels.
@@ -121,8 +137,7 @@ impl Service {
             template,
             markup,
             grammars,
-            pressure: RwLock::new("calm"),
-            turns_away: AtomicBool::new(false),
+            pressure: RwLock::new(Pressure::NONE),
             scheduler,
             sessions: Arc::new(sessions),
         }
@@ -190,13 +205,12 @@ impl Service {
         }
     }
 
-    /// How far it has come, in a word, and whether new requests are turned away.
-    pub fn set_pressure(&self, name: &'static str, turns_away: bool) {
+    /// How far it has come.
+    pub fn set_pressure(&self, pressure: Pressure) {
         *self
             .pressure
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = name;
-        self.turns_away.store(turns_away, Relaxed);
+            .unwrap_or_else(PoisonError::into_inner) = pressure;
     }
 
     /// Memory by kind, now.
@@ -204,7 +218,7 @@ impl Service {
         Held::now(self.stats().prefix_bytes.load(Relaxed))
     }
 
-    pub fn pressure(&self) -> &'static str {
+    pub fn pressure(&self) -> Pressure {
         *self.pressure.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -270,7 +284,7 @@ impl Service {
     ) -> Result<Generation, Refusal> {
         let arrived = Instant::now();
         self.permit(&caller)?;
-        if self.turns_away.load(Relaxed) {
+        if self.pressure().turns_away {
             return Err(Refusal::MemoryShort);
         }
         check_sampling(&raw.sampling, self.card.n_vocab)?;

@@ -155,7 +155,7 @@ async fn health(State(door): Shared) -> Response {
                 "model": service.card().id,
                 "active": service.stats().running.load(Relaxed),
                 "queued": service.queued(),
-                "pressure": service.pressure(),
+                "pressure": service.pressure().name,
                 "memory": {"states": held.states, "own": held.own, "files": held.files},
             }))
             .into_response()

@@ -5,6 +5,7 @@ mod answers;
 mod desktop;
 mod killed;
 mod owners;
+mod pressure;
 mod private;
 mod search;
 mod sessions;

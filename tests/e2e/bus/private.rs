@@ -104,10 +104,16 @@ impl PrivateBus {
     }
 
     fn run(&self, home: tempfile::TempDir) -> Daemon {
+        self.run_with(home, |_| {})
+    }
+
+    /// A daemon that is started somewhat otherwise.
+    pub fn run_with(&self, home: tempfile::TempDir, how: impl Fn(&mut Command)) -> Daemon {
         let socket = home.path().join("run/deltad.sock");
-        let child = self.command(home.path(), &socket);
+        let mut child = self.command(home.path(), &socket);
+        how(&mut child);
         let mut daemon = Daemon {
-            child: { child }.spawn().expect("the daemon"),
+            child: child.spawn().expect("the daemon"),
             socket,
             home,
         };
