@@ -67,7 +67,7 @@ async fn while_memory_stays_short_every_door_turns_new_requests_away_and_then_ta
     );
     let body = ("hello", short(2));
     let refused = client.call(PATH, "Manager", "Ask", &body).await;
-    let (name, _) = refused.err().expect("a refusal");
+    let (name, _) = refused.expect_err("a refusal");
     assert_eq!(name, format!("{NAME}.Error.QueueFull"));
     let named = Options::from([("name", "talk".into())]);
     let session = client.create(named).await;
