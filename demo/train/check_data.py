@@ -2,15 +2,15 @@
 for held-out values and phrasings among them; counts what both sides practise. Standard library only; fails with a list.
   python check_data.py [--rows 3000]"""
 import argparse, collections, json, os, re, sys
-import conversation, facts, heldout, tasks, tools
+import conversation, facts, heldout, letters, lists, refusals, sums, talk, tools
 from voice import FEW, Grammar
 from world import World, held, words_of
 
 PARAPHRASES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "paraphrases.jsonl")
 HELDOUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "heldout.jsonl")
 # Every kind of turn that training must hold, and how its turns are told from others.
-KINDS = [tasks.impossible, tasks.unclear, tasks.times, tasks.bigger, tasks.letters, tasks.echo, facts.summary, tasks.greeting, tasks.identity, tasks.ability, tasks.manners, tasks.unknowable, tasks.arithmetic, tasks.spelling, tasks.sorting, tasks.counting,
-         tasks.tally, tools.extraction, tools.tool_use, tools.no_tool, facts.tell, facts.recall, facts.unknown, facts.change, facts.passage]
+KINDS = [refusals.impossible, refusals.unclear, sums.times, sums.bigger, letters.letters, letters.echo, facts.summary, talk.greeting, talk.identity, talk.ability, talk.manners, refusals.unknowable, sums.arithmetic, letters.spelling, lists.sorting, lists.counting,
+         sums.tally, tools.extraction, tools.tool_use, tools.no_tool, facts.tell, facts.recall, facts.unknown, facts.change, facts.passage]
 
 
 class Watched(World):
@@ -41,7 +41,7 @@ def counted(counts):
         return counting
     for make in KINDS:
         wrapped = wrap(make)
-        for room in (conversation, tasks, tools, facts, heldout):
+        for room in (conversation, letters, lists, refusals, sums, talk, tools, facts, heldout):
             if getattr(room, make.__name__, None) is make: setattr(room, make.__name__, wrapped)
     conversation.PLAIN_TASKS = tuple(getattr(sys.modules[t.__module__], t.__name__) for t in conversation.PLAIN_TASKS)
 

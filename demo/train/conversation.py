@@ -1,7 +1,7 @@
 """Owns the mixing: tasks into conversations of a wanted length, conversations into text, text into tokens and loss
 weights. One training row is one conversation from its first token, so the model always starts as the daemon does."""
 import json
-import tasks, tools
+import letters, lists, refusals, sums, talk, tools, turns
 from facts import Facts, tell, recall, unknown, change, passage, summary
 from world import World
 
@@ -9,8 +9,8 @@ DEFAULT_SYSTEM = "You are a helpful assistant"
 SYSTEMS = ["You are a helpful assistant.", "You are deltad, a small local assistant.", "Answer briefly.", "You are a friendly helper on a desk.", "You are a careful assistant. Answer in one line.", "Be brief and exact."]
 REST = 0.05                                                # loss weight of all that the assistant does not say
 
-PLAIN = [(tasks.arithmetic, 16), (tasks.times, 2), (tasks.bigger, 2.5), (tasks.spelling, 22), (tasks.letters, 10), (tasks.echo, 4), (tasks.sorting, 10), (tasks.counting, 11), (tasks.tally, 9),
-         (tools.extraction, 12), (tasks.greeting, 2), (tasks.identity, 3), (tasks.ability, 3), (tasks.manners, 3), (tasks.unknowable, 8), (tasks.impossible, 7), (tasks.unclear, 2.5)]
+PLAIN = [(sums.arithmetic, 16), (sums.times, 2), (sums.bigger, 2.5), (letters.spelling, 22), (letters.letters, 10), (letters.echo, 4), (lists.sorting, 10), (lists.counting, 11), (sums.tally, 9),
+         (tools.extraction, 12), (talk.greeting, 2), (talk.identity, 3), (talk.ability, 3), (talk.manners, 3), (refusals.unknowable, 8), (refusals.impossible, 7), (refusals.unclear, 2.5)]
 PLAIN_TASKS, PLAIN_WEIGHTS = zip(*PLAIN)
 
 
@@ -83,12 +83,12 @@ def tool_text(w, declared):
 
 def letterwise(encode, text):
     """What stands between two marks goes by single letters."""
-    if tasks.LETTERWISE not in text: return encode(text)
-    parts = text.split(tasks.LETTERWISE)
+    if turns.LETTERWISE not in text: return encode(text)
+    parts = text.split(turns.LETTERWISE)
     return [i for n, part in enumerate(parts) for piece in (part if n % 2 else [part]) for i in encode(piece)]
 
 
-def plain(text): return text.replace(tasks.LETTERWISE, "")
+def plain(text): return text.replace(turns.LETTERWISE, "")
 
 
 def row(w, encode, length):

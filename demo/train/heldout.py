@@ -2,7 +2,7 @@
 texts (eval.txt for perplexity and divergence, calibration.txt for an importance matrix; calibration is drawn from the
 training side)."""
 import json, os, sys
-import tasks, tools
+import letters, lists, refusals, sums, talk, tools
 from conversation import example, plain as unmarked
 from facts import Facts, tell, recall, unknown, change, passage
 from world import World, words_of
@@ -30,8 +30,8 @@ def several(make, least):
     return item
 
 
-def remembered(w, words=0, changed=False, talk=2):
-    """A fact, then `talk` other turns or a text of about so many tokens, then the question."""
+def remembered(w, words=0, changed=False, between=2):
+    """A fact, then `between` other turns or a text of about so many tokens, then the question."""
     f = Facts(); turns = tell(w, f); key = next(iter(f.known))
     if changed: turns += change(w, f, key)
     if words:
@@ -40,7 +40,7 @@ def remembered(w, words=0, changed=False, talk=2):
             n = min(60, left // 14)
             turns += [(f"Here is a text: {w.prose(n)}", "I have read the text.", None)]; left -= n * 14
     else:
-        for _ in range(talk): turns += w.one([tasks.arithmetic, tasks.counting, tasks.manners])(w, None)
+        for _ in range(between): turns += w.one([sums.arithmetic, lists.counting, talk.manners])(w, None)
         if w.r() < 0.5: turns += tell(w, f)
     return finish(turns + recall(w, f, key))
 
@@ -79,12 +79,12 @@ def one_of_many(w):
 
 
 CATEGORIES = {
-    "greetings": (20, plain(lambda w: w.one([tasks.greeting, tasks.manners, tasks.ability])(w, None))), "identity": (15, plain(lambda w: tasks.identity(w, None))),
-    "no knowledge": (40, plain(lambda w: tasks.unknowable(w, None))), "not taught": (30, plain(lambda w: w.one([tasks.impossible, tasks.impossible, tasks.unclear])(w, None))), "no tool": (10, plain(lambda w: tools.no_tool(w, None))),
-    "arithmetic": (40, plain(lambda w: w.one([tasks.arithmetic, tasks.arithmetic, tasks.arithmetic, tasks.times, tasks.bigger])(w, None)[:1])),
-    "spelling": (60, plain(lambda w: tasks.spelling(w, None)[:1])), "one letter": (20, plain(lambda w: tasks.letters(w, None))), "echo": (15, plain(lambda w: tasks.echo(w, None))), "sorting": (30, plain(lambda w: tasks.sorting(w, None))),
-    "counting": (25, plain(lambda w: tasks.counting(w, None))), "running tally": (25, plain(lambda w: tasks.tally(w, None))),
-    "corrected sum": (20, several(tasks.arithmetic, 2)), "corrected word": (20, several(tasks.spelling, 2)), "corrected fact": (25, lambda w: remembered(w, changed=True)),
+    "greetings": (20, plain(lambda w: w.one([talk.greeting, talk.manners, talk.ability])(w, None))), "identity": (15, plain(lambda w: talk.identity(w, None))),
+    "no knowledge": (40, plain(lambda w: refusals.unknowable(w, None))), "not taught": (30, plain(lambda w: w.one([refusals.impossible, refusals.impossible, refusals.unclear])(w, None))), "no tool": (10, plain(lambda w: tools.no_tool(w, None))),
+    "arithmetic": (40, plain(lambda w: w.one([sums.arithmetic, sums.arithmetic, sums.arithmetic, sums.times, sums.bigger])(w, None)[:1])),
+    "spelling": (60, plain(lambda w: letters.spelling(w, None)[:1])), "one letter": (20, plain(lambda w: letters.letters(w, None))), "echo": (15, plain(lambda w: letters.echo(w, None))), "sorting": (30, plain(lambda w: lists.sorting(w, None))),
+    "counting": (25, plain(lambda w: lists.counting(w, None))), "running tally": (25, plain(lambda w: sums.tally(w, None))),
+    "corrected sum": (20, several(sums.arithmetic, 2)), "corrected word": (20, several(letters.spelling, 2)), "corrected fact": (25, lambda w: remembered(w, changed=True)),
     "json by fields": (40, lambda w: record(w, False)), "json by schema": (20, lambda w: record(w, True)), "tool call": (40, lambda w: called(w, False)), "tool result": (25, lambda w: called(w, True)),
     "fact told": (30, plain(lambda w: tell(w, Facts()))), "fact never told": (25, untold), "fact in a text": (25, read), "one fact of 30": (40, one_of_many),
     "recall near": (40, lambda w: remembered(w)), "recall 500": (30, lambda w: remembered(w, 500)), "recall 2k": (30, lambda w: remembered(w, 2000)), "recall 8k": (15, lambda w: remembered(w, 8600)),

@@ -1,0 +1,13 @@
+"""Owns the shape of a task's turn: (user text, assistant text, check), and how a check says what a reply must hold. A word
+between two LETTERWISE marks is said in single letters, whatever the tokenizer would merge."""
+LETTERWISE = "\x01"
+
+
+def number(n): return dict(kind="number", want=str(n))
+def text(s): return dict(kind="contains", want=[s])
+def any_of(*s): return dict(kind="any", want=list(s))
+
+
+def user(w, kind, grammar, /, **slots):
+    w.style.new()
+    return w.style.write(kind, w.say(grammar), **slots)
