@@ -3,14 +3,15 @@ weights. One training row is one conversation from its first token, so the model
 import json
 import letters, lists, refusals, sums, talk, tools, turns
 from facts import Facts, tell, recall, unknown, change, passage, summary
+from turns import plain
 from world import World
 
 DEFAULT_SYSTEM = "You are a helpful assistant"
 SYSTEMS = ["You are a helpful assistant.", "You are deltad, a small local assistant.", "Answer briefly.", "You are a friendly helper on a desk.", "You are a careful assistant. Answer in one line.", "Be brief and exact."]
 REST = 0.05                                                # loss weight of all that the assistant does not say
 
-PLAIN = [(sums.arithmetic, 16), (sums.times, 2), (sums.bigger, 2.5), (letters.spelling, 22), (letters.letters, 10), (letters.echo, 4), (lists.sorting, 10), (lists.counting, 11), (sums.tally, 9),
-         (tools.extraction, 12), (talk.greeting, 2), (talk.identity, 3), (talk.ability, 3), (talk.manners, 3), (refusals.unknowable, 8), (refusals.impossible, 7), (refusals.unclear, 2.5)]
+PLAIN = [(sums.arithmetic, 17), (sums.times, 4), (sums.bigger, 2.5), (letters.spelling, 22), (letters.letters, 11), (letters.echo, 4), (lists.sorting, 10), (lists.counting, 11), (sums.tally, 11),
+         (tools.extraction, 12), (talk.greeting, 2.5), (talk.identity, 3.5), (talk.ability, 4), (talk.manners, 4.5), (refusals.unknowable, 11), (refusals.impossible, 10), (refusals.unclear, 3.5)]
 PLAIN_TASKS, PLAIN_WEIGHTS = zip(*PLAIN)
 
 
@@ -86,9 +87,6 @@ def letterwise(encode, text):
     if turns.LETTERWISE not in text: return encode(text)
     parts = text.split(turns.LETTERWISE)
     return [i for n, part in enumerate(parts) for piece in (part if n % 2 else [part]) for i in encode(piece)]
-
-
-def plain(text): return text.replace(turns.LETTERWISE, "")
 
 
 def row(w, encode, length):

@@ -3,6 +3,7 @@ between two LETTERWISE marks is said in single letters, whatever the tokenizer w
 LETTERWISE = "\x01"
 
 
+def plain(s): return s.replace(LETTERWISE, "")
 def number(n): return dict(kind="number", want=str(n))
 def text(s): return dict(kind="contains", want=[s])
 def any_of(*s): return dict(kind="any", want=list(s))

@@ -70,12 +70,13 @@ CONTRACT = [(re.compile(a), b) for a, b in [
     (r"\b([Hh])ow is\b", r"\1ow's"), (r"\bI am\b", "I'm"), (r"\bI have got\b", "I've got"), (r"\b([Ii])t is\b", r"\1t's"), (r"\b([Dd])o not\b", r"\1on't"),
     (r"\b([Cc])annot\b", r"\1an't"), (r"\bI would\b", "I'd"), (r"\b([Tt])hat is\b", r"\1hat's"), (r"\byou are\b", "you're"), (r"\b(name|job|home|age|code|number|colour|favourite) is\b", r"\1's"),
     (r"\bI will\b", "I'll"), (r"\b([Ll])et us\b", r"\1et's")]]
-SHORT = [(re.compile(a, re.I), b) for a, b in [(r"\bplease\b", "pls"), (r"\byou\b", "u"), (r"\bare\b", "r"), (r"\bthanks\b", "thx"), (r"\bfavourite\b", "favorite"), (r"\bcolour\b", "color"), (r"\bgoing to\b", "gonna"), (r"\bwant to\b", "wanna"), (r"\bokay\b", "ok"), (r"\bplus\b", "+")]]
-BEFORE_ASK = "(Hey|Hi|Hello|Okay|Ok|So|Now|Well|Alright|Um|Right|Great|Thanks|Cool|Next|Hm|Sorry|Listen|Quick question|One question|Another question|Please)(, |, |. |: |! | )"
-BEFORE_TELL = "(Hey|Hi|Hello|Okay|Ok|So|Well|Alright|By the way|Btw|Listen|Oh|Also|And|One more thing|Just so you know|For your information|FYI|Fun fact|Please note|Note|Remember|Remember this|Please remember|Don't forget|Keep in mind|For later)(, |: |, | - | )"
-INSTEAD_TELL = ["(Please |)(remember|note|keep in mind|don't forget|memorise|bear in mind|be aware|save for later|store) that ", "(I want you to|You should|Can you|Could you|Please) (remember|know|note|keep in mind) that ", "(I want to tell you|I should tell you|Let me tell you|I would like you to know|Did you know|You may want to know|I forgot to say|I wanted to say|What I wanted to tell you:|Did I tell you) (that |)"]
-AFTER_TELL = "( Please remember that|, please remember it|, okay| Remember that| Got it|, by the way|, you know| Don't forget|, just so you know|, ok| Please keep that in mind| Can you remember that)"
-CAN = "(Can you|Could you|Can you please|Could you please|Would you|Will you|Please|I want you to|I need you to|I'd like you to|Now|Now please|Next,|Try to|Would you please|Hey, can you|Okay,) "
+AMERICAN = [(re.compile(a), b) for a, b in [(r"avourite\b", "avorite"), (r"olour", "olor"), (r"\brganise\b", "rganize"), (r"lphabetise", "lphabetize")]]
+SHORT = [(re.compile(a, re.I), b) for a, b in [(r"\bplease\b", "pls"), (r"\byou\b", "u"), (r"\byour\b", "ur"), (r"\bare\b", "r"), (r"\bthanks\b", "thx"), (r"\bfavourite\b", "fav"), (r"\bcolour\b", "color"), (r"\bbirthday\b", "bday"), (r"\bknow\b", "kno"), (r"\bwhat is\b", "whats"), (r"\bbecause\b", "cuz"), (r"\bpeople\b", "ppl"), (r"\bgoing to\b", "gonna"), (r"\bwant to\b", "wanna"), (r"\bokay\b", "ok"), (r"\bplus\b", "+")]]
+BEFORE_ASK = "(Hey|Hi|Hello|Okay|Ok|So|Now|Well|Alright|Um|Right|Great|Thanks|Cool|Next|Hm|Sorry|Listen|Quick question|One question|Another question|Please|Hey|Okay|So|And|But|Also|Excuse me|Pardon me|Just curious|Just wondering|Just checking|Out of interest|Mate|Dude|Bro|Buddy|Computer|Deltad|Hey deltad|Hi there|Good morning|Yes|No|Yeah|Good|Perfect|By the way|Btw|Oh|Ah|Hmm|Erm|Wait|Next one|Last question|I have a question|My question|Question|Help|Help me out|I wonder|Tell me|Tell me one thing|Okay then|Right then|Let me ask you|Can I ask you something|One more|Final one|First of all|Seriously|Honestly|For real|I am curious|A friend asks|My son asks|For school|For my homework|Please help me|If you can)(, |, |. |: |! | |... | - |? )"
+BEFORE_TELL = "(Hey|Hi|Hello|Okay|Ok|So|Well|Alright|By the way|Btw|Listen|Oh|Also|And|Yes|No|Right|Good|Hmm|Um|Ah|Actually|Just|Look|See|You know|You should know|Guess what|News|Good news|Bad news|Small update|A note|Note to self|Reminder|To remember|Memo|Write this down|Save this|Store this|Important|Attention|As I said|Like I said|Honestly|Between us|First|Second|Next|Then|Now|And then|Plus|Another thing|Two things|Some more|More facts|About me|Here is something|Here you go|Hi there|Good morning|One more thing|Just so you know|For your information|FYI|Fun fact|Please note|Note|Remember|Remember this|Please remember|Don't forget|Keep in mind|For later)(, |: |, | - | )"
+INSTEAD_TELL = ["(Please |)(remember|note|keep in mind|don't forget|memorise|bear in mind|be aware|save for later|store|make a note|write down|know|never forget|hold on to this:|mark down|jot down) that ", "(I want you to|You should|Can you|Could you|Please) (remember|know|note|keep in mind) that ", "(I want to tell you|I should tell you|Let me tell you|I would like you to know|Did you know|You may want to know|I forgot to say|I wanted to say|What I wanted to tell you:|Did I tell you|I think|I guess|I believe|It turns out|I just remembered|The thing is|I can tell you|You must know|Let it be known|I am telling you|My wife says|So you know) (that |)", "(I need you to|You have to|Try to|Would you|Will you|Be so kind and|Do me a favour and) (remember|note|keep in mind|save|store|memorise)(:|,| that|) "]
+AFTER_TELL = "( Please remember that| Remember it for me|, remember that for me|, do not forget|, don't forget it|, fyi| btw| lol| haha| @|, right|, I think|, I believe| as you know|, in case you wonder|, note it down| Note that| Save that| Write that down|, keep it in mind|, just remember it|, mate|, thanks| in fact|, to be honest| for the record|, please remember it|, okay| Remember that| Got it|, by the way|, you know| Don't forget|, just so you know|, ok| Please keep that in mind| Can you remember that)"
+CAN = "(Can you|Could you|Can you please|Could you please|Would you|Will you|Please|I want you to|I need you to|I'd like you to|Now|Now please|Next,|Try to|Would you please|Hey, can you|Okay,|Can you maybe|Could you quickly|Quickly|Just|Kindly|Are you able to|Do you know how to|Is it possible to|Go ahead and|Let us|Let's|You should|You must|You have to|Time to|I would like you to|I'd love you to|My task for you:|Task:|Please,|Hi, please|Hey deltad, please|Let me see you|Show me how you|Help me and|Help me to|I wonder if you can|Mind if you|May I ask you to|Can u|Could u|Pls|Plz|I was wondering if you could|I was hoping you could|Would it be possible to|Could you maybe|Do you think you could|Any chance you could|It would be great if you could|I would be happy if you could|If it is no trouble,|Would you be able to|Would you be so kind and|Be so kind and|I want to see you|I bet you can|Are you capable to|Feel free to|First,|Then|Next, please|For me,) "
 
 
 class Style:
@@ -86,7 +87,8 @@ class Style:
         r = self.w.r
         self.plain = r() < plain
         self.lower, self.bare = (False, False) if self.plain else (r() < 0.4, r() < 0.45)
-        self.short, self.typo, self.contract = not self.plain and r() < 0.07, not self.plain and r() < 0.14, r() < 0.45
+        self.short, self.typo, self.contract = not self.plain and r() < 0.08, not self.plain and r() < 0.18, r() < 0.5
+        self.american, self.telegram, self.loud = not self.plain and r() < 0.25, not self.plain and r() < 0.1, r() < 0.008
         self.unmarked = not self.plain and r() < 0.25      # whats, sisters, dont
         return self
 
@@ -101,7 +103,8 @@ class Style:
         a = r()
         if kind == "ask":
             if a < 0.22: frame = w.say(BEFORE_ASK) + down(frame)
-            elif a < 0.30: frame += w.say("(, please| please|, thanks|, do you know|, again| again|, exactly|, if I may ask| now|, buddy)") if end else ""
+            elif a < 0.32: frame += w.say("(, please| please|, thanks|, do you know|, again| again|, exactly|, if I may ask| now|, buddy|, mate|, dude|, my friend| then| anyway|, by any chance|, any idea| for me| pls| thx| btw| lol| haha| @| actually| really|, can you tell me|, tell me|, I wonder|, I forgot|, quick| real quick|, anyone)") if end else ""
+            elif a < 0.335 and end: end = w.one(["??", "?!", "...", " ?", "?", "???", ".", "!"])
         elif kind == "tell":
             if a < 0.16: frame = w.say(BEFORE_TELL) + down(frame)
             elif a < 0.3: frame = w.say(INSTEAD_TELL) + down(frame)
@@ -109,11 +112,14 @@ class Style:
         elif kind == "do":
             if a < 0.3:
                 lead = w.say(CAN); frame = lead + down(frame)
-                if lead[:3] in ("Can", "Cou", "Wou", "Wil") and end: end = "?"
-            elif a < 0.4: frame += w.say("(, please| please| for me| for me, please|, thanks|, will you)") if end else ""
-            elif a < 0.46: frame = w.say("(Hey|Hi|Okay|Ok|So|Alright|Great|Thanks)(, |. |! | )") + down(frame)
+                if lead[:3] in ("Can", "Cou", "Wou", "Wil", "Are", "Do ", "Is ", "May", "Min", "Any") and end: end = "?"
+            elif a < 0.42: frame += w.say("(, please| please| for me| for me, please|, thanks|, will you|, would you|, can you|, could you|, mate| pls| thx| quickly| now| right now|, I need it| and be quick|, if you can|, if possible| if you would|, ok)") if end else ""
+            elif a < 0.48: frame = w.say("(Hey|Hi|Okay|Ok|So|Alright|Great|Thanks|Good|And|Next|Then|Now|Right|Well|Hello|Yes|Yo|Mate|Cool|Nice|Hmm|One more|Quick|Another one|Challenge|New task|Task|Try this)(, |. |! | |: )") + down(frame)
         if self.contract:
             for a, b in CONTRACT: frame = a.sub(b, frame)
+        if self.american:
+            for a, b in AMERICAN: frame = a.sub(b, frame)
+        if self.telegram: frame = self.drop(frame)
         if self.short:
             for a, b in SHORT: frame = a.sub(b, frame)
         frame = (frame[0].upper() + frame[1:]) if frame[0] != OPEN else frame
@@ -123,8 +129,15 @@ class Style:
         elif kind == "tell" and r() < 0.06: end = "!" if end else end
         if self.unmarked: frame = frame.replace("'s ", "s ").replace("n't ", "nt ").replace("I'm ", "Im ")
         if self.typo: frame = self.mistype(frame)
+        if "@" in frame: frame = outside(lambda t: t.replace("@", w.one([":)", ":-)", ";)", ":D", ":(", "😊", "🙂", "👍", "😀"])), frame)
         if self.lower: frame = frame.lower()
+        elif self.loud: frame = outside(str.upper, frame)
         return (frame + end).replace(OPEN, "").replace(SHUT, "")
+
+    def drop(self, frame):
+        """Some of the little words left out, as in "what my name"."""
+        short = outside(lambda t: re.sub(r"(?<= )(is|are|am|the|a|an|do|does|did|to|please|that) (?=[a-z<\x02]|$)", lambda m: "" if self.w.r() < 0.5 else m.group(), t), frame)
+        return short if len(short) > 3 else frame
 
     def mistype(self, frame):
         words, at = [m for m in re.finditer(r"[a-z]{4,}", frame)], frame
@@ -133,6 +146,11 @@ class Style:
         m = self.w.one(words); t = m.group(); i = self.w.int(1, len(t) - 2); a = self.w.r()
         t = t[:i] + t[i + 1:] if a < 0.35 else t[:i] + t[i + 1] + t[i] + t[i + 2:] if a < 0.75 else t[:i] + t[i] + t[i:] if a < 0.9 else t[:i] + self.w.one("aeiourstn") + t[i + 1:]
         return frame[:m.start()] + t + frame[m.end():]
+
+
+def outside(change, frame):
+    """`change` laid on all that is not a value."""
+    return "".join(p if p[:1] == OPEN else change(p) for p in re.split(f"({OPEN}[^{SHUT}]*{SHUT})", frame))
 
 
 def down(frame):
