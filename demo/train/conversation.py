@@ -38,6 +38,24 @@ class Conversation:
             elif w.r() < 0.1: self.turns(change(w, f, w.one(list(f.known))))
             else: self.turns(recall(w, f, w.one(list(f.known))))
 
+    def again(self):
+        """"Say that again" and "what did I say": the last reply, or what was said before it."""
+        w, (said, reply) = self.w, self.messages[-2:]
+        if reply.get("tool_calls") or reply["role"] != "assistant" or said["role"] != "user" or len(reply["content"]) + len(said["content"]) > 160: return self.step(False)
+        w.style.new()
+        if w.r() < 0.7: u, a = w.style.write("ask", w.say(["(say|repeat|tell me|write) (that|it) (again|once more)", "(again|once more|repeat|pardon|repeat that|come again|one more time)", "(can|could) you (repeat|say) (that|it)( again|)", "what (did you say|was that|was your answer|did you just say)( again|)", "(I did not (get|hear|catch|understand) that|I missed that)(, say it again|, once more|)"])), reply["content"]
+        else: u, a = w.style.write("ask", w.say(["what did I (just |)(say|write|ask|type|ask you)( just now| before|)", "what was my (last |)(question|message|sentence|request)", "(repeat|say) (what I (just |)(said|wrote|asked)|my (last |)(question|message))"])), f"You said: {said['content']}"
+        self.turns([(u, a, dict(kind="contains", want=[plain(a)]))])
+
+    def two(self):
+        """A fact and a task, or two tasks, in one message."""
+        w = self.w
+        one = tell(w, self.facts)[0] if w.r() < 0.6 else w.one([sums.arithmetic, letters.spelling, lists.sorting])(w, self)[0]
+        other = recall(w, self.facts, w.one(list(self.facts.known)))[0] if self.facts.known and w.r() < 0.25 else w.rng.choices([sums.arithmetic, letters.spelling, letters.letters, talk.ability, talk.identity, talk.manners, refusals.unknowable, lists.counting, sums.times], [5, 5, 2, 2, 2, 1, 2, 2, 1])[0](w, self)[0]
+        if "\n" in one[0] + other[0]: return
+        u = one[0].rstrip() + (w.one([" ", " ", " and ", " Now ", " Also, "]) if one[0].rstrip()[-1:] in ".!?" else w.one([". ", ", ", " and ", ". And ", ", also ", " then ", "\n"])) + other[0]
+        self.turns([(u, f"{one[1]}{'' if one[1][-1] in '.!?' else '.'} {other[1]}", other[2])])
+
     def step(self, long):
         """One more task. In long rows much prose and many questions, so that far facts are asked for often."""
         w, f = self.w, self.facts
@@ -50,6 +68,8 @@ class Conversation:
             return
         if a > 0.985: return self.turns(tools.no_tool(w, self.tools))
         if a > 0.972: return self.burst(w.int(5, 30))
+        if a > 0.945 and not long: return self.two()
+        if a > 0.93 and not long and len(self.messages) > 1: return self.again()
         a = w.r()
         if a < 0.13: return self.turns(tell(w, f, w.one([1, 1, 1, 1, 2, 3])))
         if a < 0.31 and f.known: return self.turns(recall(w, f, f.last if f.last and w.r() < 0.15 else w.one(list(f.known))))

@@ -191,6 +191,9 @@ def recall(w, facts, key):
 
 def unknown(w, facts):
     a = w.r()
+    if a > 0.97 and not any(k[0] == "name" for k in facts.known):
+        w.style.new(); u = put(w, "ask", w.say(["(spell|how do you spell|can you spell|spell out) my name", "(spell|write|say) my name (backwards|in reverse)", "how many letters (has|does|are in|are there in) my name( have|)", "reverse my name", "what (letter does my name start with|is the first letter of my name)"]), ("name", "my", ""))
+        return [(u, "I don't know what your name is: you have not told me.", dict(kind="contains", want=["don't know"]))]
     if a < 0.05:                                         # asked by the value: "who likes plums?"
         key = facts.fresh(w); v = facts.draw(w, key); w.style.new()
         if key[0] in BY_VALUE and key[0] not in ("kin", "pet", "head") and str(v) not in map(str, facts.known.values()):

@@ -46,7 +46,7 @@ def arithmetic(w, talk):
         return [(u, f"{a} + {b} = {a + b}, {a + b} + {d} = {a + b + d}", number(a + b + d))]
     turns = [(w.style.write("say" if g[0] == "{" else "ask" if g.startswith(("what", "how", "if", "which")) or "how " in g or "what " in g else "say" if g[0].isupper() else "do", g, **slots(w, g), a=show(a), b=show(b)), f"{a} {op} {b} = {c}", number(c))]
     while w.r() < 0.3:                                  # "no, I meant": half of the sum stays
-        if w.r() < 0.4:
+        if w.r() < 0.4 and c < 1000:
             op2, b2, kept = w.one("+-"), w.mine(lambda: w.int(0, 60)), w.r() < 0.3
             start = a if kept else c
             q = user(w, "say", ["(No, |Sorry, |I meant |I mean |No, I meant |Sorry, I meant |Oh, I meant |Not that, |Oops, |Wait, |Actually, |I wanted |Wrong, )({word} {b}|{word} {b}|{o} {b}|{o}{b})(.||!)" if kept else "(And |Now |Then |And now |And then |Next |And if I |Okay, |Now also |Take that and |)({word} {b}|{word} {b}|{o} {b}|{verb} {b}|{verb} {b}|{verb} {b}( more| to that| to it|)|the result {word} {b}|that {word} {b}|what is that {word} {b}|{word} another {b})(.||?| please| now)".replace("( more| to that| to it|)", "( more| to that| to it|)" if op2 == "+" else "( more| from that| from it|)")], word=w.one(["plus", "and"] if op2 == "+" and not kept else ["plus"] if op2 == "+" else ["minus", "minus", "less"]), o=op2, verb=w.one(["add", "plus"] if op2 == "+" else ["subtract", "take away", "minus", "take off"]), b=b2)
