@@ -6,8 +6,8 @@ import conversation, facts, heldout, letters, lists, refusals, sums, talk, tools
 from voice import FEW, Grammar
 from world import World, held, words_of
 
-PARAPHRASES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "paraphrases.jsonl")
-HELDOUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "heldout.jsonl")
+DEMO = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+FREE, HELDOUT = ("paraphrases", "fresh", "blind"), os.path.join(DEMO, "heldout.jsonl")          # written by hand; written by heldout.py
 # Every kind of turn that training must hold, and how its turns are told from others.
 KINDS = [refusals.impossible, refusals.unclear, sums.times, sums.bigger, letters.letters, letters.echo, facts.summary, talk.greeting, talk.identity, talk.ability, talk.manners, refusals.unknowable, sums.arithmetic, letters.spelling, lists.sorting, lists.counting,
          sums.tally, tools.extraction, tools.tool_use, tools.no_tool, facts.tell, facts.recall, facts.unknown, facts.change, facts.passage]
@@ -101,7 +101,6 @@ def main():
     # A grammar of few frames holds none out, and in some the held-out ones are too rare to be found: those are counted, not refused.
     apart = sum(n for f, n in their_forms.items() if f not in our_forms)
     expect(apart >= 0.9 * sum(their_forms.values()), "held-out turns use the frames of training")
-    with open(PARAPHRASES) as f: free = [json.loads(line)["messages"][-1]["content"] for line in f]
     questions = {m for item in items for m in [item["messages"][-1]["content"]]}
     asked = set(text.split("\n"))
     for kind in [k.__name__ for k in KINDS] + [k for k in counts if "corrected" in k]: expect(counts[kind] > 0, f"training has no {kind}")
@@ -109,7 +108,9 @@ def main():
     for kind, n in sorted(counts.items()): print(f"{kind:40} {n:7} times in {a.rows} training conversations")
     print(f"{len(theirs)} held-out values, {len(ours)} of training; {len(met)} of the held-out ones met as words: {' '.join(met[:12])}")
     print(f"{len(their_forms)} held-out frames, {len(our_forms)} of training; {apart} of {sum(their_forms.values())} held-out turns whose grammar holds frames out use one that training never drew")
-    print(f"{len(set(free) & asked)} of {len(free)} free paraphrases came up word for word in training: " + "; ".join(sorted(set(free) & asked)))
+    for name in FREE:
+        with open(os.path.join(DEMO, f"{name}.jsonl")) as f: free = [json.loads(line)["messages"][-1]["content"] for line in f]
+        print(f"{sum(q in asked for q in free)} of the {len(free)} of {name}.jsonl came up word for word in training: " + "; ".join(sorted(set(free) & asked)))
     print(f"{len(questions & asked)} of {len(questions)} last questions were also asked in training (they have nothing in them to hold out: " + "; ".join(sorted(questions & asked)[:3]) + ")")
     print(f"{len(in_tools)} held-out words were met as part of a made-up tool's name, and nowhere else: {' '.join(in_tools)}")
     for w in wrong: print("WRONG:", w, file=sys.stderr)

@@ -191,28 +191,28 @@ fn held_out_questions_are_answered_as_the_model_card_says() {
 }
 
 /// Written by hand, as people type who have never read a manual; the weak answers of the first
-/// edition are among them. None was used in training.
+/// edition are among them. None was used in training, and of the blind ones no failure was read:
+/// here too they are only counted.
 #[test]
 fn people_who_type_as_they_like_are_understood() {
     let daemon = daemon();
-    let lines = std::fs::read_to_string(demo("paraphrases.jsonl")).expect("the questions");
-    let (mut right, mut wrong) = (0, Vec::new());
-    for line in lines.lines() {
-        let item: Value = serde_json::from_str(line).expect("JSON");
-        let reply = ask(&daemon, json!({"messages": item["messages"]}));
-        if passes(&item["check"], &reply) {
-            right += 1
-        } else {
-            wrong.push(format!("{}: {reply}, wanted {}", item["id"], item["check"]))
+    for (file, blind) in [("paraphrases", false), ("blind", true)] {
+        let lines = std::fs::read_to_string(demo(&format!("{file}.jsonl"))).expect("the questions");
+        let (mut right, mut wrong) = (0, Vec::new());
+        for line in lines.lines() {
+            let item: Value = serde_json::from_str(line).expect("JSON");
+            let reply = ask(&daemon, json!({"messages": item["messages"]}));
+            if passes(&item["check"], &reply) {
+                right += 1
+            } else {
+                wrong.push(format!("{}: {reply}, wanted {}", item["id"], item["check"]))
+            }
         }
+        let n = right + wrong.len();
+        assert!(n >= 100, "only {n} questions were asked");
+        let told = if blind { "".into() } else { wrong.join("\n") };
+        assert!(right * 100 >= n * 90, "{file}: {right} of {n}\n{told}");
     }
-    let n = right + wrong.len();
-    assert!(n >= 100, "only {n} questions were asked");
-    assert!(
-        right * 100 >= n * 90,
-        "{right} of {n}:\n{}",
-        wrong.join("\n")
-    );
 }
 
 #[test]
