@@ -1,10 +1,10 @@
 //! deltad: one warm KDA/MLA model for every program of one machine.
 //!
 //! ```text
-//!  D-Bus ----\                                                       /--> D-Bus
-//!             >- transport -> service -> scheduler -> engine -> ggml-kernels
-//!  HTTP/unix-/        ^                      |            ^          ^
-//!                     '---- event stream <---'            '- quantize::schema
+//!  D-Bus --------- bus -\
+//!                        >- door -> service -> scheduler -> engine -> ggml-kernels
+//!  HTTP/unix - transport-/    ^                    |            ^          ^
+//!                             '-- event stream <---'            '- quantize::schema
 //! ```
 //!
 //! Arrows point one way; `tests/architecture.rs` holds every `use crate::` against this picture.
@@ -19,8 +19,9 @@
 //! | [`measure`] | what a model does with a text, and how far another is from it | `engine text request` |
 //! | [`scheduler`] | what runs next; the only thread that owns the engine | `engine sampler text request` |
 //! | [`service`] | the single door: validate, render, tokenize, admit, hear out | `scheduler sessions text request` |
-//! | [`transport`] | wire formats, nothing else | `service request` |
-//! | [`bus`] | the same on D-Bus: objects, sessions, descriptors | `transport service request` |
+//! | [`door`] | what every door shares: callers, options and messages in JSON, what requests may hold | `service request` |
+//! | [`transport`] | HTTP's wire formats and sockets, nothing else | `door service request` |
+//! | [`bus`] | the same on D-Bus: objects, sessions, descriptors | `door service request` |
 //! | [`desktop`] | the search fields of desktops, a client on the bus | nothing |
 //! | [`config`], [`daemon`], [`client`], [`doctor`], [`bench`], [`cli`], [`manual`], [`stdio`] | wiring and commands | everything above |
 //!
@@ -37,6 +38,7 @@ pub mod config;
 pub mod daemon;
 pub mod desktop;
 pub mod doctor;
+pub mod door;
 pub mod engine;
 pub mod interrupt;
 pub mod manual;

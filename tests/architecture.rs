@@ -15,8 +15,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["engine", "sampler", "sessions", "text", "request"],
     ),
     ("service", &["scheduler", "sessions", "text", "request"]),
-    ("transport", &["service", "request"]),
-    ("bus", &["transport", "service", "request"]),
+    ("door", &["service", "request"]),
+    ("transport", &["door", "service", "request"]),
+    ("bus", &["door", "service", "request"]),
     // A stranger on the bus, as any other program there.
     ("desktop", &[]),
 ];

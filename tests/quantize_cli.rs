@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use deltad::door::chat;
 use deltad::request::Prompt;
 use deltad::text::{ChatTemplate, Specials, Tokenizer, encode_chat};
-use deltad::transport::openai;
 use ggml_kernels::gguf::GgufFile;
 
 fn run(args: &[&str]) -> Output {
@@ -572,7 +572,7 @@ fn a_converted_checkpoint_of_lings_layout_tokenizes_and_renders_as_the_reference
                 "tools": case["tools"],
                 "enable_thinking": case["enable_thinking"],
             });
-            let asked = openai::chat(&body).unwrap();
+            let asked = chat::chat(&body).unwrap();
             let Prompt::Chat {
                 messages,
                 tools,

@@ -10,8 +10,8 @@ use zbus::message::Header;
 use zbus::names::{BusName, OwnedUniqueName};
 
 use super::error::Error;
+use crate::door::caller;
 use crate::request::Caller;
-use crate::transport::peer;
 
 /// One connection to the bus.
 #[derive(Debug)]
@@ -94,13 +94,13 @@ fn caller(credentials: &ConnectionCredentials) -> Option<Caller> {
     let (pid, unit) = match pinned {
         Some(fd) => {
             let pid = pinned_pid(fd);
-            let unit = pid.and_then(peer::unit);
+            let unit = pid.and_then(caller::unit);
             // Still the same process after its unit was read, so the unit is its own.
             (pid, unit.filter(|_| pinned_pid(fd) == pid))
         }
         None => {
             let pid = credentials.process_id();
-            (pid, pid.and_then(peer::unit))
+            (pid, pid.and_then(caller::unit))
         }
     };
     Some(Caller {

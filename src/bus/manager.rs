@@ -15,9 +15,9 @@ use super::error::Error;
 use super::run::{self, Submitted};
 use super::value::{self, Dictionary};
 use super::{Bus, events, options};
+use crate::door::fields::Fields;
 use crate::request::{Prompt, Token};
 use crate::service::{About, Service, Specials};
-use crate::transport::fields::Fields;
 
 /// Bytes of a file that are taken in at once.
 const PIECE: usize = 1 << 20;

@@ -37,9 +37,9 @@ use session::{Session, Turn};
 use sink::Sink;
 use value::Dictionary;
 
+use crate::door::Door;
 use crate::request::{Caller, Refusal};
 use crate::service::{Service, Summary};
-use crate::transport::door::Door;
 
 pub const NAME: &str = "org.deltad.Inference1";
 pub const PATH: &str = "/org/deltad/Inference1";

@@ -5,9 +5,9 @@ use serde_json::{Map, Value};
 
 use super::error::Error;
 use super::value::{self, Dictionary};
+use crate::door::chat::{self, Asked};
+use crate::door::fields::Fields;
 use crate::request::Refusal;
-use crate::transport::fields::Fields;
-use crate::transport::openai::{self, Asked};
 
 /// What HTTP's body holds beside options; methods have arguments for that.
 const NOT_OPTIONS: [&str; 4] = ["messages", "prompt", "stream", "stream_options"];
@@ -41,7 +41,7 @@ pub fn chat(
     let body = Value::Object(options);
     fits(body.to_string().len(), max_bytes)?;
     let fields = Fields::of(&body, "")?;
-    let asked = openai::chat_of(&fields)?;
+    let asked = chat::chat_of(&fields)?;
     refuse_unread(&fields)?;
     Ok(asked)
 }
@@ -139,7 +139,7 @@ mod tests {
             "chat_template_kwargs": {"thinking_option": "off"}});
         let mut body = options.clone();
         body["messages"] = json!([{"role": "user", "content": "Hi"}]);
-        assert_eq!(asked(options), Ok(openai::chat(&body).expect("a body")));
+        assert_eq!(asked(options), Ok(chat::chat(&body).expect("a body")));
     }
 
     #[test]

@@ -18,9 +18,9 @@ use super::error::Error;
 use super::run::{self, Submitted};
 use super::value::{self, Dictionary};
 use super::{Bus, options};
+use crate::door::messages;
 use crate::request::{Origin, Thread};
 use crate::service::{About, Service, Summary, fresh_id, now};
-use crate::transport::openai;
 
 pub struct Session {
     pub path: OwnedObjectPath,
@@ -244,8 +244,8 @@ impl Served {
 
 fn read(messages: &[Dictionary]) -> Result<Vec<crate::request::Message>, Error> {
     let body = json!({"messages": options::messages(messages)?});
-    let fields = crate::transport::fields::Fields::of(&body, "")?;
-    Ok(openai::messages(&fields)?.unwrap_or_default())
+    let fields = crate::door::fields::Fields::of(&body, "")?;
+    Ok(messages::messages(&fields)?.unwrap_or_default())
 }
 
 #[interface(name = "org.deltad.Inference1.Session", introspection_docs = false)]
@@ -280,7 +280,7 @@ impl Served {
             Ok(service.sessions().messages(session.uid, &session.id)?)
         });
         let messages = messages.await?;
-        let each = messages.iter().map(openai::message_json);
+        let each = messages.iter().map(messages::message_json);
         Ok(each.map(|m| value::dictionary(&m)).collect())
     }
 

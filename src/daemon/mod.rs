@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus;
 use crate::config::{Bus, Config, Key};
+use crate::door::Door;
+use crate::door::limits::Limits;
 use crate::engine::{Engine, LoadError, Options};
 use crate::scheduler::{self, Ended, Scheduler};
 use crate::service::{self, Card, Service};
@@ -23,8 +25,7 @@ use crate::sessions::Sessions;
 use crate::sessions::store::Hands;
 use crate::systemd::{self, Inherited};
 use crate::text::{ChatTemplate, Tokenizer};
-use crate::transport::door::Door;
-use crate::transport::limits::HttpLimits;
+use crate::transport::state::Http;
 use crate::transport::{http, socket};
 use serving::{End, Serving, Signals};
 
@@ -37,7 +38,7 @@ pub struct Settings {
     pub admission: service::Admission,
     /// Names or ids; looked up when the daemon starts.
     pub allowed_groups: Vec<String>,
-    pub http: HttpLimits,
+    pub http: Limits,
     pub socket: PathBuf,
     pub socket_mode: u32,
     pub socket_group: Option<String>,
@@ -56,9 +57,9 @@ pub struct Settings {
 impl Settings {
     /// `None` where the configuration names no model.
     pub fn of(config: &Config) -> Option<Settings> {
-        let http = HttpLimits {
+        let http = Limits {
             request_bytes: usize::try_from(config.limits.request_bytes).unwrap_or(usize::MAX),
-            ..HttpLimits::default()
+            ..Limits::default()
         };
         Some(Settings {
             model: config.model.path.clone()?,
@@ -199,6 +200,7 @@ async fn serve(
     let listener = tokio::net::UnixListener::from_std(listener).map_err(DaemonError::Socket)?;
     let mut signals = Signals::new().map_err(DaemonError::Runtime)?;
     let door = Arc::new(Door::new(settings.http.clone()));
+    let http = Arc::new(Http::new(door.clone()));
     let stop = CancellationToken::new();
     // The manager's socket holds callers until the model is there: who woke us gets an answer. On a
     // socket of our own they are told to wait.
@@ -207,10 +209,10 @@ async fn serve(
         loaded.cancel();
     }
     let mut doors = tokio::spawn({
-        let (door, stop, loaded) = (door.clone(), stop.clone(), loaded.clone());
+        let (http, stop, loaded) = (http.clone(), stop.clone(), loaded.clone());
         async move {
             loaded.cancelled().await;
-            http::serve(listener, door, stop).await;
+            http::serve(listener, http, stop).await;
         }
     });
     let (service, mut ended) = tokio::select! {
@@ -272,7 +274,7 @@ async fn serve(
         presence.leave(Duration::from_secs(1)).await;
     }
     // The engine tells nothing more: what was said until now is kept.
-    if tokio::time::timeout(Duration::from_secs(1), door.ended())
+    if tokio::time::timeout(Duration::from_secs(1), http.ended())
         .await
         .is_err()
     {

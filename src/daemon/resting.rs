@@ -9,12 +9,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::Settings;
+use crate::door::Door;
 use crate::engine::Model;
 use crate::service::Rest;
 use crate::sessions::store::{Digest, Hands, Identity, Keeper, Limits};
 use crate::sessions::{Lasting, Place};
 use crate::systemd::DescriptorStore;
-use crate::transport::door::Door;
 
 /// A state is written after so long without a turn: a conversation is rarely left in the middle of a
 /// sentence, and what was not written is read again.

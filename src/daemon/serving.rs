@@ -13,9 +13,9 @@ use super::watch::{self, Heart, Idle, Pulse};
 use super::{Reload, Settings};
 use crate::bus::Presence;
 use crate::config::Key;
+use crate::door::Door;
 use crate::service::{Pressure, Service};
 use crate::systemd;
-use crate::transport::door::Door;
 
 /// Handled from the start: what arrives while the model is read is not lost.
 pub struct Signals {

@@ -17,9 +17,9 @@ use tokio::sync::mpsc;
 
 use super::body::discard;
 use super::error::Error;
-use super::fields::{Fields, refuse};
 use super::routes::{Answer, Prepared, Shared, answer, off_thread, service};
 use super::sessions::{Id, named, reading, session};
+use crate::door::fields::{Fields, refuse};
 use crate::request::{Caller, Refusal};
 use crate::service::{Outgoing, Service};
 
@@ -95,7 +95,7 @@ pub async fn import(
 /// Takes in the body as it comes, and makes a session of it. Its end is waited for as long as pieces
 /// of it come.
 async fn take(
-    door: &std::sync::Arc<super::door::Door>,
+    door: &std::sync::Arc<super::state::Http>,
     caller: &Caller,
     raw: &mut Body,
     name: Option<String>,
@@ -129,7 +129,7 @@ async fn take(
 
 /// The body's pieces, and an empty one when all of it came. Ends early where nobody takes them.
 async fn read(
-    door: &super::door::Door,
+    door: &super::state::Http,
     raw: &mut Body,
     pieces: &mpsc::Sender<Bytes>,
 ) -> Result<(), Error> {

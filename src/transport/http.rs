@@ -12,17 +12,18 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::door::{Door, Visit};
+use super::routes;
 use super::seats::Seats;
 use super::stall::Stall;
-use super::{peer, routes};
+use super::state::{Http, Visit};
+use crate::door::caller;
 use crate::request::Caller;
 
 /// Longest request line and headers; hyper wants at least 8 KiB.
 const HEAD_BYTES: usize = 64 << 10;
 
 /// Serves until `stop`, then lets answers on their way end. Dropping the future cuts them.
-pub async fn serve(listener: UnixListener, door: Arc<Door>, stop: CancellationToken) {
+pub async fn serve(listener: UnixListener, door: Arc<Http>, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(door.limits.connections));
     let seats = Seats::default();
     let router = routes::router(door.clone());
@@ -40,7 +41,7 @@ pub async fn serve(listener: UnixListener, door: Arc<Door>, stop: CancellationTo
         };
         match accepted {
             Ok((stream, _)) => {
-                let caller = match peer::caller(&stream) {
+                let caller = match caller::of(&stream) {
                     Ok(caller) => caller,
                     Err(e) => {
                         log::warn!("a caller without credentials: {e}");
@@ -74,7 +75,7 @@ async fn connection(
     stream: UnixStream,
     caller: Caller,
     router: axum::Router,
-    door: Arc<Door>,
+    door: Arc<Http>,
     stop: CancellationToken,
 ) {
     let service = TowerToHyperService::new(router.layer(Extension(caller)));

@@ -13,11 +13,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::background::Running;
-use super::door::Door;
-use super::fields::refuse;
 use super::responses;
 use super::routes::{Answer, Shared, events_of, off_thread, service};
 use super::sessions::{Id, named};
+use super::state::Http;
+use crate::door::fields::refuse;
 use crate::request::Caller;
 
 /// How an answer is to be told.
@@ -61,7 +61,7 @@ pub async fn show(
     Ok(stream_from(&door, running, from))
 }
 
-async fn stored(door: Arc<Door>, caller: Caller, id: String) -> Answer {
+async fn stored(door: Arc<Http>, caller: Caller, id: String) -> Answer {
     off_thread(move || {
         let service = service(&door, &caller)?;
         let found = service.sessions().answer(caller.uid, &id)?;
@@ -71,7 +71,7 @@ async fn stored(door: Arc<Door>, caller: Caller, id: String) -> Answer {
 }
 
 /// Events from number `from` on. Nothing ends when its reader leaves.
-pub(super) fn stream_from(door: &Door, running: Arc<Running>, from: usize) -> Response {
+pub(super) fn stream_from(door: &Http, running: Arc<Running>, from: usize) -> Response {
     let frames = stream::unfold((running, from), async |(running, from)| {
         let (frames, next) = running.read(from).await?;
         Some((frames, (running, next)))

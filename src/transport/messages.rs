@@ -7,10 +7,10 @@ use futures_util::FutureExt;
 use serde_json::{Value, json};
 
 use super::cached::Found;
-use super::fields::{Fields, refuse, wrong};
-use super::openai::Asked;
 use super::render::{Frame, Render};
 use super::turn::{Block, Step, Turn};
+use crate::door::chat::Asked;
+use crate::door::fields::{Fields, refuse, wrong};
 use crate::request::{
     Event, Failure, FinishReason, Format, Keep, Mark, Message, Prompt, Refusal, Request, Sampling,
     Stop, TemplateOptions, ToolCall, ToolChoice, Usage,

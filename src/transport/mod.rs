@@ -1,20 +1,16 @@
-//! Doors: wire formats and sockets, nothing else. Every request goes through `service`.
+//! HTTP: its wire formats and sockets, nothing else. Every request goes through `service`.
 
 mod answers;
 mod background;
 mod body;
 mod cached;
 mod carry;
-pub mod door;
 mod error;
-pub mod fields;
 pub mod http;
 mod kept;
-pub mod limits;
 pub mod messages;
 mod metrics;
 pub mod openai;
-pub mod peer;
 mod reading;
 mod render;
 mod replies;
@@ -24,6 +20,7 @@ mod seats;
 mod sessions;
 pub mod socket;
 mod stall;
+pub mod state;
 #[cfg(test)]
 mod tests;
 mod turn;

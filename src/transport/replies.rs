@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::openai::Asked;
 use super::render::{Frame, Render};
+use crate::door::chat::Asked;
 use crate::request::{Event, Failure, FinishReason, Part, Token, TokenLogprob, Usage};
 use crate::service::{Receipt, Service, fresh_id, now};
 

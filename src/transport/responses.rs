@@ -3,11 +3,12 @@
 
 use serde_json::{Value, json};
 
-use super::fields::{Fields, refuse, wrong};
-use super::openai::{self, Asked};
 use super::render::{Frame, Render};
 use super::replies::{score_json, spelling};
 use super::turn::{Block, Step, Turn};
+use crate::door::chat::{self, Asked};
+use crate::door::fields::{Fields, refuse, wrong};
+use crate::door::messages;
 use crate::request::{
     Event, Failure, FinishReason, Format, Message, Origin, Part, Prompt, Refusal, Request,
     Sampling, Stop, Thread, ToolCall, ToolChoice, Usage,
@@ -61,7 +62,7 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
             tools: tools(&f)?,
             tool_choice: tool_choice(&f)?,
             parallel_tool_calls: f.boolean("parallel_tool_calls")?.unwrap_or(true),
-            options: openai::effort(effort),
+            options: chat::effort(effort),
         },
         sampling: Sampling {
             temperature: f.number("temperature")?.unwrap_or(default.temperature),
@@ -74,7 +75,7 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
         echo: false,
         n: 1,
         format: format(&f)?,
-        keep: openai::keep(&f)?,
+        keep: chat::keep(&f)?,
     };
     if request.max_tokens == Some(0) {
         return refuse("max_output_tokens", "got 0, want at least 1");
@@ -201,7 +202,7 @@ fn read_item(
     match f.string("type")? {
         None | Some("message") => {
             let role = need("role")?;
-            let mut message = said(openai::role(&role), content("content")?);
+            let mut message = said(messages::role(&role), content("content")?);
             if role == "assistant" {
                 message.reasoning = thought.take();
             }
@@ -269,7 +270,7 @@ fn tool_choice(f: &Fields) -> Result<ToolChoice, Refusal> {
     };
     match named {
         Some(name) => Ok(ToolChoice::Named(name.to_owned())),
-        None => openai::tool_choice(f),
+        None => chat::tool_choice(f),
     }
 }
 

@@ -17,17 +17,18 @@ use serde_json::{Value, json};
 
 use super::answers::Answers;
 use super::cached::Found;
-use super::door::Door;
 use super::error::Error;
-use super::fields::{Fields, refuse};
-use super::openai::{self, Asked};
+use super::openai;
 use super::render::{Frame, Render};
 use super::replies::{self, Replies};
+use super::state::Http;
 use super::{background, body, cached, carry, kept, messages, reading, responses, sessions};
+use crate::door::chat::{self, Asked};
+use crate::door::fields::{Fields, refuse};
 use crate::request::{Caller, Failure, Refusal};
 use crate::service::{Generation, Service, Specials};
 
-pub fn router(door: Arc<Door>) -> Router {
+pub fn router(door: Arc<Http>) -> Router {
     Router::new()
         .route("/v1/models", get(models))
         .route("/v1/models/{*id}", get(model))
@@ -65,13 +66,13 @@ pub fn router(door: Arc<Door>) -> Router {
 
 pub(super) type Answer = Result<Response, Error>;
 
-pub(super) fn service<'a>(door: &'a Door, caller: &Caller) -> Result<&'a Service, Refusal> {
+pub(super) fn service<'a>(door: &'a Http, caller: &Caller) -> Result<&'a Service, Refusal> {
     let service = door.service.get().ok_or(Refusal::Loading)?;
     service.permit(caller)?;
     Ok(service)
 }
 
-pub(super) async fn body(door: &Door, raw: Body) -> Result<body::Read, Error> {
+pub(super) async fn body(door: &Http, raw: Body) -> Result<body::Read, Error> {
     body::read(&door.bodies, &door.limits, raw).await
 }
 
@@ -114,7 +115,7 @@ fn card(service: &Service) -> Value {
     })
 }
 
-pub(super) type Shared = State<Arc<Door>>;
+pub(super) type Shared = State<Arc<Http>>;
 
 async fn models(State(door): Shared, Extension(caller): Extension<Caller>) -> Answer {
     let service = service(&door, &caller)?;
@@ -302,13 +303,13 @@ enum How {
     Behind(background::Place, Box<responses::Answer>),
 }
 
-async fn generate(door: Arc<Door>, caller: Caller, raw: Body, kind: Kind) -> Answer {
+async fn generate(door: Arc<Http>, caller: Caller, raw: Body, kind: Kind) -> Answer {
     let prepare = move |service: &Service, _: &Caller, value: &Value| {
         let asked = match kind {
             Kind::Completion => openai::completion(value)?,
             Kind::Responses => responses::read(value)?,
             Kind::Messages => messages::read(value, service.has_thinking_switch())?,
-            Kind::Chat | Kind::Reading(_) => openai::chat(value)?,
+            Kind::Chat | Kind::Reading(_) => chat::chat(value)?,
         };
         Ok(Prepared::Asks(asked, kind))
     };
@@ -317,7 +318,7 @@ async fn generate(door: Arc<Door>, caller: Caller, raw: Body, kind: Kind) -> Ans
 
 /// Reads a body, and answers what `prepare` makes of it.
 pub(super) async fn answer(
-    door: Arc<Door>,
+    door: Arc<Http>,
     caller: Caller,
     raw: Body,
     prepare: impl FnOnce(&Service, &Caller, &Value) -> Result<Prepared, Refusal> + Send + 'static,
@@ -377,11 +378,11 @@ pub(super) async fn answer(
     Ok(response)
 }
 
-fn service_of(door: &Door) -> Result<&Service, Refusal> {
+fn service_of(door: &Http) -> Result<&Service, Refusal> {
     door.service.get().ok_or(Refusal::Loading)
 }
 
-fn stream_out(door: Arc<Door>, render: Box<dyn Render>, answers: Answers) -> Response {
+fn stream_out(door: Arc<Http>, render: Box<dyn Render>, answers: Answers) -> Response {
     let at = door.clone();
     let frames = stream::unfold(Some((render, answers)), move |state| {
         let door = at.clone();
@@ -405,7 +406,7 @@ fn stream_out(door: Arc<Door>, render: Box<dyn Render>, answers: Answers) -> Res
 
 /// Frames as they come, and a sign of life where they do not.
 pub(super) fn events_of(
-    door: &Door,
+    door: &Http,
     frames: impl Stream<Item = Vec<Frame>> + Send + 'static,
 ) -> Response {
     let ping = KeepAlive::new().interval(door.limits.ping).text("ping");

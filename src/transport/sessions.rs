@@ -8,9 +8,10 @@ use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use serde_json::{Map, Value, json};
 
-use super::fields::{Fields, refuse};
-use super::openai::{self, Asked, message_json};
 use super::routes::{Answer, Kind, Prepared, Shared, answer, body, off_thread, service};
+use crate::door::chat::{self, Asked};
+use crate::door::fields::{Fields, refuse};
+use crate::door::messages::{message_json, messages};
 use crate::request::{Caller, Message, Origin, Refusal, Thread};
 use crate::service::{About, Service, Summary, fresh_id, now};
 
@@ -113,7 +114,7 @@ fn said(f: &Fields) -> Result<Vec<Message>, Refusal> {
         content: content.to_owned(),
         ..Message::default()
     });
-    match (openai::messages(f)?, content) {
+    match (messages(f)?, content) {
         (Some(_), Some(_)) => refuse("content", "got messages too; want one of both"),
         (Some(messages), None) => Ok(messages),
         (None, content) => Ok(content.into_iter().collect()),
@@ -124,7 +125,7 @@ fn said(f: &Fields) -> Result<Vec<Message>, Refusal> {
 fn chat(settings: &Value, more: Map<String, Value>) -> Result<Asked, Refusal> {
     let mut all = settings.as_object().cloned().unwrap_or_default();
     all.extend(more);
-    let asked = openai::chat(&Value::Object(all))?;
+    let asked = chat::chat(&Value::Object(all))?;
     if asked.requests.iter().any(|r| r.n != 1) {
         return refuse("n", "a session holds one answer to each question");
     }

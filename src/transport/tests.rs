@@ -10,9 +10,10 @@ use std::io::{Read, Write};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::door::Door;
-use super::limits::HttpLimits;
+use super::state::Http;
 use super::{http, socket};
+use crate::door::Door;
+use crate::door::limits::Limits;
 use crate::scheduler::fake::{BOMB, Fake, POISON};
 use crate::scheduler::{self, Ended, Scheduler};
 use crate::service::{self, Card, Service};
@@ -31,7 +32,7 @@ struct Server {
     path: PathBuf,
     stop: CancellationToken,
     thread: Option<std::thread::JoinHandle<()>>,
-    door: Arc<Door>,
+    door: Arc<Http>,
     _ended: Option<Ended>,
     _file: socket::SocketFile,
     _dir: tempfile::TempDir,
@@ -56,7 +57,7 @@ struct Setup {
     vocabulary: fixture::Metadata,
     /// Of a model that thinks aloud, instead of the model's own.
     thinks: Option<&'static str>,
-    http: HttpLimits,
+    http: Limits,
     sessions: Sessions,
 }
 
@@ -69,7 +70,7 @@ fn setup() -> Setup {
         max_tokens: None,
         vocabulary: fixture::metadata("tiny"),
         thinks: None,
-        http: HttpLimits::default(),
+        http: Limits::default(),
         sessions: Sessions::default(),
     }
 }
@@ -78,7 +79,7 @@ fn serve(setup: Setup) -> Server {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("s");
     let (listener, file) = socket::bind(&path, 0o600, None).expect("a socket");
-    let door = Arc::new(Door::new(setup.http));
+    let door = Arc::new(Http::new(Arc::new(Door::new(setup.http))));
     let mut kept = None;
     if let Some(model) = setup.model {
         let meta = match setup.thinks {
@@ -205,9 +206,9 @@ fn models_are_listed_and_an_unknown_one_is_not_found() {
 fn an_answer_says_how_much_of_its_prompt_was_kept_and_why_not_more() {
     let server = serve(Setup {
         // However loaded the machine is, a stream's head waits for it.
-        http: HttpLimits {
+        http: Limits {
             ping: Duration::from_secs(60),
-            ..HttpLimits::default()
+            ..Limits::default()
         },
         ..setup()
     });

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deltad::bus;
+use deltad::door::Door;
+use deltad::door::chat;
+use deltad::door::limits::Limits;
 use deltad::engine::Engine;
 use deltad::request::{Caller, Event, FinishReason, Format, Part, Refusal, Request};
 use deltad::scheduler::{self, Scheduler};
 use deltad::service::{self, Card, Service};
 use deltad::sessions::Sessions;
 use deltad::text::{ChatTemplate, Tokenizer};
-use deltad::transport::door::Door;
-use deltad::transport::limits::HttpLimits;
+use deltad::transport::state::Http;
 use deltad::transport::{http, messages, openai, responses};
 use serde_json::Value;
 
@@ -109,7 +111,7 @@ fn body(dice: &mut Dice, seeds: &[Value], words: &[&str]) -> Value {
 }
 
 /// For a model with a switch, which takes more than one without.
-fn thinking_message(body: &Value) -> Result<openai::Asked, Refusal> {
+fn thinking_message(body: &Value) -> Result<chat::Asked, Refusal> {
     messages::read(body, true)
 }
 
@@ -120,7 +122,7 @@ pub fn request(dir: &Path) -> Run {
     Box::new(move |dice| {
         let value = body(dice, &seeds, &words);
         for read in [
-            openai::chat,
+            chat::chat,
             openai::completion,
             responses::read,
             thinking_message,
@@ -204,7 +206,7 @@ pub fn bus() -> Run {
         same["messages"] = Value::Array(messages.clone());
         let _ = bus::options::one_text(&options);
         if let Ok(asked) = bus::options::chat(messages, options, 1 << 20) {
-            assert_eq!(openai::chat(&same).as_ref(), Ok(&asked), "{same}");
+            assert_eq!(chat::chat(&same).as_ref(), Ok(&asked), "{same}");
         }
     })
 }
@@ -212,15 +214,16 @@ pub fn bus() -> Run {
 /// Every connection comes to an end, and the next one is served.
 pub fn http(dir: &Path) -> Run {
     let second = Duration::from_secs(1);
-    let limits = HttpLimits {
+    let limits = Limits {
         request_bytes: 1 << 20,
         head: second,
         body: second,
         patience: second,
-        ..HttpLimits::default()
+        ..Limits::default()
     };
     let door = Arc::new(Door::new(limits));
     assert!(door.service.set(daemon(dir)).is_ok());
+    let door = Arc::new(Http::new(door));
     let socket = dir.join("socket");
     let listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
     listener.set_nonblocking(true).expect("a flag");

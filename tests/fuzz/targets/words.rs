@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use deltad::door::chat;
 use deltad::request::{Message, Stop, Token, TokenMask};
 use deltad::text::{
     Calls, ChatTemplate, Constraint, Delta, Expect, Grammars, ReplyReader, Specials, Stopped,
     Tokenizer, ToolChoice, encode_chat, markup,
 };
-use deltad::transport::openai;
 use ggml_kernels::gguf::GgufFile;
 use serde_json::Value;
 
@@ -161,7 +161,7 @@ pub fn chat(dir: &Path) -> Run {
         }
     };
     Box::new(move |dice| {
-        let Ok(asked) = openai::chat(&changed(dice, &seeds, &WORDS)) else {
+        let Ok(asked) = chat::chat(&changed(dice, &seeds, &WORDS)) else {
             return;
         };
         let deltad::request::Prompt::Chat {
@@ -296,7 +296,7 @@ pub fn schema(dir: &Path) -> Run {
     ];
     Box::new(move |dice| {
         let (constraint, wants_json) = if dice.one_in(3) {
-            let Ok(asked) = openai::chat(&changed(dice, &bodies, &KEYWORDS)) else {
+            let Ok(asked) = chat::chat(&changed(dice, &bodies, &KEYWORDS)) else {
                 return;
             };
             let deltad::request::Prompt::Chat { tools, .. } = &asked.requests[0].prompt else {

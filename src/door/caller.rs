@@ -1,10 +1,10 @@
-//! Who is at the other end of a Unix socket, as the kernel says.
+//! Who calls: at the other end of a Unix socket, as the kernel says, and in which unit.
 
 use tokio::net::UnixStream;
 
 use crate::request::Caller;
 
-pub fn caller(stream: &UnixStream) -> std::io::Result<Caller> {
+pub fn of(stream: &UnixStream) -> std::io::Result<Caller> {
     let credentials = stream.peer_cred()?;
     let pid = credentials.pid().and_then(|pid| u32::try_from(pid).ok());
     Ok(Caller {

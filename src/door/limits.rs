@@ -1,9 +1,9 @@
-//! What one connection, one body and one silence may take.
+//! What one connection, one body or call, and one silence may take.
 
 use std::time::Duration;
 
 #[derive(Debug, Clone)]
-pub struct HttpLimits {
+pub struct Limits {
     pub request_bytes: usize,
     /// Half of them at most for one user.
     pub connections: usize,
@@ -17,9 +17,9 @@ pub struct HttpLimits {
     pub ping: Duration,
 }
 
-impl Default for HttpLimits {
+impl Default for Limits {
     fn default() -> Self {
-        HttpLimits {
+        Limits {
             request_bytes: 8 << 20,
             connections: 4096,
             head: Duration::from_secs(30),
