@@ -7,9 +7,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use deltad::request::ToolChoice;
 use deltad::request::{Sampling, Token};
 use deltad::sampler::{Sampler, logprobs};
-use deltad::text::{Grammars, Specials, Tokenizer, ToolChoice, markup};
+use deltad::text::{Grammars, Specials, Tokenizer, markup};
 use ggml_kernels::gguf::{Array, Metadata, Value};
 use serde_json::json;
 
@@ -194,7 +195,7 @@ fn constrained(tokenizer: &Tokenizer, grammars: &Grammars) {
             let constraint = match what {
                 "json_object" => grammars.json_object(),
                 "json_schema" => grammars.json_schema(&schema),
-                _ => grammars.tool_calls(&tools, ToolChoice::Required, true),
+                _ => grammars.tool_calls(&tools, &ToolChoice::Required, true),
             };
             let mut constraint = constraint.expect("a grammar");
             compiling += start.elapsed();

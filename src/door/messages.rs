@@ -32,13 +32,15 @@ pub fn message_json(message: &Message) -> Value {
         json["tool_call_id"] = json!(id);
     }
     if !message.tool_calls.is_empty() {
-        let calls = message.tool_calls.iter().map(|call| {
-            let function = json!({"name": call.name, "arguments": call.arguments});
-            json!({"id": call.id, "type": "function", "function": function})
-        });
-        json["tool_calls"] = calls.collect();
+        json["tool_calls"] = message.tool_calls.iter().map(call_json).collect();
     }
     json
+}
+
+/// A call in OpenAI's form.
+pub fn call_json(call: &ToolCall) -> Value {
+    let function = json!({"name": call.name, "arguments": call.arguments});
+    json!({"id": call.id, "type": "function", "function": function})
 }
 
 fn message(i: usize, value: &Value) -> Result<Message, Refusal> {

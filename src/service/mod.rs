@@ -618,16 +618,9 @@ impl Service {
             (Format::JsonSchema(schema), _) => grammars
                 .json_schema(schema)
                 .map_err(named("response_format"))?,
-            (Format::Text, Some((tools, choice, parallel))) => {
-                let choice = match choice {
-                    ToolChoice::Required => constraint::ToolChoice::Required,
-                    ToolChoice::Named(name) => constraint::ToolChoice::Named(name),
-                    ToolChoice::Auto | ToolChoice::None => constraint::ToolChoice::Auto,
-                };
-                grammars
-                    .tool_calls(tools, choice, parallel)
-                    .map_err(named("tools"))?
-            }
+            (Format::Text, Some((tools, choice, parallel))) => grammars
+                .tool_calls(tools, choice, parallel)
+                .map_err(named("tools"))?,
             (Format::Text, None) => return Ok(None),
         };
         Ok(Some(made))

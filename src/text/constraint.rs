@@ -15,23 +15,12 @@ use toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie};
 
 use super::markup::Markup;
 use super::tokenizer::Tokenizer;
-use crate::request::{Token, TokenMask};
+use crate::request::{Token, TokenMask, ToolChoice};
 
 /// Why a schema, a tool or a choice of tools cannot be enforced, in words for the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ConstraintError(pub String);
-
-/// OpenAI's `tool_choice`, less `none`, which constrains nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ToolChoice<'a> {
-    /// The model may call or not; calls that it begins follow the schemas.
-    Auto,
-    /// At least one call, of any of the tools.
-    Required,
-    /// One call of this tool.
-    Named(&'a str),
-}
 
 /// Compiles constraints for one vocabulary; built once per model.
 pub struct Grammars {
@@ -98,11 +87,12 @@ impl Grammars {
     }
 
     /// The model's markup around calls of `tools` (OpenAI's tool objects) whose arguments validate
-    /// against their parameters.
+    /// against their parameters: none has to come unless the choice is for one, and that none may is
+    /// not said here.
     pub fn tool_calls(
         &self,
         tools: &[Value],
-        choice: ToolChoice<'_>,
+        choice: &ToolChoice,
         parallel: bool,
     ) -> Result<Constraint, ConstraintError> {
         let Some(markup) = &self.markup else {
@@ -130,7 +120,7 @@ impl Grammars {
             functions.insert(name, parameters);
         }
         if let ToolChoice::Named(wanted) = choice {
-            functions.retain(|name, _| *name == wanted);
+            functions.retain(|name, _| name == wanted);
             if functions.is_empty() {
                 let why = format!("tool_choice: {wanted:?} is none of the tools");
                 return Err(ConstraintError(why));
@@ -143,7 +133,7 @@ impl Grammars {
         let lark = markup.grammar(&functions, one).map_err(ConstraintError)?;
         let mut constraint = self.compile(TopLevelGrammar::from_lark(lark))?;
         constraint.opening = Some(markup.opening());
-        if choice == ToolChoice::Auto {
+        if matches!(choice, ToolChoice::Auto | ToolChoice::None) {
             constraint.lead = Lead::Free;
         }
         Ok(constraint)

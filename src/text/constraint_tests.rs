@@ -1,10 +1,11 @@
 //! Whatever a model likes to say, under a grammar it says what was asked for.
 
-use super::constraint::{Constraint, ConstraintError, Grammars, ToolChoice};
+use super::constraint::{Constraint, ConstraintError, Grammars};
 use super::fixture;
 use super::markup;
 use super::tokenizer::{Specials, Tokenizer};
 use super::tool_calls::{Calls, Expect, ReplyReader, WholeReply};
+use crate::request::ToolChoice;
 use crate::request::{Sampling, Stop, Token};
 use crate::sampler::Sampler;
 use serde_json::{Value, json};
@@ -163,7 +164,7 @@ fn a_required_call_is_a_call_that_validates() {
     let mut n_calls = 0;
     for seed in 0..40 {
         let constraint = grammars
-            .tool_calls(&tools(), ToolChoice::Required, true)
+            .tool_calls(&tools(), &ToolChoice::Required, true)
             .expect("tools");
         let (reply, calls) = read(&babble(constraint, seed, ""));
         assert!(calls && reply.content.is_empty(), "{reply:?}");
@@ -189,8 +190,8 @@ fn a_required_call_is_a_call_that_validates() {
 fn a_named_call_is_one_call_of_that_tool() {
     let (_, grammars) = &*SMALL;
     for seed in 0..10 {
-        let choice = ToolChoice::Named("get_weather");
-        let constraint = grammars.tool_calls(&tools(), choice, true).expect("tools");
+        let choice = ToolChoice::Named("get_weather".into());
+        let constraint = grammars.tool_calls(&tools(), &choice, true).expect("tools");
         let (reply, _) = read(&babble(constraint, seed, ""));
         assert_eq!(reply.tool_calls.len(), 1);
         assert_eq!(reply.tool_calls[0].name, "get_weather");
@@ -203,7 +204,7 @@ fn a_call_that_the_model_chose_to_begin_validates() {
     let (tokenizer, grammars) = &*SMALL;
     let auto = || {
         grammars
-            .tool_calls(&tools(), ToolChoice::Auto, true)
+            .tool_calls(&tools(), &ToolChoice::Auto, true)
             .expect("tools")
     };
     let mut free = auto();
@@ -230,17 +231,17 @@ fn what_cannot_be_enforced_is_refused_by_name() {
     assert!(!why.is_empty());
     let bad =
         json!({"function": {"name": "f", "parameters": {"type": "array", "uniqueItems": true}}});
-    let why = refusal(grammars.tool_calls(&[bad], ToolChoice::Auto, true));
+    let why = refusal(grammars.tool_calls(&[bad], &ToolChoice::Auto, true));
     assert!(
         why.starts_with("tools[0].function.parameters (f): "),
         "{why}"
     );
     let bad = json!({"function": {"name": "f\" x"}});
-    let why = refusal(grammars.tool_calls(&[bad], ToolChoice::Auto, true));
+    let why = refusal(grammars.tool_calls(&[bad], &ToolChoice::Auto, true));
     assert!(why.starts_with("tools[0].function.name"), "{why}");
-    let why = refusal(grammars.tool_calls(&tools(), ToolChoice::Named("zzz"), true));
+    let why = refusal(grammars.tool_calls(&tools(), &ToolChoice::Named("zzz".into()), true));
     assert!(why.contains("\"zzz\" is none of the tools"), "{why}");
-    assert!(refusal(grammars.tool_calls(&[], ToolChoice::Required, true)).contains("no tools"));
+    assert!(refusal(grammars.tool_calls(&[], &ToolChoice::Required, true)).contains("no tools"));
 }
 
 /// Found by fuzzing: one such request overflowed the stack, and so ended the daemon.

@@ -7,11 +7,12 @@ use ggml_kernels::gguf::{Array, Metadata, Value as Field};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::constraint::{Constraint, Grammars, ToolChoice};
+use super::constraint::{Constraint, Grammars};
 use super::fixture;
 use super::markup::{self, Markup};
 use super::tokenizer::{Specials, Tokenizer};
 use super::tool_calls::*;
+use crate::request::ToolChoice;
 use crate::request::{Sampling, Stop, Token};
 use crate::sampler::Sampler;
 
@@ -302,7 +303,7 @@ fn whatever_the_model_likes_a_call_that_must_come_is_one_that_validates() {
         for seed in 0..12 {
             let constraint = model
                 .grammars
-                .tool_calls(&tools(), ToolChoice::Required, true);
+                .tool_calls(&tools(), &ToolChoice::Required, true);
             let tokens = model.babble(constraint.expect("tools"), seed, "");
             let (reply, reader, _) = model.read_tokens(&tokens, false);
             assert!(
@@ -323,11 +324,11 @@ fn whatever_the_model_likes_a_call_that_must_come_is_one_that_validates() {
             n_calls > 12 && n_weather > 0,
             "{n_weather} of {n_calls} calls"
         );
-        let named = ToolChoice::Named("get_weather");
+        let named = ToolChoice::Named("get_weather".into());
         for seed in 0..4 {
             let constraint = model
                 .grammars
-                .tool_calls(&tools(), named, true)
+                .tool_calls(&tools(), &named, true)
                 .expect("tools");
             let (reply, ..) = model.read_tokens(&model.babble(constraint, seed, ""), false);
             assert_eq!(reply.tool_calls.len(), 1, "{reply:?}");
@@ -340,7 +341,7 @@ fn whatever_the_model_likes_a_call_that_must_come_is_one_that_validates() {
 fn a_call_that_the_model_begins_by_itself_validates() {
     for model in &*MODELS {
         for seed in 0..4 {
-            let constraint = model.grammars.tool_calls(&tools(), ToolChoice::Auto, true);
+            let constraint = model.grammars.tool_calls(&tools(), &ToolChoice::Auto, true);
             let tokens = model.babble(constraint.expect("tools"), seed, "Well.\n<tool_call>");
             let (reply, reader, _) = model.read_tokens(&tokens, false);
             assert!(reader.calls_tools(), "{reply:?}");
@@ -367,7 +368,7 @@ fn a_thought_goes_before_an_answer_that_keeps_to_a_grammar_and_has_an_end() {
 
             let calls = model
                 .grammars
-                .tool_calls(&tools(), ToolChoice::Required, false);
+                .tool_calls(&tools(), &ToolChoice::Required, false);
             let calls = calls.expect("tools").after_thinking(10).expect("a thought");
             let tokens = model.babble(calls, seed, "");
             let (reply, reader, _) = model.read_tokens(&tokens, true);
@@ -385,7 +386,7 @@ fn what_cannot_be_said_in_this_form_is_refused_by_name() {
         let tool = json!({"function": {"name": "f", "parameters": parameters}});
         let made = MODELS[0]
             .grammars
-            .tool_calls(&[tool], ToolChoice::Auto, true);
+            .tool_calls(&[tool], &ToolChoice::Auto, true);
         made.err().expect("a refusal").0
     };
     let why = refused(json!({"type": "object", "minProperties": 1}));
@@ -433,7 +434,7 @@ fn tools_as_programs_declare_them_are_taken() {
             let tools = std::slice::from_ref(&tool);
             let made = model
                 .grammars
-                .tool_calls(tools, ToolChoice::Required, false);
+                .tool_calls(tools, &ToolChoice::Required, false);
             let made = made.unwrap_or_else(|e| panic!("{tool}: {e}"));
             if model.tokenizer.special_id("</arg_value>").is_none() {
                 // By chance alone nobody spells the end of a text.

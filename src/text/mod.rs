@@ -14,7 +14,7 @@ pub mod tool_calls;
 pub mod utf8_stream;
 mod vocabulary;
 
-pub use constraint::{Constraint, ConstraintError, Grammars, ToolChoice};
+pub use constraint::{Constraint, ConstraintError, Grammars};
 pub use markup::Markup;
 pub use template::{ChatTemplate, PromptText, TemplateError, encode_behind, encode_chat};
 pub use tokenizer::{Specials, Tokenizer, TokenizerError};

@@ -4,8 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::render::{Frame, Render};
 use crate::door::chat::Asked;
+use crate::door::messages::call_json;
 use crate::request::{Event, Failure, FinishReason, Part, Token, TokenLogprob, Usage};
-use crate::service::{Receipt, Service, fresh_id, now};
+use crate::service::{Answer, Receipt, Service, fresh_id, now};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -31,10 +32,7 @@ pub struct Replies {
 #[derive(Default)]
 struct Choice {
     begun: bool,
-    text: String,
-    reasoning: String,
-    /// Id, name and arguments.
-    calls: Vec<(String, String, String)>,
+    said: Answer,
     logprobs: Vec<TokenLogprob>,
     /// Characters of the tokens so far: the next one's `text_offset`.
     offset: usize,
@@ -86,7 +84,7 @@ impl Replies {
                 self.begin(service, index);
                 let choice = &mut self.choices[index];
                 choice.logprobs.extend(logprob);
-                parts.into_iter().for_each(|part| choice.take(part));
+                parts.iter().for_each(|part| choice.said.add(part));
             }
             Event::Finished { choice, reason, .. } => {
                 let index = prompt * self.n + choice;
@@ -110,7 +108,7 @@ impl Replies {
         if !self.shows_logprobs {
             choice.offset = text.chars().count();
         }
-        choice.text.push_str(&text);
+        choice.said.text.push_str(&text);
         text
     }
 
@@ -123,13 +121,13 @@ impl Replies {
             choices.push(match self.kind {
                 Kind::Completion => json!({
                     "index": index,
-                    "text": choice.text,
+                    "text": choice.said.text,
                     "logprobs": logprobs,
                     "finish_reason": reason,
                 }),
                 Kind::Chat => json!({
                     "index": index,
-                    "message": choice.message(),
+                    "message": message(choice.said),
                     "logprobs": logprobs,
                     "finish_reason": reason,
                 }),
@@ -389,42 +387,20 @@ impl Render for Replies {
     }
 }
 
-impl Choice {
-    fn take(&mut self, part: Part) {
-        match part {
-            Part::Text(text) => self.text += &text,
-            Part::Reasoning(text) => self.reasoning += &text,
-            Part::Call { id, name, .. } => self.calls.push((id, name, String::new())),
-            Part::Arguments { text, .. } => {
-                if let Some((_, _, arguments)) = self.calls.last_mut() {
-                    *arguments += &text;
-                }
-            }
-        }
+fn message(said: Answer) -> Value {
+    let content = if said.text.is_empty() && !said.calls.is_empty() {
+        Value::Null
+    } else {
+        Value::String(said.text)
+    };
+    let mut message = json!({"role": "assistant", "content": content, "refusal": null});
+    if !said.reasoning.is_empty() {
+        message["reasoning_content"] = Value::String(said.reasoning);
     }
-
-    fn message(self) -> Value {
-        let content = if self.text.is_empty() && !self.calls.is_empty() {
-            Value::Null
-        } else {
-            Value::String(self.text)
-        };
-        let mut message = json!({"role": "assistant", "content": content, "refusal": null});
-        if !self.reasoning.is_empty() {
-            message["reasoning_content"] = Value::String(self.reasoning);
-        }
-        if !self.calls.is_empty() {
-            let calls = self.calls.into_iter().map(|(id, name, arguments)| {
-                json!({
-                    "id": id,
-                    "type": "function",
-                    "function": {"name": name, "arguments": arguments},
-                })
-            });
-            message["tool_calls"] = calls.collect();
-        }
-        message
+    if !said.calls.is_empty() {
+        message["tool_calls"] = said.calls.iter().map(call_json).collect();
     }
+    message
 }
 
 /// What a chunk adds, in both spellings.

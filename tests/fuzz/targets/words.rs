@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use deltad::door::chat;
-use deltad::request::{Message, Stop, Token, TokenMask};
+use deltad::request::{Message, Stop, Token, TokenMask, ToolChoice};
 use deltad::text::{
     Calls, ChatTemplate, Constraint, Delta, Expect, Grammars, ReplyReader, Specials, Stopped,
-    Tokenizer, ToolChoice, encode_chat, markup,
+    Tokenizer, encode_chat, markup,
 };
 use ggml_kernels::gguf::GgufFile;
 use serde_json::Value;
@@ -303,7 +303,7 @@ pub fn schema(dir: &Path) -> Run {
                 panic!("a chat is a chat");
             };
             (
-                grammars.tool_calls(tools, ToolChoice::Required, dice.one_in(2)),
+                grammars.tool_calls(tools, &ToolChoice::Required, dice.one_in(2)),
                 false,
             )
         } else {
