@@ -11,4 +11,7 @@
 #if __has_include("wide.cu")
 #include "wide.cu"
 #endif
+#if __has_include("draw.cu")
+#include "draw.cu"
+#endif
 #include "id.cu"

@@ -11,11 +11,13 @@
 //! | `mixers` | norms, router, KDA |
 //! | `attention` | MLA |
 //! | `wide` | products of many rows on tensor cores |
+//! | `draw` | the next token, or the few that it is among |
 //! | `ceiling` | what the card's memory moves at most |
 
 pub mod attention;
 pub mod ceiling;
 mod check;
+pub mod draw;
 pub mod driver;
 pub mod mixers;
 pub mod products;
