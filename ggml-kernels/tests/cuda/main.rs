@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use ggml_kernels::cuda::driver::{CudaError, Device, FILE};
 
 mod attention;
+mod draw;
 mod driver;
 mod mixers;
 mod products;
