@@ -157,6 +157,28 @@ impl Default for Sampling {
     }
 }
 
+/// One draw of a token where nothing edits the logits: what [`Sampling`] says, and where in the weights the
+/// token lies.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Draw {
+    pub temperature: f32,
+    pub top_k: usize,
+    pub top_p: f32,
+    pub min_p: f32,
+    /// Random, in [0, 1).
+    pub unit: f64,
+}
+
+/// The likeliest tokens, and at least those among which a [`Draw`] chooses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Few {
+    /// With their logits, by number.
+    pub tokens: Vec<(Token, f32)>,
+    /// Of all tokens, those that are not here too: e to a logit's distance from the largest, over the
+    /// temperature.
+    pub mass: f64,
+}
+
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Stop {
     /// Text that ends the generation and is not returned.

@@ -97,7 +97,7 @@ fn in_order(text: &str, from: &str, steps: &[&'static str]) -> Vec<&'static str>
     steps
 }
 
-/// `src/sampler.rs` lists its steps in its head, and its own tests hold the code against the list.
+/// `src/sampler/mod.rs` lists its steps in its head, and its own tests hold the code against the list.
 #[test]
 fn the_samplers_steps_are_told_in_the_order_that_the_code_takes_them() {
     let steps = [
@@ -112,7 +112,7 @@ fn the_samplers_steps_are_told_in_the_order_that_the_code_takes_them() {
         "min_p",
         "draw",
     ];
-    let code = in_order(&text("src/sampler.rs"), "Order,", &steps);
+    let code = in_order(&text("src/sampler/mod.rs"), "Order,", &steps);
     let told = in_order(&text("docs/http.md"), "Sampling takes these steps", &steps);
     assert_eq!(told, code);
 }

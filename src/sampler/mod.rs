@@ -1,4 +1,5 @@
-//! Pure: logits, parameters and a random stream to one token. Knows no text, no model and no clock.
+//! Pure: logits, parameters and a random stream to one token. Where nothing edits the logits, a device
+//! may keep them and do the beginning of it: see [`Sampler::draw_of`]. Knows no text, no model and no clock.
 //!
 //! Order, as vLLM and llama.cpp define the steps:
 //! 1. mask: tokens that a grammar forbids are out, whatever follows;
@@ -11,13 +12,18 @@
 //!
 //! A NaN counts as minus infinity. Infinities are taken as the largest and smallest finite logit.
 
+mod logprobs;
+mod weights;
+
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::request::{Sampling, Token, TokenLogprob, TokenMask};
+use crate::request::{Draw, Few, Sampling, Token, TokenMask};
+pub use logprobs::logprobs;
+use weights::{PIECE, finite, masses, token_at, tops};
 
 pub struct Sampler {
     sampling: Sampling,
@@ -34,6 +40,8 @@ pub struct Sampler {
     edited: Vec<f32>,
     candidates: Vec<Candidate>,
     scratch: Vec<Candidate>,
+    tops: Vec<f32>,
+    masses: Vec<f64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +52,11 @@ struct Candidate {
 }
 
 impl Candidate {
+    fn scaled((token, logit): (Token, f32), temperature: f32) -> Candidate {
+        let value = finite(finite(logit) / temperature);
+        Candidate { token, value }
+    }
+
     /// Likeliest first; the lowest token of equals.
     fn order(&self, other: &Candidate) -> Ordering {
         let by_value = other.value.total_cmp(&self.value);
@@ -70,6 +83,8 @@ impl Sampler {
             edited: Vec::new(),
             candidates: Vec::new(),
             scratch: Vec::new(),
+            tops: Vec::new(),
+            masses: Vec::new(),
         }
     }
 
@@ -85,10 +100,17 @@ impl Sampler {
             self.edit(&mut edited);
             &edited
         };
-        let token = if self.sampling.temperature > 0.0 {
-            self.draw(logits, mask)
-        } else {
-            greedy(logits, mask)
+        let temperature = self.sampling.temperature;
+        let token = match mask {
+            None if temperature > 0.0 => self.draw_of_all(logits),
+            None => self.likeliest(logits),
+            Some(mask) if temperature > 0.0 => {
+                self.candidates.clear();
+                let scaled = allowed(logits, mask).map(|t| Candidate::scaled(t, temperature));
+                self.candidates.extend(scaled);
+                self.draw(None)
+            }
+            Some(mask) => likeliest_of(allowed(logits, mask)),
         };
         self.edited = edited;
         if let Some(token) = token {
@@ -97,7 +119,36 @@ impl Sampler {
         token
     }
 
-    /// Counts a token as put out that was chosen elsewhere: an answer that was cut goes on.
+    /// The next draw, for who has the logits elsewhere; `None` where they are edited first.
+    pub fn draw_of(&mut self) -> Option<Draw> {
+        let unit = self.unit();
+        let s = &self.sampling;
+        self.edits_nothing().then_some(Draw {
+            temperature: s.temperature,
+            top_k: s.top_k,
+            top_p: s.top_p,
+            min_p: s.min_p,
+            unit,
+        })
+    }
+
+    /// As [`Sampler::sample`], of the few that are left of all logits.
+    pub fn sample_few(&mut self, few: &Few) -> Option<Token> {
+        let temperature = self.sampling.temperature;
+        self.candidates.clear();
+        let scaled = few
+            .tokens
+            .iter()
+            .map(|&t| Candidate::scaled(t, temperature));
+        self.candidates.extend(scaled);
+        let token = self.draw(Some(few.mass));
+        if let Some(token) = token {
+            self.count(token);
+        }
+        token
+    }
+
+    /// Counts a token as put out that was chosen elsewhere: by a device, or an answer that was cut goes on.
     pub fn count(&mut self, token: Token) {
         self.len += 1;
         *self.output.entry(token).or_default() += 1;
@@ -138,16 +189,65 @@ impl Sampler {
         }
     }
 
-    /// Steps 4 to 8.
-    fn draw(&mut self, logits: &[f32], mask: Option<&TokenMask>) -> Option<Token> {
-        let temperature = self.sampling.temperature;
-        let candidates = &mut self.candidates;
-        candidates.clear();
-        let scaled = |(token, logit): (Token, f32)| Candidate {
-            token,
-            value: finite(finite(logit) / temperature),
+    /// Where in the weights the next token lies, in [0, 1).
+    fn unit(&mut self) -> f64 {
+        // Two words of the stream for each token.
+        self.rng.set_word_pos(2 * u128::from(self.len));
+        // 53 random bits: the same on every platform.
+        (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn likeliest(&mut self, logits: &[f32]) -> Option<Token> {
+        let most = tops(logits, &mut self.tops);
+        let piece = self.tops.iter().position(|&top| top == most)? * PIECE;
+        let rest = (piece as Token..).zip(logits[piece..].iter().copied());
+        likeliest_of(rest.take(PIECE))
+    }
+
+    /// Steps 4 to 8, of all logits: what no cut can leave is passed over piece by piece.
+    fn draw_of_all(&mut self, logits: &[f32]) -> Option<Token> {
+        let unit = self.unit();
+        let Sampling {
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            ..
+        } = self.sampling;
+        let most = tops(logits, &mut self.tops);
+        let mass = |masses_of: &mut Vec<f64>| masses(logits, most, temperature, masses_of);
+        // The logit of a token of that weight, or a little less.
+        let of_weight = |weight: f64| {
+            let distance = f64::from(temperature) * (weight.ln() - 1e-3);
+            (f64::from(most) + distance - 1e-5 * f64::from(most).abs()) as f32
         };
-        candidates.extend(allowed(logits, mask).map(scaled));
+        let (least, whole) = if top_k > 0 {
+            (last_of_tops(&mut self.tops, top_k), None)
+        } else if top_p < 1.0 {
+            let whole = mass(&mut self.masses);
+            // Lighter ones weigh less than the rest of the share even all together.
+            let least = (1.0 - f64::from(top_p)) * whole / logits.len() as f64;
+            (of_weight(least), Some(whole))
+        } else if min_p > 0.0 {
+            (of_weight(f64::from(min_p.min(1.0))), None)
+        } else {
+            let whole = mass(&mut self.masses);
+            return token_at(logits, (most, temperature), &self.masses, unit * whole);
+        };
+        self.candidates.clear();
+        for (at, piece) in logits.chunks(PIECE).enumerate() {
+            let tokens = ((at * PIECE) as Token..).zip(piece.iter().copied());
+            let left = tokens.filter(|&(_, logit)| finite(logit) >= least);
+            let scaled = left.map(|t| Candidate::scaled(t, temperature));
+            self.candidates.extend(scaled);
+        }
+        self.draw(whole)
+    }
+
+    /// Steps 5 to 8, of the candidates. `mass`: all tokens' weight, where not all are candidates.
+    fn draw(&mut self, mass: Option<f64>) -> Option<Token> {
+        let unit = self.unit();
+        let candidates = &mut self.candidates;
         // Candidates stay in order of their tokens: the draw walks them so, and must not depend on
         // how a selection happened to leave them.
         if self.sampling.top_k > 0
@@ -160,8 +260,10 @@ impl Sampler {
             c.value = (c.value - largest).exp();
         }
         let share = f64::from(self.sampling.top_p);
+        // Of what `top_k` left, which are candidates.
+        let mass = mass.filter(|_| self.sampling.top_k == 0);
         if share < 1.0
-            && let Some(last) = last_of_mass(candidates, share, &mut self.scratch)
+            && let Some(last) = last_of_mass(candidates, share, mass, &mut self.scratch)
         {
             candidates.retain(|c| c.order(&last).is_le());
         }
@@ -171,10 +273,6 @@ impl Sampler {
             candidates.retain(|c| c.value >= least);
         }
         let total: f64 = candidates.iter().map(|c| f64::from(c.value)).sum();
-        // Two words of the stream for each token.
-        self.rng.set_word_pos(2 * u128::from(self.len));
-        // 53 random bits: the same on every platform.
-        let unit = (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let mut left = unit * total;
         let drawn = candidates.iter().find(|c| {
             left -= f64::from(c.value);
@@ -185,29 +283,26 @@ impl Sampler {
     }
 }
 
-fn finite(logit: f32) -> f32 {
-    if logit.is_nan() {
-        f32::MIN
-    } else {
-        logit.clamp(f32::MIN, f32::MAX)
-    }
+fn allowed(logits: &[f32], mask: &TokenMask) -> impl Iterator<Item = (Token, f32)> {
+    let tokens = mask.tokens();
+    tokens.map_while(|t| Some((t, *logits.get(t as usize)?)))
 }
 
-fn allowed(logits: &[f32], mask: Option<&TokenMask>) -> impl Iterator<Item = (Token, f32)> {
-    let all = mask.is_none().then(|| (0..).zip(logits.iter().copied()));
-    let some = mask.map(|m| {
-        m.tokens()
-            .map_while(|t| Some((t, *logits.get(t as usize)?)))
-    });
-    all.into_iter().flatten().chain(some.into_iter().flatten())
-}
-
-fn greedy(logits: &[f32], mask: Option<&TokenMask>) -> Option<Token> {
+fn likeliest_of(tokens: impl Iterator<Item = (Token, f32)>) -> Option<Token> {
     let better = |best: (Token, f32), next: (Token, f32)| if next.1 > best.1 { next } else { best };
-    allowed(logits, mask)
+    tokens
         .map(|(token, logit)| (token, finite(logit)))
         .reduce(better)
         .map(|(token, _)| token)
+}
+
+/// A logit that the `n` best reach: as many pieces have one of it or more. `tops` loses its order.
+fn last_of_tops(tops: &mut [f32], n: usize) -> f32 {
+    if n > tops.len() {
+        return f32::MIN;
+    }
+    let (_, last, _) = tops.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a));
+    *last
 }
 
 /// The last of the `n` best; `None` where there are no more than `n`. Linear, whatever `n`.
@@ -227,14 +322,17 @@ fn last_of_best(
 
 /// The last of the shortest list of likeliest candidates whose weights reach `share` of the whole,
 /// which is one candidate at least. Linear: each round looks at half of what the round before did.
+/// `mass`: the whole, where lighter tokens than the candidates are part of it.
 fn last_of_mass(
     candidates: &[Candidate],
     share: f64,
+    mass: Option<f64>,
     scratch: &mut Vec<Candidate>,
 ) -> Option<Candidate> {
-    let whole: f64 = candidates.iter().map(|c| f64::from(c.value)).sum();
+    let own: f64 = candidates.iter().map(|c| f64::from(c.value)).sum();
+    let whole = mass.unwrap_or(own);
     // Candidates below this weigh less than the rest of the share even all together.
-    let least = (1.0 - share) * whole / candidates.len() as f64;
+    let least = (own - share * whole) / candidates.len() as f64;
     scratch.clear();
     scratch.extend(candidates.iter().filter(|c| f64::from(c.value) >= least));
     // All before `from` are in the list; the last one is among `from..to`.
@@ -254,288 +352,5 @@ fn last_of_mass(
     scratch.get(from).copied()
 }
 
-/// The log-probability of `token` under the unmodified `logits` (`[n_vocab]`), and the `n_top`
-/// likeliest tokens, best first. Sums in f64: with 163840 terms f32 loses the third digit.
-pub fn logprobs(logits: &[f32], token: Token, n_top: usize) -> TokenLogprob {
-    let largest = logits.iter().copied().map(finite).fold(f32::MIN, f32::max);
-    let distance = |logit: f32| f64::from(finite(logit)) - f64::from(largest);
-    let sum: f64 = logits.iter().map(|&logit| distance(logit).exp()).sum();
-    let log_sum = sum.ln();
-    let logprob = |logit: f32| (distance(logit) - log_sum) as f32;
-
-    let n_top = n_top.min(logits.len());
-    let mut top: Vec<Candidate> = Vec::with_capacity(n_top + 1);
-    for (token, &logit) in (0..).zip(logits).filter(|_| n_top > 0) {
-        let value = finite(logit);
-        let next = Candidate { token, value };
-        if top.len() < n_top || next.order(&top[n_top - 1]).is_lt() {
-            let at = top.partition_point(|c| c.order(&next).is_lt());
-            top.insert(at, next);
-            top.truncate(n_top);
-        }
-    }
-    TokenLogprob {
-        token,
-        logprob: logits.get(token as usize).map(|&logit| logprob(logit)),
-        top: top.iter().map(|c| (c.token, logprob(c.value))).collect(),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Logits of a given distribution.
-    fn logits(weights: &[f32]) -> Vec<f32> {
-        weights.iter().map(|w| w.ln()).collect()
-    }
-
-    fn many(sampling: &Sampling, logits: &[f32], mask: Option<&TokenMask>, n: u64) -> Vec<usize> {
-        let mut counts = vec![0; logits.len()];
-        for seed in 0..n {
-            let token = Sampler::new(sampling, seed, &[]).sample(logits, mask);
-            counts[token.expect("a token") as usize] += 1;
-        }
-        counts
-    }
-
-    fn with(change: impl FnOnce(&mut Sampling)) -> Sampling {
-        let mut sampling = Sampling::default();
-        change(&mut sampling);
-        sampling
-    }
-
-    fn greedily(change: impl FnOnce(&mut Sampling)) -> Sampling {
-        with(|s| {
-            s.temperature = 0.0;
-            change(s);
-        })
-    }
-
-    #[test]
-    fn at_temperature_zero_the_largest_logit_wins_and_the_lowest_token_of_equals() {
-        let mut sampler = Sampler::new(&greedily(|_| {}), 1, &[]);
-        assert_eq!(sampler.sample(&[0.0, 3.0, 3.0, -1.0], None), Some(1));
-    }
-
-    #[test]
-    fn the_same_seed_gives_the_same_tokens() {
-        let logits: Vec<f32> = (0..1000).map(|i| (i as f32 * 0.37).sin() * 4.0).collect();
-        let run = |seed| {
-            let mut sampler = Sampler::new(&with(|s| s.top_p = 0.95), seed, &[]);
-            (0..20)
-                .map(|_| sampler.sample(&logits, None).expect("a token"))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(run(7), run(7));
-        assert_ne!(run(7), run(8));
-    }
-
-    /// The stream itself, so that a library's change of algorithm is noticed.
-    #[test]
-    fn a_seed_means_the_same_tokens_for_ever() {
-        let mut sampler = Sampler::new(&Sampling::default(), 42, &[]);
-        let tokens: Vec<_> = (0..8).map(|_| sampler.sample(&[0.0; 100], None)).collect();
-        assert_eq!(tokens, [52, 54, 63, 40, 3, 41, 73, 84].map(Some));
-    }
-
-    #[test]
-    fn tokens_come_as_often_as_their_weights_say() {
-        let counts = many(
-            &Sampling::default(),
-            &logits(&[0.5, 0.3, 0.2]),
-            None,
-            20_000,
-        );
-        for (count, want) in counts.iter().zip([10_000, 6_000, 4_000]) {
-            assert!(count.abs_diff(want) < 300, "{counts:?}");
-        }
-    }
-
-    #[test]
-    fn an_answer_cut_anywhere_goes_on_with_the_same_draws() {
-        let sampling = with(|s| {
-            s.temperature = 1.5;
-            s.frequency_penalty = 0.5;
-        });
-        let logits = logits(&[0.1, 0.2, 0.3, 0.4]);
-        let mut whole = Sampler::new(&sampling, 9, &[]);
-        let said: Vec<_> = (0..40).flat_map(|_| whole.sample(&logits, None)).collect();
-        for cut in [0, 1, 7, 39] {
-            let mut rest = Sampler::new(&sampling, 9, &[]);
-            said[..cut].iter().for_each(|&t| rest.count(t));
-            let rest: Vec<_> = (cut..40).flat_map(|_| rest.sample(&logits, None)).collect();
-            assert_eq!(rest, said[cut..], "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn temperature_sharpens_and_flattens() {
-        let logits = logits(&[0.8, 0.2]);
-        let sharp = many(&with(|s| s.temperature = 0.5), &logits, None, 4000);
-        let flat = many(&with(|s| s.temperature = 100.0), &logits, None, 4000);
-        // 0.8^2 : 0.2^2 is 16 : 1.
-        assert!(sharp[1].abs_diff(4000 / 17) < 60, "{sharp:?}");
-        assert!(flat[1].abs_diff(2000) < 160, "{flat:?}");
-    }
-
-    #[test]
-    fn top_k_top_p_and_min_p_cut_the_tail() {
-        let logits = logits(&[0.1, 0.4, 0.05, 0.3, 0.15]);
-        let kept = |sampling: &Sampling| -> Vec<usize> {
-            let counts = many(sampling, &logits, None, 2000);
-            (0..5).filter(|&i| counts[i] > 0).collect()
-        };
-        assert_eq!(kept(&with(|s| s.top_k = 2)), [1, 3]);
-        assert_eq!(kept(&with(|s| s.top_k = 9)), [0, 1, 2, 3, 4]);
-        assert_eq!(kept(&with(|s| s.top_p = 0.65)), [1, 3]);
-        assert_eq!(kept(&with(|s| s.top_p = 0.75)), [1, 3, 4]);
-        assert_eq!(kept(&with(|s| s.top_p = 0.0)), [1]);
-        assert_eq!(kept(&with(|s| s.min_p = 0.3)), [1, 3, 4]);
-        assert_eq!(kept(&with(|s| s.min_p = 2.0)), [1]);
-        // Of the two that top_k leaves, the first alone has 4/7 of the mass.
-        let both = with(|s| {
-            s.top_k = 2;
-            s.top_p = 0.55;
-        });
-        assert_eq!(kept(&both), [1]);
-    }
-
-    #[test]
-    fn a_flat_distribution_keeps_its_share() {
-        let flat: Vec<_> = (0..5000)
-            .map(|token| Candidate { token, value: 1.0 })
-            .collect();
-        let last = last_of_mass(&flat, 0.5, &mut Vec::new()).expect("a last one");
-        assert_eq!(last.token, 2499);
-    }
-
-    proptest::proptest! {
-        /// The plain way: sort all, add up.
-        #[test]
-        fn the_share_is_that_of_a_full_sort(weights in proptest::collection::vec(0u16..400, 1..200), share in 0.0f64..1.0) {
-            let candidates: Vec<_> = (0..).zip(&weights).map(|(token, &w)| Candidate { token, value: f32::from(w) + 1.0 }).collect();
-            let whole: f64 = candidates.iter().map(|c| f64::from(c.value)).sum();
-            let mut sorted = candidates.clone();
-            sorted.sort_by(Candidate::order);
-            let mut mass = 0.0;
-            let want = sorted.iter().find(|c| {
-                mass += f64::from(c.value);
-                mass >= share * whole
-            });
-            let got = last_of_mass(&candidates, share, &mut Vec::new());
-            proptest::prop_assert_eq!(got.map(|c| c.token), want.map(|c| c.token));
-        }
-    }
-
-    #[test]
-    fn a_bias_moves_a_token_and_one_outside_the_vocabulary_moves_nothing() {
-        let sampling = greedily(|s| s.logit_bias = vec![(2, 5.0), (99, 100.0)]);
-        assert_eq!(
-            Sampler::new(&sampling, 0, &[]).sample(&[1.0, 2.0, 0.0], None),
-            Some(2)
-        );
-    }
-
-    #[test]
-    fn the_bias_comes_before_the_penalties_and_repetition_before_the_others() {
-        let biased = greedily(|s| {
-            s.logit_bias = vec![(0, 3.0)];
-            s.repetition_penalty = 4.0;
-        });
-        // (-1 + 3) / 4 beats 0; -1 * 4 + 3 would not.
-        let mut sampler = Sampler::new(&biased, 0, &[0]);
-        assert_eq!(sampler.sample(&[-1.0, 0.0], None), Some(0));
-        let penalized = greedily(|s| {
-            s.repetition_penalty = 2.0;
-            s.presence_penalty = 1.5;
-        });
-        // 2 / 2 - 1.5 loses to 0; (2 - 1.5) / 2 would not.
-        let mut sampler = Sampler::new(&penalized, 0, &[]);
-        assert_eq!(sampler.sample(&[2.0, 0.0], None), Some(0));
-        assert_eq!(sampler.sample(&[2.0, 0.0], None), Some(1));
-    }
-
-    #[test]
-    fn presence_and_frequency_count_output_only() {
-        let logits = [2.0, 1.5];
-        for sampling in [
-            greedily(|s| s.presence_penalty = 1.0),
-            greedily(|s| s.frequency_penalty = 1.0),
-        ] {
-            let mut sampler = Sampler::new(&sampling, 0, &[0, 0, 0]);
-            assert_eq!(sampler.sample(&logits, None), Some(0));
-            assert_eq!(sampler.sample(&logits, None), Some(1));
-        }
-        let mut sampler = Sampler::new(&greedily(|s| s.frequency_penalty = 0.3), 0, &[]);
-        let run: Vec<_> = (0..4).flat_map(|_| sampler.sample(&logits, None)).collect();
-        assert_eq!(run, [0, 0, 1, 0]);
-    }
-
-    #[test]
-    fn repetition_counts_the_prompt_and_pushes_both_signs_down() {
-        let sampling = greedily(|s| s.repetition_penalty = 2.0);
-        let mut sampler = Sampler::new(&sampling, 0, &[0, 0]);
-        assert_eq!(sampler.sample(&[2.0, 1.5], None), Some(1));
-        let mut sampler = Sampler::new(&sampling, 0, &[0]);
-        assert_eq!(sampler.sample(&[-1.0, -1.5], None), Some(1));
-    }
-
-    #[test]
-    fn a_mask_comes_before_everything() {
-        let mask: TokenMask = [1, 40, 70].into_iter().collect();
-        assert_eq!(mask.tokens().collect::<Vec<_>>(), [1, 40, 70]);
-        assert!(mask.allows(40) && !mask.allows(41) && !mask.allows(4000));
-        let logits: Vec<f32> = (0..64).map(|i| i as f32).collect();
-        let sampling = greedily(|s| s.logit_bias = vec![(2, 100.0)]);
-        let mut sampler = Sampler::new(&sampling, 0, &[]);
-        assert_eq!(sampler.sample(&logits, Some(&mask)), Some(40));
-        let counts = many(&with(|s| s.temperature = 50.0), &logits, Some(&mask), 500);
-        assert_eq!(counts[1] + counts[40], 500);
-        assert_eq!(sampler.sample(&logits, Some(&TokenMask::default())), None);
-    }
-
-    #[test]
-    fn nan_and_infinity_harm_nobody() {
-        let inf = f32::INFINITY;
-        for logits in [
-            vec![f32::NAN; 4],
-            vec![-inf; 4],
-            vec![inf; 4],
-            vec![f32::NAN, 1.0, -inf, inf],
-            vec![],
-        ] {
-            for sampling in [
-                Sampling::default(),
-                greedily(|_| {}),
-                with(|s| s.top_p = 0.5),
-                with(|s| s.top_k = 2),
-                with(|s| s.temperature = 1e-30),
-                with(|s| s.temperature = f32::NAN),
-            ] {
-                let token = Sampler::new(&sampling, 3, &[]).sample(&logits, None);
-                assert_eq!(token.is_some(), !logits.is_empty());
-            }
-            let all = logprobs(&logits, 0, 3);
-            assert!(all.logprob.is_none_or(|p| !p.is_nan()), "{logits:?}");
-        }
-        assert_eq!(
-            Sampler::new(&Sampling::default(), 0, &[]).sample(&[f32::NAN, 1.0, -inf, inf], None),
-            Some(3)
-        );
-    }
-
-    #[test]
-    fn log_probabilities_are_those_of_the_unmodified_distribution() {
-        let got = logprobs(&logits(&[0.1, 0.6, 0.3]), 0, 2);
-        assert!((got.logprob.expect("in range") - 0.1f32.ln()).abs() < 1e-6);
-        let top: Vec<Token> = got.top.iter().map(|t| t.0).collect();
-        assert_eq!(top, [1, 2]);
-        assert!((got.top[0].1 - 0.6f32.ln()).abs() < 1e-6);
-        // A large vocabulary of equals, far from zero.
-        let flat = logprobs(&vec![1000.0; 163_840], 5, 3);
-        assert!((flat.logprob.expect("in range") + 163_840f32.ln()).abs() < 1e-5);
-        assert_eq!(flat.top.iter().map(|t| t.0).collect::<Vec<_>>(), [0, 1, 2]);
-        assert_eq!(logprobs(&[1.0], 7, 0).logprob, None);
-    }
-}
+mod tests;
