@@ -33,7 +33,7 @@ use ggml_kernels::cpu::Tier;
 use ggml_kernels::gguf::GgufError;
 pub use ggml_kernels::graph::{Operand, Operator, Outline};
 
-use crate::request::Token;
+use crate::request::{Draw, Few, Token};
 
 mod digest;
 mod error;
@@ -55,16 +55,19 @@ pub use options::{CacheType, Device, Experts, Kind, Options, Runner};
 pub use sequence::{Sequence, Snapshot};
 pub use tap::{Listener, Point, Tap};
 
-use executor::{Broken, Executor, Share, Watch, cpu::Cpu, cuda::Cuda, stock::Stock};
+use executor::{Broken, Came, Executor, Share, Watch, cpu::Cpu, cuda::Cuda, stock::Stock};
 use meter::Meter;
 use sequence::ModelId;
 
 /// Which positions of a lane the caller wants logits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Want {
     Nothing,
     Last,
     All,
+    /// A token drawn of the last one's, or the few that it is among, where the device can say so; else as
+    /// [`Want::Last`].
+    Drawn(Draw),
 }
 
 /// One sequence's share of a pass. (`S`: other engines than ours, in tests.)
@@ -75,24 +78,63 @@ pub struct Lane<'t, S = Sequence> {
     pub want: Want,
 }
 
-/// `[n_rows, n_vocab]`, f32, row-major: one row per wanted position, oldest first.
+/// `[n_rows, n_vocab]`, f32, row-major: one row per wanted position, oldest first. Of what was
+/// [`Want::Drawn`] perhaps no row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logits {
     n_vocab: usize,
     data: Vec<f32>,
+    drawn: Option<Drawn>,
+}
+
+/// What a device made of the logits that it kept.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Drawn {
+    Token(Token),
+    Few(Few),
+}
+
+/// What is known of the token after a lane's last.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Next<'l> {
+    /// `[n_vocab]`.
+    Logits(&'l [f32]),
+    Token(Token),
+    Few(&'l Few),
 }
 
 impl Logits {
     /// Of rows of `n_vocab` values each.
     pub fn new(n_vocab: usize, data: Vec<f32>) -> Logits {
         debug_assert!(data.len().is_multiple_of(n_vocab.max(1)));
-        Logits { n_vocab, data }
+        Logits {
+            n_vocab,
+            data,
+            drawn: None,
+        }
     }
+
+    /// Of none, but what is known of the next token.
+    pub fn drawn(n_vocab: usize, drawn: Drawn) -> Logits {
+        Logits {
+            drawn: Some(drawn),
+            ..Logits::new(n_vocab, Vec::new())
+        }
+    }
+
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
         self.data.chunks_exact(self.n_vocab)
     }
     pub fn last(&self) -> Option<&[f32]> {
         self.data.rchunks_exact(self.n_vocab).next()
+    }
+
+    pub fn next(&self) -> Option<Next<'_>> {
+        match &self.drawn {
+            Some(Drawn::Token(token)) => Some(Next::Token(*token)),
+            Some(Drawn::Few(few)) => Some(Next::Few(few)),
+            None => self.last().map(Next::Logits),
+        }
     }
 }
 
@@ -264,7 +306,7 @@ impl Engine {
             self.check(wish).map_err(refuse)?;
         }
         let n_vocab = self.model.n_vocab();
-        let mut logits = vec![Vec::new(); lanes.len()];
+        let mut logits = vec![Logits::new(n_vocab, Vec::new()); lanes.len()];
         let mut done = vec![0; lanes.len()];
         loop {
             let (mut room, mut who, mut shares) = (self.chunk, Vec::new(), Vec::new());
@@ -283,14 +325,13 @@ impl Engine {
                     past: lane.sequence.len,
                     tokens,
                     want: match lane.want {
-                        Want::Last if !is_last => Want::Nothing,
+                        Want::Last | Want::Drawn(_) if !is_last => Want::Nothing,
                         want => want,
                     },
                 });
             }
             if shares.is_empty() {
-                let of = |data| Logits::new(n_vocab, data);
-                return Ok(logits.into_iter().map(of).collect());
+                return Ok(logits);
             }
             let fed: Vec<usize> = shares.iter().map(|s| s.tokens.len()).collect();
             let passed = self.executor.pass(&mut shares, watch.again());
@@ -303,18 +344,19 @@ impl Engine {
                 }),
             };
             let rows = passed.map_err(|broken| fail(lanes, &who, broken))?;
-            for ((at, fed), rows) in who.into_iter().zip(fed).zip(rows) {
+            for ((at, fed), came) in who.into_iter().zip(fed).zip(rows) {
                 lanes[at].sequence.len += fed;
                 if lanes[at].sequence.lent.damaged().is_some() {
                     // It alone was made of zeros: the others go on.
                     lanes[at].sequence.broken = true;
-                    (done[at], logits[at]) = (lanes[at].tokens.len(), Vec::new());
+                    done[at] = lanes[at].tokens.len();
+                    logits[at].data.clear();
                     continue;
                 }
-                if logits[at].is_empty() {
-                    logits[at] = rows;
-                } else {
-                    logits[at].extend(rows);
+                match came {
+                    Came::Logits(rows) if logits[at].data.is_empty() => logits[at].data = rows,
+                    Came::Logits(rows) => logits[at].data.extend(rows),
+                    Came::Drawn(drawn) => logits[at] = Logits::drawn(n_vocab, drawn),
                 }
             }
         }

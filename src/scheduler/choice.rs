@@ -4,6 +4,7 @@
 use super::beside::Mask;
 use super::model::Fault;
 use super::{Admitted, Style};
+use crate::engine::{Next, Want};
 use crate::request::{FinishReason, Part, Token, TokenLogprob};
 use crate::sampler::{Sampler, logprobs};
 use crate::text::{Constraint, Delta, ReplyReader, Stopped, TextStream, Tokenizer};
@@ -13,6 +14,8 @@ pub struct Choice {
     decoder: Decoder,
     /// Away while its mask is computed.
     constraint: Option<Constraint>,
+    /// All logits are looked at, or a mask is put over them.
+    needs_logits: bool,
     n_tokens: usize,
 }
 
@@ -42,6 +45,7 @@ impl Choice {
     /// The answer of that number; takes its constraint out of the request.
     pub fn new(index: usize, request: &mut Admitted, tokenizer: &Tokenizer) -> Choice {
         let seed = request.seed.wrapping_add(index as u64);
+        let constraint = request.constraints.pop();
         Choice {
             sampler: Sampler::new(&request.sampling, seed, &request.prompt),
             decoder: match &request.style {
@@ -51,9 +55,16 @@ impl Choice {
                     Decoder::Reply(Box::new(reader))
                 }
             },
-            constraint: request.constraints.pop(),
+            needs_logits: constraint.is_some() || request.logprobs.is_some(),
+            constraint,
             n_tokens: 0,
         }
+    }
+
+    /// What of the next pass its next token is chosen from.
+    pub fn want(&mut self) -> Want {
+        let draw = self.sampler.draw_of().filter(|_| !self.needs_logits);
+        draw.map_or(Want::Last, Want::Drawn)
     }
 
     /// Lends the constraint for a mask; [`Choice::take`] wants both back.
@@ -61,10 +72,10 @@ impl Choice {
         self.constraint.take()
     }
 
-    /// Chooses a token from `logits`. `lent`: what came of the constraint.
+    /// Chooses the next token. `lent`: what came of the constraint.
     pub fn take(
         &mut self,
-        logits: &[f32],
+        next: Next<'_>,
         lent: Option<(Constraint, Mask)>,
         request: &Admitted,
         tokenizer: &Tokenizer,
@@ -72,7 +83,14 @@ impl Choice {
         let (constraint, mask) = lent.unzip();
         self.constraint = constraint;
         let mask = mask.transpose()?.flatten();
-        let token = self.sampler.sample(logits, mask.as_ref());
+        let token = match next {
+            Next::Logits(logits) => self.sampler.sample(logits, mask.as_ref()),
+            Next::Few(few) => self.sampler.sample_few(few),
+            Next::Token(token) => {
+                self.sampler.count(token);
+                Some(token)
+            }
+        };
         let token = token.ok_or(Fault::NoToken)?;
         if let Some(constraint) = &mut self.constraint {
             constraint.accept(token)?;
@@ -101,7 +119,10 @@ impl Choice {
         Ok(Said {
             token,
             parts,
-            logprob: request.logprobs.map(|n| logprobs(logits, token, n)),
+            logprob: request.logprobs.and_then(|n| match next {
+                Next::Logits(logits) => Some(logprobs(logits, token, n)),
+                Next::Few(_) | Next::Token(_) => None,
+            }),
             end: is_last.then(|| End {
                 reason,
                 stop: match stopped {

@@ -11,7 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::model::Outward;
 use super::{Admitted, Model, Style};
-use crate::engine::{Cause, HostState, Lane, LaneError, Logits, PassError, StateError, Want};
+use crate::engine::{
+    Cause, Drawn, HostState, Lane, LaneError, Logits, PassError, StateError, Want,
+};
 use crate::request::{Caller, Event, Sampling, Stop, Token};
 
 pub const N_VOCAB: usize = 256;
@@ -25,6 +27,8 @@ pub struct Fake {
     pub script: HashMap<usize, Token>,
     pub pause: Duration,
     pub fixed_cut: bool,
+    /// It keeps logits to itself where it may, and counts how often it did.
+    pub draws: Option<Arc<AtomicUsize>>,
     /// Lanes and rows of every pass, where a test asks for them.
     pub passes: Arc<Mutex<Vec<(usize, usize)>>>,
     /// The pass of this number, from 1, fails for all.
@@ -64,7 +68,7 @@ impl Fake {
             want,
         } = lane;
         self.fed.fetch_add(tokens.len(), Relaxed);
-        let (mut width, mut rows) = (N_VOCAB, Vec::new());
+        let (mut width, mut rows, mut drawn) = (N_VOCAB, Vec::new(), None);
         for (i, &token) in tokens.iter().enumerate() {
             if token == BOMB {
                 panic!("a token that explodes");
@@ -72,7 +76,8 @@ impl Fake {
             let mixed = (sequence.hash ^ u64::from(token)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             sequence.hash = mixed ^ (mixed >> 29);
             sequence.len += 1;
-            if *want == Want::All || *want == Want::Last && i + 1 == tokens.len() {
+            let is_last = i + 1 == tokens.len();
+            if *want == Want::All || *want != Want::Nothing && is_last {
                 let favourite = match self.script.get(&sequence.len) {
                     Some(&token) => token as usize,
                     None => (sequence.hash % 200) as usize,
@@ -83,10 +88,19 @@ impl Fake {
                     .map(|t| ((sequence.hash >> (t % 40)) & 7) as f32 / 4.0)
                     .collect();
                 logits[favourite] = 9.0;
-                rows.extend(logits);
+                match (&self.draws, &want) {
+                    (Some(draws), Want::Drawn(_)) => {
+                        draws.fetch_add(1, Relaxed);
+                        drawn = Some(Drawn::Token(favourite as Token));
+                    }
+                    _ => rows.extend(logits),
+                }
             }
         }
-        Logits::new(width, rows)
+        match drawn {
+            Some(drawn) => Logits::drawn(width, drawn),
+            None => Logits::new(width, rows),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use super::prefixes::Prefixes;
 use super::start;
 use super::stats::Stats;
 use super::{Admitted, Style, failed};
-use crate::engine::{Lane, Logits, Want};
+use crate::engine::{Lane, Logits, Next, Want};
 use crate::request::{Event, FinishReason, Token, TokenLogprob, Usage};
 use crate::sampler::logprobs;
 use crate::text::{Constraint, Tokenizer};
@@ -194,7 +194,7 @@ impl<M: Model> Running<M> {
                         lanes.push(Lane {
                             sequence,
                             tokens: &answer.said[answer.said.len() - 1..],
-                            want: Want::Last,
+                            want: answer.choice.want(),
                         });
                     }
                 }
@@ -284,8 +284,8 @@ impl<M: Model> Running<M> {
         came: Came,
         house: &mut House<'_, M>,
     ) -> Result<(), Fault> {
-        let last = came.logits.first().and_then(Logits::last);
-        let last = last.unwrap_or_default();
+        let last = came.logits.first().and_then(Logits::next);
+        let last = last.unwrap_or(Next::Logits(&[]));
         let Prompt {
             sequence, choices, ..
         } = prompt;
@@ -326,7 +326,8 @@ impl<M: Model> Running<M> {
         for (at, mut answer) in answers.into_iter().enumerate() {
             if at < self.granted {
                 let logits = logits.next();
-                let last = logits.as_ref().and_then(Logits::last).unwrap_or_default();
+                let last = logits.as_ref().and_then(Logits::next);
+                let last = last.unwrap_or(Next::Logits(&[]));
                 let (request, tokenizer) = (&self.request, house.tokenizer);
                 let said = answer.choice.take(last, lent.next(), request, tokenizer)?;
                 let token = said.token;

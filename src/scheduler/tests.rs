@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,37 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(60), "never: {what}");
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn a_token_that_the_device_drew_is_taken_as_it_is_unless_somebody_looks_at_the_logits() {
+    let said = |draws: bool, edit: fn(&mut Admitted)| {
+        let counted = Arc::new(AtomicUsize::new(0));
+        let draws = draws.then(|| counted.clone());
+        let (scheduler, _) = start(
+            Fake {
+                draws,
+                ..Fake::default()
+            },
+            LIMITS,
+        );
+        let (mut request, events) = admitted(1, &[1; 20]);
+        (request.logprobs, request.sampling.temperature) = (None, 0.0);
+        edit(&mut request);
+        let events = run(&scheduler, request, events);
+        let finished = events.into_iter().find_map(|e| match e {
+            Event::Finished { tokens, .. } => Some(tokens),
+            _ => None,
+        });
+        (finished.expect("an end"), counted.load(Relaxed))
+    };
+    let (here, _) = said(false, |_| ());
+    // The prompt's last logits are for any number of answers.
+    assert_eq!(said(true, |_| ()), (here.clone(), here.len() - 1));
+    let looks = |request: &mut Admitted| request.logprobs = Some(2);
+    assert_eq!(said(true, looks), (here.clone(), 0));
+    let edits = |request: &mut Admitted| request.sampling.logit_bias = vec![(7, 0.0)];
+    assert_eq!(said(true, edits), (here, 0));
 }
 
 #[test]

@@ -6,7 +6,10 @@ use std::path::Path;
 use crate::checkpoint::{
     Converted, FIXTURES, Golden, convert, convert_trained, log_softmax, options,
 };
-use deltad::engine::{CacheType, Device, Engine, Experts, Lane, Options, Runner, Unfit, Want};
+use deltad::engine::{
+    CacheType, Device, Engine, Experts, Lane, Next, Options, Runner, Unfit, Want,
+};
+use deltad::request::Draw;
 
 /// `None`: there is no card, or none of our kernels takes the model's sizes.
 pub fn open(path: &Path, chunk: usize) -> Option<Engine> {
@@ -241,6 +244,60 @@ fn lanes_say_what_each_says_alone(engine: &mut Engine) {
             .collect();
         compare(&format!("three lanes, step {step}"), &pairs, OF_F16);
     }
+}
+
+#[test]
+fn tokens_are_drawn_on_the_card_of_the_logits_that_it_would_have_sent() {
+    let model = convert("uneven", "f32");
+    let Some(mut engine) = open(&model.path, 64) else {
+        return;
+    };
+    let mut sequence = engine.sequence().unwrap();
+    engine
+        .feed(&mut sequence, &[3, 1, 4], Want::Nothing)
+        .unwrap();
+    let before = engine.snapshot(&sequence);
+    let mut next = |want| {
+        let mut sequence = engine.restore(&before).unwrap();
+        engine.feed(&mut sequence, &[15], want).unwrap()
+    };
+    let logits = next(Want::Last);
+    let row = logits.last().unwrap();
+    let draw = |temperature, top_k, top_p| {
+        Want::Drawn(Draw {
+            temperature,
+            top_k,
+            top_p,
+            min_p: 0.0,
+            unit: 0.5,
+        })
+    };
+    let drawn = next(draw(0.0, 0, 1.0));
+    assert_eq!(drawn.next(), Some(Next::Token(greedy(&logits))));
+    let drawn = next(draw(1.0, 0, 1.0));
+    let Some(Next::Token(token)) = drawn.next() else {
+        panic!("{drawn:?}")
+    };
+    let weights: Vec<f64> = log_softmax(row).into_iter().map(f64::exp).collect();
+    let before: f64 = weights[..token as usize].iter().sum();
+    let with = before + weights[token as usize];
+    assert!(
+        before - 1e-5 <= 0.5 && 0.5 <= with + 1e-5,
+        "{before} to {with}"
+    );
+    let drawn = next(draw(1.0, 5, 0.9));
+    let Some(Next::Few(few)) = drawn.next() else {
+        panic!("{drawn:?}")
+    };
+    assert!(few.tokens.len() >= 5);
+    assert!(
+        few.tokens
+            .iter()
+            .all(|&(token, logit)| row[token as usize] == logit)
+    );
+    // All weigh so little that the share is more than come: then all logits do.
+    let drawn = next(draw(1e6, 0, 0.999));
+    assert_eq!(drawn, logits);
 }
 
 #[test]

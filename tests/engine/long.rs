@@ -100,7 +100,7 @@ fn what_a_row_says_does_not_depend_on_whose_logits_are_wanted() {
             assert!(logits[1].rows().eq([rows[to - 1]]), "{want:?} {from}..{to}");
             let others = match want {
                 Want::Nothing => &rows[0..0],
-                Want::Last => &rows[to - 1..to],
+                Want::Last | Want::Drawn(_) => &rows[to - 1..to],
                 Want::All => &rows[from..to],
             };
             assert!(

@@ -9,7 +9,7 @@ use crate::request::Token;
 use super::error::Cause;
 use super::meter::Meter;
 use super::tap::Listener;
-use super::{HostState, Want};
+use super::{Drawn, HostState, Want};
 
 pub(super) mod cpu;
 pub(super) mod cuda;
@@ -173,10 +173,16 @@ pub(super) trait Executor: std::fmt::Debug + Send {
     /// What a pass of `tokens` behind `past` others consists of; `None`: nothing that ggml knows.
     fn outline(&self, past: usize, tokens: usize) -> Option<Result<Outline, Cause>>;
 
-    /// Runs every share and returns its wanted logits, `[wanted, n_vocab]` each. After a failure
-    /// that came too late for the states to be as they were, says so.
-    fn pass(&mut self, shares: &mut [Share<'_>], watch: Watch<'_>)
-    -> Result<Vec<Vec<f32>>, Broken>;
+    /// Runs every share and returns what it wanted. After a failure that came too late for the states
+    /// to be as they were, says so.
+    fn pass(&mut self, shares: &mut [Share<'_>], watch: Watch<'_>) -> Result<Vec<Came>, Broken>;
+}
+
+/// What came of a share.
+pub(super) enum Came {
+    /// `[wanted, n_vocab]`.
+    Logits(Vec<f32>),
+    Drawn(Drawn),
 }
 
 /// A pass that failed, and whether the states are still what they were.

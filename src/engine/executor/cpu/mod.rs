@@ -25,7 +25,7 @@ use ggml_kernels::gguf::GgufFile;
 use ggml_kernels::graph::Outline;
 use ggml_kernels::quant::TensorType;
 
-use super::{Broken, Executor, Kept, Share, State, Watch};
+use super::{Broken, Came, Executor, Kept, Share, State, Watch};
 use crate::engine::error::{Cause, Unfit};
 use crate::engine::model::Model;
 use crate::engine::room;
@@ -130,7 +130,7 @@ impl Executor for Cpu {
         &mut self,
         shares: &mut [Share<'_>],
         mut watch: Watch<'_>,
-    ) -> Result<Vec<Vec<f32>>, Broken> {
+    ) -> Result<Vec<Came>, Broken> {
         let whole = |cause| Broken {
             cause,
             states_are_whole: true,
@@ -150,6 +150,6 @@ impl Executor for Cpu {
         let pass = Pass::new(crew, model, shares, watch.again()).map_err(whole)?;
         let rows = pass.run(&mut self.scratch);
         self.hunger.look();
-        Ok(rows)
+        Ok(rows.into_iter().map(Came::Logits).collect())
     }
 }

@@ -153,7 +153,7 @@ impl<'p> Pass<'p> {
             let rows = start..pass.tokens.len();
             let wanted = match share.want {
                 Want::Nothing => rows.end..rows.end,
-                Want::Last => rows.end - 1..rows.end,
+                Want::Last | Want::Drawn(_) => rows.end - 1..rows.end,
                 Want::All => rows.clone(),
             };
             let first = pass.wanted.len();

@@ -8,7 +8,7 @@ use ggml_kernels::cuda::mixers::MOST_ROWS;
 use super::counted::{Counted, LaneRows};
 use super::kinds::{Manner, kinds};
 use super::state::Open;
-use super::{Cuda, Model, Share, wanted};
+use super::{Came, Cuda, Model, Share, wanted};
 use crate::engine::executor::moved::Looking;
 use crate::engine::meter::{Meter, Spent, Work};
 
@@ -44,7 +44,7 @@ impl Cuda {
         shares: &[Share<'_>],
         opens: &[Open],
         meter: &mut Meter,
-    ) -> Result<Vec<Vec<f32>>, CudaError> {
+    ) -> Result<Vec<Came>, CudaError> {
         let lane = |share: &Share<'_>| LaneRows {
             looking: Looking {
                 past: share.past,

@@ -1,5 +1,6 @@
-//! The output's norm and product, and logits on their way to the host.
+//! The output's norm and product, and what of the logits comes to the host: a token, few, or all.
 
+use ggml_kernels::cuda::draw::Draws;
 use ggml_kernels::cuda::driver::{Buffer, CudaError, Device, Part, Pinned, Stream};
 use ggml_kernels::cuda::mixers::{MOST_ROWS, To, norm_rows};
 use ggml_kernels::cuda::products::{Job, products};
@@ -7,6 +8,9 @@ use ggml_kernels::cuda::weights::Activations;
 use quantize::schema::Hparams;
 
 use super::Model;
+use super::draw::{enough, wish};
+use crate::engine::Want;
+use crate::engine::executor::Came;
 
 #[derive(Debug)]
 pub(super) struct Head {
@@ -14,6 +18,7 @@ pub(super) struct Head {
     /// `[16, vocab]`.
     pub logits: Buffer<f32>,
     here: Pinned<f32>,
+    draws: Draws,
     vocab: usize,
 }
 
@@ -24,6 +29,7 @@ impl Head {
             normed: Activations::room(device, MOST_ROWS * h.hidden)?,
             logits: device.zeroed(MOST_ROWS * vocab)?,
             here: Pinned::zeroed(device, MOST_ROWS * vocab)?,
+            draws: Draws::new(device, MOST_ROWS, vocab)?,
             vocab,
         })
     }
@@ -52,15 +58,42 @@ impl Head {
         products(stream, &acts, &[job])
     }
 
-    /// The logits of these rows of the last product, once the stream is through.
-    pub fn take(&self, stream: &Stream, rows: &[usize]) -> Result<Vec<Vec<f32>>, CudaError> {
+    /// What the rows of the next [`Head::draw`] are for.
+    pub fn ask(&mut self, wants: &[Want]) -> Result<(), CudaError> {
+        let wishes: Vec<_> = wants.iter().map(wish).collect();
+        self.draws.ask(&wishes)
+    }
+
+    /// Chooses tokens of the logits of so many rows, on the card.
+    pub fn draw(&self, stream: &Stream, rows: usize) -> Result<(), CudaError> {
+        self.draws
+            .run(stream, self.logits.part(0..rows * self.vocab)?)
+    }
+
+    /// What is wanted of the rows of the last product, once the stream is through.
+    pub fn take(&self, stream: &Stream, wants: &[Want]) -> Result<Vec<Came>, CudaError> {
         let place = |row: usize| row * self.vocab..(row + 1) * self.vocab;
-        for &row in rows {
+        let copy = |row: usize| {
             let part = self.logits.part(place(row))?;
-            stream.copy_out(part, &self.here, row * self.vocab)?;
+            stream.copy_out(part, &self.here, row * self.vocab)
+        };
+        let drawn = self.draws.take(stream)?;
+        let drawn = wants.iter().zip(drawn);
+        let drawn: Vec<_> = drawn.map(|(want, found)| enough(want, found?)).collect();
+        let is_copied = |row: usize| drawn[row].is_none() && wants[row] != Want::Nothing;
+        for row in (0..wants.len()).filter(|&row| is_copied(row)) {
+            copy(row)?;
         }
         stream.synchronize()?;
-        rows.iter().map(|&row| self.here.read(place(row))).collect()
+        let mut came = Vec::with_capacity(wants.len());
+        for (row, drawn) in drawn.iter().enumerate() {
+            came.push(match drawn {
+                Some(drawn) => Came::Drawn(drawn.clone()),
+                None if is_copied(row) => Came::Logits(self.here.read(place(row))?),
+                None => Came::Logits(Vec::new()),
+            });
+        }
+        Ok(came)
     }
 
     /// The logits of all rows of `x`, 16 at a time.

@@ -3,7 +3,7 @@
 //!
 //! Parts: `fit` what its kernels take, `upload` and `weights` how a model comes to the card, `rooms`
 //! its memory in pieces, `state` what a sequence holds, `small` passes of one token each, `wide` all
-//! others with `expanded` for their attention, `head` logits, `shape` sizes as the kernels are told,
+//! others with `expanded` for their attention, `head` logits and `draw` the tokens chosen of them, `shape` sizes as the kernels are told,
 //! `place` where routed experts go, `aside` those that the processor computes, `clock` what a pass spends
 //! its time on, told apart by `kinds` and held against what is `counted`.
 //!
@@ -15,6 +15,7 @@ mod aside;
 mod card;
 mod clock;
 mod counted;
+mod draw;
 mod expanded;
 mod fit;
 mod head;
@@ -38,7 +39,7 @@ use ggml_kernels::graph::Outline;
 use quantize::schema::Hparams;
 
 use super::cpu::Routed;
-use super::{Broken, Executor, Share, State, Watch};
+use super::{Broken, Came, Executor, Share, State, Watch};
 use crate::engine::error::{Cause, Unfit};
 use crate::engine::model::Model as File;
 use crate::engine::{HostState, Kind, Options, Want, tier};
@@ -138,7 +139,7 @@ impl Cuda {
         shares: &[Share<'_>],
         opens: &[Open],
         choices: Option<&Choices>,
-    ) -> Result<Vec<Vec<f32>>, CudaError> {
+    ) -> Result<Vec<Came>, CudaError> {
         // Of fields: others of them change.
         let model = Model {
             h: &self.h,
@@ -149,14 +150,12 @@ impl Cuda {
             let lanes = shares.iter().zip(opens);
             let lanes: Vec<_> = lanes.map(|(s, open)| open.lane(s.tokens[0])).collect();
             let nobody = self.home.nobody();
+            let wants: Vec<Want> = shares.iter().map(|s| s.want).collect();
+            self.head.ask(&wants)?;
             let (part, aside) = ((model, &self.head), self.aside.as_mut());
             self.small
                 .run(part, &self.stream, &lanes, nobody, aside, choices)?;
-            let asks = |share: &Share<'_>| share.want != Want::Nothing;
-            let wanted: Vec<usize> = (0..shares.len()).filter(|&at| asks(&shares[at])).collect();
-            let mut rows = self.head.take(&self.stream, &wanted)?.into_iter();
-            let mut of = |share| if asks(share) { rows.next() } else { None };
-            return Ok(shares.iter().map(|s| of(s).unwrap_or_default()).collect());
+            return self.head.take(&self.stream, &wants);
         }
         let (mut tokens, mut parts) = (Vec::new(), Vec::new());
         for (share, open) in shares.iter().zip(opens) {
@@ -174,7 +173,7 @@ impl Cuda {
         let take = |part: &wide::Share| {
             let (own, others) = rest.split_at(part.wanted * self.h.vocab);
             rest = others;
-            own.to_vec()
+            Came::Logits(own.to_vec())
         };
         Ok(parts.iter().map(take).collect())
     }
@@ -195,7 +194,7 @@ fn aside(
 fn wanted(share: &Share<'_>) -> usize {
     match share.want {
         Want::Nothing => 0,
-        Want::Last => 1,
+        Want::Last | Want::Drawn(_) => 1,
         Want::All => share.tokens.len(),
     }
 }
@@ -265,7 +264,7 @@ impl Executor for Cuda {
         &mut self,
         shares: &mut [Share<'_>],
         mut watch: Watch<'_>,
-    ) -> Result<Vec<Vec<f32>>, Broken> {
+    ) -> Result<Vec<Came>, Broken> {
         let whole = |cause: Cause| Broken {
             cause,
             states_are_whole: true,

@@ -111,7 +111,7 @@ impl Small {
         })
     }
 
-    /// One token of every lane; their logits are in `head` afterwards, row by row. With `choices` the
+    /// One token of every lane; their logits and what is drawn of them are in `head` afterwards, row by row. With `choices` the
     /// pass is not played from its record, and keeps them there.
     pub fn run(
         &mut self,
@@ -206,7 +206,8 @@ impl<'p> Pass<'p> {
             let normed = self.norm(&layer.ffn_norm)?;
             self.ffn((at, &layer.ffn), normed, aside.as_deref_mut())?;
         }
-        head.run(self.model, self.stream, self.x()?)
+        head.run(self.model, self.stream, self.x()?)?;
+        head.draw(self.stream, self.rows)
     }
 
     fn lanes(self) -> Result<Part<'p, Lane>, CudaError> {

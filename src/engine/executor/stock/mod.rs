@@ -26,7 +26,7 @@ use ggml_kernels::backend::{Backend, BackendError};
 use ggml_kernels::graph::{Graph, GraphError, Outline};
 use ggml_kernels::quant::TensorType;
 
-use super::{Broken, Executor, Share, Watch};
+use super::{Broken, Came, Executor, Share, Watch};
 use crate::engine::error::{Cause, Unfit};
 use crate::engine::model::Model;
 use crate::engine::tap::Listener;
@@ -85,7 +85,11 @@ impl Stock {
         let work = Work {
             past: share.past,
             tokens: share.tokens,
-            want: share.want,
+            want: match share.want {
+                // It is drawn of the row, by others, and the graph is the same for each.
+                Want::Drawn(_) => Want::Last,
+                want => want,
+            },
         };
         state.reserve(work.past, work.end(), &self.backend)?;
         let (weights, backend) = (&self.weights, &mut self.backend);
@@ -172,7 +176,7 @@ impl Executor for Stock {
         &mut self,
         shares: &mut [Share<'_>],
         mut watch: Watch<'_>,
-    ) -> Result<Vec<Vec<f32>>, Broken> {
+    ) -> Result<Vec<Came>, Broken> {
         let mut all = Vec::with_capacity(shares.len());
         for (at, share) in shares.iter_mut().enumerate() {
             let done = self.run(share, watch.again().listener).map_err(|cause| {
@@ -187,7 +191,7 @@ impl Executor for Stock {
                     states_are_whole,
                 }
             });
-            all.push(done?);
+            all.push(Came::Logits(done?));
         }
         Ok(all)
     }

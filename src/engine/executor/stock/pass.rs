@@ -88,7 +88,9 @@ impl<'a> Pass<'_, 'a> {
                 // State is complete: only the wanted rows go on.
                 match want {
                     Want::Nothing => return Ok(None),
-                    Want::Last => (x, mixed) = (pass.last_row(x)?, pass.last_row(mixed)?),
+                    Want::Last | Want::Drawn(_) => {
+                        (x, mixed) = (pass.last_row(x)?, pass.last_row(mixed)?)
+                    }
                     Want::All => {}
                 }
             }

@@ -21,7 +21,7 @@ pub(super) struct Work<'t> {
 }
 
 /// What a graph depends on: works of one shape differ in their inputs alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Shape {
     n_kv: usize,
     tokens: usize,
