@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use deltad::engine::{BLOCK, Engine, Options, Want};
-use deltad::sessions::store::{About, Digest, Identity, Limits, State, Store, Turn};
+use deltad::sessions::store::{About, Digest, Identity, Quota, State, Store, Turn};
 use serde_json::{Value, json};
 
 const MIB: f64 = (1 << 20) as f64;
@@ -73,11 +73,11 @@ fn turn(kept: usize, new: usize) -> Turn {
 }
 
 fn store(dir: &Path) -> Store {
-    let limits = Limits {
+    let quota = Quota {
         disk: 1 << 40,
         floor: 0,
     };
-    Store::open(dir, 1, limits).expect("ours")
+    Store::open(dir, 1, quota).expect("ours")
 }
 
 fn median(mut of: Vec<f64>) -> f64 {

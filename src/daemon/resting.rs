@@ -12,7 +12,7 @@ use super::Settings;
 use crate::door::Door;
 use crate::engine::Model;
 use crate::service::Rest;
-use crate::sessions::store::{Digest, Hands, Identity, Keeper, Limits};
+use crate::sessions::store::{Digest, Hands, Identity, Keeper, Quota};
 use crate::sessions::{Lasting, Place};
 use crate::systemd::DescriptorStore;
 
@@ -48,23 +48,23 @@ fn memory(settings: &Settings) -> u64 {
 /// `None` where conversations end with the daemon.
 pub fn lasting(settings: &Settings, hands: Option<Arc<Hands>>, model: &Model) -> Option<Lasting> {
     let dir = &settings.sessions_dir;
-    let (place, limits) = match (settings.sessions_disk, hands) {
+    let (place, quota) = match (settings.sessions_disk, hands) {
         (0, None) => return None,
         (0, Some(hands)) => {
             let (disk, floor) = (memory(settings), 0);
-            (Place::Hands(hands), Limits { disk, floor })
+            (Place::Hands(hands), Quota { disk, floor })
         }
         (disk, _) => {
             let free = free(dir).unwrap_or(u64::MAX);
             let floor = (free / 10).min(FLOOR);
-            (Place::Disk(dir.clone()), Limits { disk, floor })
+            (Place::Disk(dir.clone()), Quota { disk, floor })
         }
     };
     let digests = model.digests();
     Some(Lasting {
         model: settings.model_name(),
         place,
-        limits,
+        quota,
         identity: Identity {
             model: Digest(digests.model),
             tokenizer: Digest(digests.tokenizer),

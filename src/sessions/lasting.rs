@@ -26,7 +26,7 @@ pub enum Place {
 #[derive(Debug, Clone)]
 pub struct Lasting {
     pub place: Place,
-    pub limits: store::Limits,
+    pub quota: store::Quota,
     pub identity: Identity,
     /// The model's name, for people.
     pub model: String,
@@ -70,10 +70,10 @@ impl Lasting {
     /// `None`, said aloud: this user's conversations live in memory.
     pub(super) fn open(&self, uid: u32) -> Option<Store> {
         let opened = match &self.place {
-            Place::Disk(dir) => Store::open(dir, uid, self.limits),
+            Place::Disk(dir) => Store::open(dir, uid, self.quota),
             Place::Hands(hands) => {
                 let hands = hands.clone();
-                Store::on(Box::new(InHands { hands, uid }), uid, self.limits)
+                Store::on(Box::new(InHands { hands, uid }), uid, self.quota)
             }
         };
         let said = |e: &store::StoreError| {

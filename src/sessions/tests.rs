@@ -266,7 +266,7 @@ fn of_model(dir: &std::path::Path, model: u8) -> Arc<Sessions> {
     let digest = store::Digest([7; 32]);
     Arc::new(Sessions::new(Some(Lasting {
         place: Place::Disk(dir.to_owned()),
-        limits: store::Limits {
+        quota: store::Quota {
             disk: 1 << 20,
             floor: 0,
         },

@@ -6,7 +6,7 @@ use crate::checkpoint::{convert, engines};
 use deltad::engine::{
     BLOCK, CacheType, Engine, Lane, LaneError, Listener, PassError, Runner, StateError, Tap, Want,
 };
-use deltad::sessions::store::{About, Digest, Id, Identity, Limits, Loaded, Store, Tip, Turn};
+use deltad::sessions::store::{About, Digest, Id, Identity, Loaded, Quota, Store, Tip, Turn};
 
 fn identity(engine: &Engine, cache: CacheType) -> Identity {
     let digests = engine.model().digests();
@@ -18,14 +18,14 @@ fn identity(engine: &Engine, cache: CacheType) -> Identity {
     }
 }
 
-const LIMITS: Limits = Limits {
+const QUOTA: Quota = Quota {
     disk: 1 << 30,
     floor: 0,
 };
 
 #[test]
 fn turns_over_many_processes_are_the_turns_of_one() {
-    let limits = LIMITS;
+    let quota = QUOTA;
     let cache = CacheType::F16;
     for name in ["tiny", "uneven"] {
         let model = convert(name, "f16");
@@ -36,7 +36,7 @@ fn turns_over_many_processes_are_the_turns_of_one() {
                 name: None,
                 identity: identity(&engine, cache),
             };
-            let store = Store::open(dir.path(), 1000, limits).unwrap();
+            let store = Store::open(dir.path(), 1000, quota).unwrap();
             let id = store.create(&about).unwrap();
             drop(store);
             let n_vocab = engine.model().n_vocab();
@@ -44,7 +44,7 @@ fn turns_over_many_processes_are_the_turns_of_one() {
             // Within a block, over its edge, over several.
             for (turn, len) in [5, BLOCK, 3 * BLOCK + 7, 1].into_iter().enumerate() {
                 let what = format!("{name} {runner:?} turn {turn}");
-                let store = Store::open(dir.path(), 1000, limits).unwrap();
+                let store = Store::open(dir.path(), 1000, quota).unwrap();
                 let opened = store.load(&id, &about.identity).unwrap();
                 assert_eq!(opened.behind, 0, "{what}");
                 let mut resumed = match &opened.state {
@@ -93,7 +93,7 @@ struct Kept {
 impl Kept {
     fn new(engine: &mut Engine) -> Kept {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), 1000, LIMITS).unwrap();
+        let store = Store::open(dir.path(), 1000, QUOTA).unwrap();
         let about = About {
             note: String::new(),
             name: None,

@@ -93,7 +93,7 @@ impl Store {
         let held = self.held(id)?;
         let need = self.taken(id, &mut lock(&held))?.need(state);
         let free = self.disk.free().map_err(doing("asking for free space"))?;
-        let floor = self.limits.floor;
+        let floor = self.quota.floor;
         if free < floor.saturating_add(need) {
             return Err(StoreError::Floor { free, floor });
         }
@@ -186,8 +186,8 @@ impl Store {
     /// it is longer than what it becomes.
     pub fn room(&self) -> Result<u64, StoreError> {
         let free = self.disk.free().map_err(doing("asking for free space"))?;
-        let most = self.limits.disk.saturating_mul(4);
-        Ok(most.min(free.saturating_sub(self.limits.floor)))
+        let most = self.quota.disk.saturating_mul(4);
+        Ok(most.min(free.saturating_sub(self.quota.floor)))
     }
 
     /// Makes a session of an exported one.
@@ -292,7 +292,7 @@ impl Store {
 
     /// Makes room for `need` more bytes.
     pub(super) fn fit(&self, need: u64, whose: Option<Id>) -> Result<(), StoreError> {
-        let limit = self.limits.disk;
+        let limit = self.quota.disk;
         let all: Vec<(Id, Held)> = lock(&self.sessions)
             .iter()
             .map(|(id, held)| (*id, held.clone()))

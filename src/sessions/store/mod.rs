@@ -51,7 +51,7 @@ pub use handed::{Hands, InHands, Keeper};
 pub use id::{Id, NoId};
 pub use identity::{Differs, Digest, Identity};
 pub use loaded::Loaded;
-pub use quota::Limits;
+pub use quota::Quota;
 pub use received::{Received, Source, examine};
 pub use tip::Tip;
 pub use transfer::Carried;

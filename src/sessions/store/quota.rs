@@ -7,18 +7,18 @@ use super::Id;
 
 /// What one user's sessions may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct Quota {
     /// Bytes of all sessions.
     pub disk: u64,
     /// No state is written that would leave less than this free for others.
     pub floor: u64,
 }
 
-impl Limits {
+impl Quota {
     /// A tenth of what is free and no more than 10 GiB; nothing where less than 5 GiB are free.
-    pub fn of_free(free: u64) -> Limits {
+    pub fn of_free(free: u64) -> Quota {
         const GIB: u64 = 1 << 30;
-        Limits {
+        Quota {
             disk: (free / 10).min(10 * GIB),
             floor: 5 * GIB,
         }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
-const AMPLE: Limits = Limits {
+const AMPLE: Quota = Quota {
     disk: 1 << 30,
     floor: 0,
 };
@@ -313,11 +313,11 @@ fn a_link_in_a_files_place_is_not_followed() {
 #[test]
 fn the_session_used_longest_ago_makes_room_unless_it_is_pinned() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = Limits {
+    let quota = Quota {
         disk: 20_000,
         floor: 0,
     };
-    let store = Store::open(dir.path(), 1000, limits).unwrap();
+    let store = Store::open(dir.path(), 1000, quota).unwrap();
     let long = |n| Turn {
         options: " ".repeat(6000),
         at: u64::MAX - 9 + n,

@@ -11,7 +11,7 @@ use super::error::{Refusal, StoreError, doing};
 use super::files::Files;
 use super::id::Id;
 use super::known::Known;
-use super::quota::Limits;
+use super::quota::Quota;
 use super::record::{self, FORMAT, Head, Kind};
 use super::session::{self, LOG, Session};
 use super::{About, Durable, Listed};
@@ -25,7 +25,7 @@ const GOING: &str = ".going-";
 pub struct Store {
     pub(super) disk: Box<dyn Disk>,
     pub(super) uid: u32,
-    pub(super) limits: Limits,
+    pub(super) quota: Quota,
     /// `None`: it could not be taken up; the reason is found anew when it is asked for.
     pub(super) sessions: Mutex<BTreeMap<Id, Held>>,
     written: AtomicU64,
@@ -45,12 +45,12 @@ pub(super) fn now() -> u64 {
 
 impl Store {
     /// The sessions below `dir/<uid>`, which is ours alone until the store is dropped.
-    pub fn open(dir: &Path, uid: u32, limits: Limits) -> Result<Store, StoreError> {
-        Store::on(Box::new(Files::open(dir, uid)?), uid, limits)
+    pub fn open(dir: &Path, uid: u32, quota: Quota) -> Result<Store, StoreError> {
+        Store::on(Box::new(Files::open(dir, uid)?), uid, quota)
     }
 
     /// As [`Store::open`], on any disk.
-    pub fn on(disk: Box<dyn Disk>, uid: u32, limits: Limits) -> Result<Store, StoreError> {
+    pub fn on(disk: Box<dyn Disk>, uid: u32, quota: Quota) -> Result<Store, StoreError> {
         // A process before this one may have died before it made names stay; nothing is built upon
         // them, and nothing removed, until they do.
         let settled = disk.sync_dir(None);
@@ -78,7 +78,7 @@ impl Store {
         Ok(Store {
             disk,
             uid,
-            limits,
+            quota,
             sessions: Mutex::new(sessions),
             written: AtomicU64::new(0),
         })

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use deltad::sessions::store::{
-    About, Digest, Id, Identity, Limits, Opened, State, Store, Turn, examine,
+    About, Digest, Id, Identity, Opened, Quota, State, Store, Turn, examine,
 };
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use super::words::WORDS;
 use crate::dice::Dice;
 
 const UID: u32 = 1000;
-const LIMITS: Limits = Limits {
+const QUOTA: Quota = Quota {
     disk: 1 << 26,
     floor: 0,
 };
@@ -109,7 +109,7 @@ fn holds(opened: &Opened) {
 /// A damaged session is refused, or holds what was said up to some turn and a state of that.
 pub fn session(dir: &Path) -> Run {
     let home = dir.join("sessions");
-    let store = Store::open(&home, UID, LIMITS).expect("a directory");
+    let store = Store::open(&home, UID, QUOTA).expect("a directory");
     let id = made(&store);
     drop(store);
     let at = home.join(UID.to_string()).join(id.to_string());
@@ -136,7 +136,7 @@ pub fn session(dir: &Path) -> Run {
                 dice.made(&bytes);
             }
         }
-        let store = Store::open(&home, UID, LIMITS).expect("one bad session is not all of them");
+        let store = Store::open(&home, UID, QUOTA).expect("one bad session is not all of them");
         if let Ok(opened) = store.load(&id, &identity()) {
             assert!(said.starts_with(&opened.turns));
             holds(&opened);
@@ -175,7 +175,7 @@ fn forged(dice: &mut Dice, file: &[u8]) -> Option<Vec<u8>> {
 
 /// What is taken can be loaded, and goes on.
 pub fn import(dir: &Path) -> Run {
-    let store = Store::open(&dir.join("sessions"), UID, LIMITS).expect("a directory");
+    let store = Store::open(&dir.join("sessions"), UID, QUOTA).expect("a directory");
     let id = made(&store);
     let mut file = Vec::new();
     let carried = store.carry(&id).expect("it was made now");

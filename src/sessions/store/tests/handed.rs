@@ -66,11 +66,11 @@ impl Manager {
 
 fn on(hands: &Arc<Hands>, uid: u32) -> Store {
     let hands = hands.clone();
-    let limits = Limits {
+    let quota = Quota {
         disk: 1 << 20,
         floor: 0,
     };
-    Store::on(Box::new(InHands { hands, uid }), uid, limits).unwrap()
+    Store::on(Box::new(InHands { hands, uid }), uid, quota).unwrap()
 }
 
 #[test]
