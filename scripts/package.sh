@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds what other machines install, below target/package: a Debian package (where debhelper is)
-# and a tarball with an installer. The programs run on any x86-64-v2 processor and choose faster
+# Builds what other machines install, below target/package: Debian packages (where debhelper is; the
+# kernels for NVIDIA cards are one of their own) and a tarball with an installer. The programs run on any x86-64-v2 processor and choose faster
 # instructions when they start. Packed again, the same programs give the same bytes.
 set -eu
 cd "$(dirname "$0")/.."
@@ -49,7 +49,8 @@ if command -v dh >/dev/null 2>&1; then
     exit 1
   }
   BUILD="$out/release" debian/rules clean > /dev/null
-  made="$made $(echo "$out"/deltad_*.deb)"
+  made="$made $(echo "$out"/*.deb)"
+  ! command -v lintian >/dev/null 2>&1 || lintian --fail-on error "$out"/*.deb
 else
   echo "package: no debhelper, so no Debian package: apt install debhelper" >&2
 fi

@@ -15,11 +15,12 @@ MODEL = "/var/lib/deltad/models/tiny.gguf"
 CONFIG = f'[model]\npath = "{MODEL}"\nthreads = 1\n'
 
 
-def package():
-    made = sorted((TARGET / "package").glob("deltad_*_amd64.deb"))
-    if not made:
-        skip("no package: make package (with debhelper installed)")
-    return made[-1]
+KERNELS = "/usr/lib/deltad/deltad-kernels.fatbin"
+
+
+def package(name):
+    made = sorted((TARGET / "package").glob(f"{name}_*_amd64.deb"))
+    return made[-1] if made else None
 
 
 def newer(deb, to):
@@ -54,6 +55,17 @@ def installed(m):
     (m.root / "etc/deltad/deltad.toml").write_text(CONFIG)
 
 
+def kernels(m):
+    """The second package, which is made where a CUDA toolkit was."""
+    m(f"! test -e {KERNELS}")
+    m("dpkg --install /deltad-cuda.deb")
+    m(f"test -s {KERNELS}")
+    assert "deltad-cuda" in m("dpkg --remove deltad 2>&1", check=False), "the programs are wanted by it"
+    m("dpkg --purge deltad-cuda")
+    m("! test -e /usr/lib/deltad")
+    seen("kernels for NVIDIA cards come and go with their own package, which wants the programs")
+
+
 def upgraded(m):
     first = answered(m, {"input": "My name is Tessa.", "max_output_tokens": 16})
     m("dpkg --install --force-confdef /newer.deb")
@@ -80,15 +92,23 @@ def removed(m):
 
 
 def main():
-    deb = package()
+    deb, cuda = package("deltad"), package("deltad-cuda")
+    if not deb:
+        skip("no package: make package (with debhelper installed)")
     check_host()
     began = time.monotonic()
     with fresh("package-root") as root:
         shutil.copy(deb, root / "deltad.deb")
         newer(deb, root / "newer.deb")
+        if cuda:
+            shutil.copy(cuda, root / "deltad-cuda.deb")
         shutil.copytree(ROOT / "tests/fixtures/tiny", root / "tiny")
         with booted(root) as machine:
             installed(machine)
+            if cuda:
+                kernels(machine)
+            else:
+                print("test-package: no package of kernels, for want of nvcc: not tried")
             upgraded(machine)
             removed(machine)
     print(f"test-package: passed in {time.monotonic() - began:.0f} s")
