@@ -116,11 +116,11 @@ bool known(const Stream *stream) {
   return stream == nullptr;
 }
 
-// What may not be called while a stream is captured ends that capture.
+// What may not be called while a stream is captured ends that capture, unless it is relaxed.
 bool capturing() {
   bool any = false;
   for (Stream *s : streams())
-    if (s->captured) any = s->capture_failed = true;
+    if (s->captured && !s->capture_is_relaxed) any = s->capture_failed = true;
   return any;
 }
 
@@ -524,12 +524,14 @@ CALL cuStreamIsCapturing(CUstream stream, int *status) {
   *status = !stream || !stream->captured ? 0 : stream->capture_failed ? 2 : 1;
   return SUCCESS;
 }
-CALL cuStreamBeginCapture_v2(CUstream stream, int) {
+CALL cuStreamBeginCapture_v2(CUstream stream, int mode) {
+  constexpr int RELAXED = 2;
   ENTER;
   if (!stream || !known(stream)) return CAPTURE_UNSUPPORTED;
   if (stream->captured) return CAPTURE_UNSUPPORTED;
   stream->captured = std::make_shared<Works>();
   stream->capture_failed = false;
+  stream->capture_is_relaxed = mode == RELAXED;
   return SUCCESS;
 }
 CALL cuStreamEndCapture(CUstream stream, CUgraph *made) {

@@ -46,6 +46,8 @@ struct Stream {
   // Under capture: what was asked for goes here.
   std::shared_ptr<Works> captured;
   bool capture_failed = false;
+  // Meanwhile anything may be called, by anybody.
+  bool capture_is_relaxed = false;
 };
 
 // The default stream is null: its work is done at once, after that of every stream that waits for it.
