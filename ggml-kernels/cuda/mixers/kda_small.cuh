@@ -34,7 +34,7 @@ namespace mixers {
 template <int D>
 struct Narrow {
   static constexpr int LANES = D / 16, STEPS = D / 32;
-  uint4 w[2 * STEPS];
+  uint4 w[STEPS];
   float d[STEPS];
 };
 
@@ -43,19 +43,25 @@ DEVICE u32 narrow_row(u32 head, int i) {
   return head * D + threadIdx.x / 32 * 16 + i * (32 / Narrow<D>::LANES) + (threadIdx.x & 31u) / Narrow<D>::LANES;
 }
 
-// Brings what can be brought before x is there. F32 and Q4_0 are read when it is.
+DEVICE bool is_ready(const Matrix &m) { return m.type == Q8_0 || m.type == F16 || m.type == BF16; }
+
+DEVICE const uint4 *narrow_part(const Matrix &m, u32 row, u32 part) {
+  return reinterpret_cast<const uint4 *>(m.data + u64(row) * m.row_bytes) + part;
+}
+
+// Brings what can be brought before x is there and leaves registers for others: of 16 bits the first half. F32 and Q4_0
+// are read when it is.
 template <int D>
 DEVICE void load_narrow(Narrow<D> &n, const Matrix &m, u32 head) {
   const u32 part = threadIdx.x % Narrow<D>::LANES;
 #pragma unroll
   for (int i = 0; i < Narrow<D>::STEPS; i++) {
-    const u8 *row = m.data + u64(narrow_row<D>(head, i)) * m.row_bytes;
+    const u32 row = narrow_row<D>(head, i);
     if (m.type == Q8_0) {
-      n.w[2 * i] = load_once(reinterpret_cast<const uint4 *>(row) + part);
-      n.d[i] = to_float(__ldg(reinterpret_cast<const f16 *>(row + D) + part / 2));
-    } else if (m.type == F16 || m.type == BF16) {
-      n.w[2 * i] = load_once(reinterpret_cast<const uint4 *>(row) + 2 * part);
-      n.w[2 * i + 1] = load_once(reinterpret_cast<const uint4 *>(row) + 2 * part + 1);
+      n.w[i] = load_once(narrow_part(m, row, part));
+      n.d[i] = to_float(__ldg(reinterpret_cast<const f16 *>(narrow_part(m, row, D / 16)) + part / 2));
+    } else if (is_ready(m)) {
+      n.w[i] = load_once(narrow_part(m, row, 2 * part));
     }
   }
 }
@@ -67,23 +73,11 @@ DEVICE void narrow_halves(float *v) {
   if constexpr (LEFT > 1) narrow_halves<LEFT / 2, OFFSET / 2>(v);
 }
 
-DEVICE bool is_ready(const Matrix &m) { return m.type == Q8_0 || m.type == F16 || m.type == BF16; }
-
-// What a lane reads of x [D]: for 8 bits four values, which it quantizes for all; else those of its 16 columns.
-struct NarrowInput {
-  float4 x[4];
-};
+// What a lane reads of x [D] early: for 8 bits four values, which it quantizes for all.
 template <int D>
-DEVICE NarrowInput load_input(const Matrix &m, const float *x) {
-  NarrowInput in;
-  const float4 *fours = reinterpret_cast<const float4 *>(x);
+DEVICE float4 load_input(const Matrix &m, const float *x) {
   const u32 first = m.type == Q8_0 ? threadIdx.x % (D / 4) : threadIdx.x % Narrow<D>::LANES * 4;
-  in.x[0] = fours[first];
-  if (m.type != Q8_0) {
-#pragma unroll
-    for (int i = 1; i < 4; i++) in.x[i] = fours[first + i];
-  }
-  return in;
+  return reinterpret_cast<const float4 *>(x)[first];
 }
 
 // One value of a row of F32 or Q4_0.
@@ -106,12 +100,12 @@ DEVICE float dot_words(const uint4 &w, const float4 &x, const float4 &y, bool is
 // The product with x of one of the warp's rows: lane l's is row l / LANES + (l % LANES / 2) * 32 / LANES, which its
 // neighbour has too. For 8 bits x is quantized as any product's input is.
 template <int D>
-DEVICE float narrow_product(const Narrow<D> &n, const Matrix &m, u32 head, const NarrowInput &in, const float *x) {
+DEVICE float narrow_product(const Narrow<D> &n, const Matrix &m, u32 head, const float4 &in, const float *x) {
   constexpr int LANES = Narrow<D>::LANES, STEPS = Narrow<D>::STEPS;
   const u32 part = threadIdx.x % LANES;
   float sum[STEPS] = {};
   if (m.type == Q8_0) {
-    const float4 v = in.x[0];
+    const float4 v = in;
     float most = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
 #pragma unroll
     for (int offset = 4; offset > 0; offset >>= 1) most = fmaxf(most, __shfl_xor_sync(ALL_LANES, most, offset));
@@ -124,17 +118,20 @@ DEVICE float narrow_product(const Narrow<D> &n, const Matrix &m, u32 head, const
     const float scale = __shfl_sync(ALL_LANES, most, int(part / 2 * 8)) * (1.f / 127.f);
 #pragma unroll
     for (int i = 0; i < STEPS; i++) {
-      int all = __dp4a(int(n.w[2 * i].x), q[0], 0);
-      all = __dp4a(int(n.w[2 * i].y), q[1], all);
-      all = __dp4a(int(n.w[2 * i].z), q[2], all);
-      all = __dp4a(int(n.w[2 * i].w), q[3], all);
+      int all = __dp4a(int(n.w[i].x), q[0], 0);
+      all = __dp4a(int(n.w[i].y), q[1], all);
+      all = __dp4a(int(n.w[i].z), q[2], all);
+      all = __dp4a(int(n.w[i].w), q[3], all);
       sum[i] = n.d[i] * scale * float(all);
     }
   } else if (is_ready(m)) {
+    const float4 *rest = reinterpret_cast<const float4 *>(x) + part * 4 + 1;
+    const float4 second = rest[0], third = rest[1], last = rest[2];
 #pragma unroll
     for (int i = 0; i < STEPS; i++) {
-      sum[i] = dot_words(n.w[2 * i], in.x[0], in.x[1], m.type == F16, 0.f);
-      sum[i] = dot_words(n.w[2 * i + 1], in.x[2], in.x[3], m.type == F16, sum[i]);
+      const uint4 more = load_once(narrow_part(m, narrow_row<D>(head, i), 2 * part + 1));
+      sum[i] = dot_words(n.w[i], in, second, m.type == F16, 0.f);
+      sum[i] = dot_words(more, third, last, m.type == F16, sum[i]);
     }
   } else {
 #pragma unroll
@@ -220,7 +217,7 @@ DEVICE void kda_step(const KdaStepArgs &a) {
   const float *raw_decay = a.in.decay + u64(b) * a.in.decay_row;
   // All that is waited for is asked for by now.
   if (a.f_b.data) {
-    const NarrowInput in = load_input<D>(a.f_b, raw_decay);
+    const float4 in = load_input<D>(a.f_b, raw_decay);
     const float x = narrow_product<D>(f_b, a.f_b, head, in, raw_decay);
     if ((lane & 1u) == 0) decay[narrow_channel<D>()] = decay_of(a.w, a_head, x + bias);
   } else if (is_q) {
@@ -339,7 +336,7 @@ DEVICE void kda_gate(const KdaGateArgs &a) {
   const float raw_v = t < D ? a.in.v[u64(b) * a.in.row + channel] : 0.f;
   const float *gate = a.open + u64(b) * a.open_row;
   if (a.g_b.data) {
-    const NarrowInput in = load_input<D>(a.g_b, gate);
+    const float4 in = load_input<D>(a.g_b, gate);
     const float x = narrow_product<D>(g_b, a.g_b, head, in, gate);
     if ((lane & 1u) == 0) open[narrow_channel<D>()] = sigmoid(x);
   } else if (t < D) {
@@ -380,6 +377,8 @@ DEVICE void kda_gate(const KdaGateArgs &a) {
 KERNEL_BOUNDS(kda_step_32, KdaStepArgs, 64, 1) { mixers::kda_step<32>(a); }
 KERNEL_BOUNDS(kda_step_64, KdaStepArgs, 128, 1) { mixers::kda_step<64>(a); }
 KERNEL_BOUNDS(kda_step_128, KdaStepArgs, 256, 1) { mixers::kda_step<128>(a); }
+// Four blocks to a multiprocessor instead of two: slower where there are no more blocks than that.
+KERNEL_BOUNDS(kda_step_128_many, KdaStepArgs, 256, 4) { mixers::kda_step<128>(a); }
 KERNEL_BOUNDS(kda_gate_32, KdaGateArgs, 64, 1) { mixers::kda_gate<32>(a); }
 KERNEL_BOUNDS(kda_gate_64, KdaGateArgs, 128, 1) { mixers::kda_gate<64>(a); }
 KERNEL_BOUNDS(kda_gate_128, KdaGateArgs, 256, 1) { mixers::kda_gate<128>(a); }

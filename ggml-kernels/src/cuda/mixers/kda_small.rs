@@ -61,6 +61,8 @@ pub struct KdaGate<'b> {
     pub out: Acts,
 }
 
+/// Blocks of `kda_step_128` that a multiprocessor holds; of `kda_step_128_many` it holds twice as many.
+const FEW_BLOCKS: u32 = 2;
 /// Columns of S that a block has.
 const COLUMNS: usize = 32;
 
@@ -76,11 +78,16 @@ pub fn kda_step(stream: &Stream, step: &KdaStep<'_>) -> Result<(), CudaError> {
         lanes: step.lanes.address(),
         o: step.o.address(),
     };
-    let names = ["kda_step_32", "kda_step_64", "kda_step_128"];
-    let kernel = stream
-        .device()
-        .kernel(name_of(PLACE, names, shape.head_dim)?)?;
     let grid = [shape.heads, shape.head_dim / COLUMNS, lanes].map(|n| n as u32);
+    let device = stream.device();
+    let at_once = device.multiprocessors() * FEW_BLOCKS;
+    let of_128 = if grid.iter().product::<u32>() > at_once {
+        "kda_step_128_many"
+    } else {
+        "kda_step_128"
+    };
+    let names = ["kda_step_32", "kda_step_64", of_128];
+    let kernel = device.kernel(name_of(PLACE, names, shape.head_dim)?)?;
     let threads = 2 * shape.head_dim as u32;
     // SAFETY: rows, weights and o have the sizes that the shape says (checked); lanes and matrices by
     // their word.
