@@ -151,7 +151,13 @@ fn nothing_of_the_real_shape_leaves_a_card() {
         return;
     };
     for (past, tokens) in [(0, 1), (300, 1), (8192, 1), (0, 512), (700, 512)] {
-        let outline = engine.outline(past, tokens).unwrap().unwrap();
+        let Some(outline) = engine.outline(past, tokens).unwrap() else {
+            println!(
+                "{}: by kernels of our own, without a graph",
+                engine.device()
+            );
+            return;
+        };
         let away: Vec<_> = outline.elsewhere(engine.device()).collect();
         let device = engine.device();
         println!(
