@@ -169,6 +169,17 @@ pub struct Draw {
     pub unit: f64,
 }
 
+impl Draw {
+    /// The largest logit's token.
+    pub const LIKELIEST: Draw = Draw {
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        unit: 0.0,
+    };
+}
+
 /// The likeliest tokens, and at least those among which a [`Draw`] chooses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Few {

@@ -4,7 +4,7 @@
 use super::BenchError;
 use crate::engine::meter::Meter;
 use crate::engine::{Engine, Lane, Sequence, Snapshot, Want};
-use crate::request::Token;
+use crate::request::{Draw, Token};
 
 pub trait Side {
     fn name(&self) -> &'static str;
@@ -68,7 +68,8 @@ impl Side for Ours {
                 fed.push(Lane {
                     sequence,
                     tokens,
-                    want: Want::Last,
+                    // As the daemon asks: a card keeps its logits.
+                    want: Want::Drawn(Draw::LIKELIEST),
                 });
             }
         }
