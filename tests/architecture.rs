@@ -27,7 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     (
         "ggml_kernels",
-        &["engine", "text", "doctor", "bench", "bin"],
+        &["engine", "sampler", "text", "doctor", "bench", "bin"],
     ),
     ("quantize", &["engine", "measure", "doctor", "bin"]),
 ];

@@ -1,6 +1,8 @@
 //! Log-probabilities of the unmodified distribution.
 
-use super::weights::{PIECE, finite, masses, tops};
+use ggml_kernels::cpu::Tier;
+use ggml_kernels::cpu::weights::{PIECE, Scale, finite, masses, tops};
+
 use super::{Candidate, last_of_tops};
 use crate::request::{Token, TokenLogprob};
 
@@ -8,8 +10,13 @@ use crate::request::{Token, TokenLogprob};
 /// likeliest tokens, best first. Pieces are summed in f64: with 163840 terms f32 loses the third digit.
 pub fn logprobs(logits: &[f32], token: Token, n_top: usize) -> TokenLogprob {
     let mut pieces = Vec::with_capacity(logits.len().div_ceil(PIECE));
-    let largest = tops(logits, &mut pieces);
-    let log_sum = masses(logits, largest, 1.0, &mut Vec::new()).ln();
+    let tier = Tier::detect();
+    let largest = tops(tier, logits, &mut pieces);
+    let scale = Scale {
+        most: largest,
+        temperature: 1.0,
+    };
+    let log_sum = masses(tier, logits, scale, &mut Vec::new()).ln();
     let distance = |logit: f32| f64::from(finite(logit)) - f64::from(largest);
     let logprob = |logit: f32| (distance(logit) - log_sum) as f32;
 
@@ -20,8 +27,10 @@ pub fn logprobs(logits: &[f32], token: Token, n_top: usize) -> TokenLogprob {
         let all = (0..).zip(logits.iter().map(|&logit| finite(logit)));
         let best = all.filter(|&(_, value)| value >= least);
         top.extend(best.map(|(token, value)| Candidate { token, value }));
-        top.sort_unstable_by(Candidate::order);
+        // Of a small vocabulary all may have come.
+        top.select_nth_unstable_by(n_top - 1, Candidate::order);
         top.truncate(n_top);
+        top.sort_unstable_by(Candidate::order);
     }
     TokenLogprob {
         token,

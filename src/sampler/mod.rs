@@ -18,15 +18,19 @@ mod weights;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
+use ggml_kernels::cpu::Tier;
+use ggml_kernels::cpu::weights::{PIECE, Scale, finite, masses, tops};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::request::{Draw, Few, Sampling, Token, TokenMask};
 pub use logprobs::logprobs;
-use weights::{PIECE, finite, masses, token_at, tops};
+use weights::token_at;
 
 pub struct Sampler {
     sampling: Sampling,
+    /// Only how fast it is depends on it.
+    tier: Tier,
     /// A counter-based stream: the draw of an answer's token depends on the seed and on how many
     /// came before it, not on who drew those.
     rng: ChaCha12Rng,
@@ -76,6 +80,7 @@ impl Sampler {
         }
         Sampler {
             sampling: sampling.clone(),
+            tier: Tier::detect(),
             rng: ChaCha12Rng::seed_from_u64(seed),
             len: 0,
             prompt: seen,
@@ -198,7 +203,7 @@ impl Sampler {
     }
 
     fn likeliest(&mut self, logits: &[f32]) -> Option<Token> {
-        let most = tops(logits, &mut self.tops);
+        let most = tops(self.tier, logits, &mut self.tops);
         let piece = self.tops.iter().position(|&top| top == most)? * PIECE;
         let rest = (piece as Token..).zip(logits[piece..].iter().copied());
         likeliest_of(rest.take(PIECE))
@@ -214,8 +219,8 @@ impl Sampler {
             min_p,
             ..
         } = self.sampling;
-        let most = tops(logits, &mut self.tops);
-        let mass = |masses_of: &mut Vec<f64>| masses(logits, most, temperature, masses_of);
+        let (tier, most) = (self.tier, tops(self.tier, logits, &mut self.tops));
+        let scale = Scale { most, temperature };
         // The logit of a token of that weight, or a little less.
         let of_weight = |weight: f64| {
             let distance = f64::from(temperature) * (weight.ln() - 1e-3);
@@ -224,15 +229,15 @@ impl Sampler {
         let (least, whole) = if top_k > 0 {
             (last_of_tops(&mut self.tops, top_k), None)
         } else if top_p < 1.0 {
-            let whole = mass(&mut self.masses);
+            let whole = masses(tier, logits, scale, &mut self.masses);
             // Lighter ones weigh less than the rest of the share even all together.
             let least = (1.0 - f64::from(top_p)) * whole / logits.len() as f64;
             (of_weight(least), Some(whole))
         } else if min_p > 0.0 {
             (of_weight(f64::from(min_p.min(1.0))), None)
         } else {
-            let whole = mass(&mut self.masses);
-            return token_at(logits, (most, temperature), &self.masses, unit * whole);
+            let whole = masses(tier, logits, scale, &mut self.masses);
+            return token_at(tier, logits, scale, &self.masses, unit * whole);
         };
         self.candidates.clear();
         for (at, piece) in logits.chunks(PIECE).enumerate() {

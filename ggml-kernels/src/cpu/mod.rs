@@ -22,6 +22,7 @@ pub mod route;
 mod share;
 mod simd;
 pub mod tier;
+pub mod weights;
 
 pub use activations::Activations;
 pub use crew::Crew;
