@@ -79,12 +79,11 @@ pub struct Lane<'t, S = Sequence> {
 }
 
 /// `[n_rows, n_vocab]`, f32, row-major: one row per wanted position, oldest first. Of what was
-/// [`Want::Drawn`] perhaps no row.
+/// [`Want::Drawn`] perhaps that instead.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logits {
     n_vocab: usize,
-    data: Vec<f32>,
-    drawn: Option<Drawn>,
+    came: Came,
 }
 
 /// What a device made of the logits that it kept.
@@ -107,33 +106,43 @@ impl Logits {
     /// Of rows of `n_vocab` values each.
     pub fn new(n_vocab: usize, data: Vec<f32>) -> Logits {
         debug_assert!(data.len().is_multiple_of(n_vocab.max(1)));
-        Logits {
-            n_vocab,
-            data,
-            drawn: None,
-        }
+        let came = Came::Logits(data);
+        Logits { n_vocab, came }
     }
 
     /// Of none, but what is known of the next token.
     pub fn drawn(n_vocab: usize, drawn: Drawn) -> Logits {
-        Logits {
-            drawn: Some(drawn),
-            ..Logits::new(n_vocab, Vec::new())
-        }
+        let came = Came::Drawn(drawn);
+        Logits { n_vocab, came }
     }
 
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
-        self.data.chunks_exact(self.n_vocab)
+        self.data().chunks_exact(self.n_vocab)
     }
     pub fn last(&self) -> Option<&[f32]> {
-        self.data.rchunks_exact(self.n_vocab).next()
+        self.data().rchunks_exact(self.n_vocab).next()
     }
 
     pub fn next(&self) -> Option<Next<'_>> {
-        match &self.drawn {
-            Some(Drawn::Token(token)) => Some(Next::Token(*token)),
-            Some(Drawn::Few(few)) => Some(Next::Few(few)),
-            None => self.last().map(Next::Logits),
+        match &self.came {
+            Came::Drawn(Drawn::Token(token)) => Some(Next::Token(*token)),
+            Came::Drawn(Drawn::Few(few)) => Some(Next::Few(few)),
+            Came::Logits(_) => self.last().map(Next::Logits),
+        }
+    }
+
+    fn data(&self) -> &[f32] {
+        match &self.came {
+            Came::Logits(data) => data,
+            Came::Drawn(_) => &[],
+        }
+    }
+
+    /// What came of further positions.
+    fn add(&mut self, came: Came) {
+        match (&mut self.came, came) {
+            (Came::Logits(data), Came::Logits(more)) if !data.is_empty() => data.extend(more),
+            (here, came) => *here = came,
         }
     }
 }
@@ -350,14 +359,10 @@ impl Engine {
                     // It alone was made of zeros: the others go on.
                     lanes[at].sequence.broken = true;
                     done[at] = lanes[at].tokens.len();
-                    logits[at].data.clear();
+                    logits[at] = Logits::new(n_vocab, Vec::new());
                     continue;
                 }
-                match came {
-                    Came::Logits(rows) if logits[at].data.is_empty() => logits[at].data = rows,
-                    Came::Logits(rows) => logits[at].data.extend(rows),
-                    Came::Drawn(drawn) => logits[at] = Logits::drawn(n_vocab, drawn),
-                }
+                logits[at].add(came);
             }
         }
     }

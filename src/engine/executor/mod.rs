@@ -179,6 +179,7 @@ pub(super) trait Executor: std::fmt::Debug + Send {
 }
 
 /// What came of a share.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Came {
     /// `[wanted, n_vocab]`.
     Logits(Vec<f32>),
