@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bus;
 use crate::config::{Bus, Config, Key};
 use crate::door::Door;
-use crate::door::limits::Limits;
+use crate::door::limits::CallLimits;
 use crate::engine::{Engine, LoadError, Options};
 use crate::scheduler::{self, Ended, Scheduler};
 use crate::service::{self, Card, Service};
@@ -38,7 +38,7 @@ pub struct Settings {
     pub admission: service::Admission,
     /// Names or ids; looked up when the daemon starts.
     pub allowed_groups: Vec<String>,
-    pub http: Limits,
+    pub http: CallLimits,
     pub socket: PathBuf,
     pub socket_mode: u32,
     pub socket_group: Option<String>,
@@ -57,9 +57,9 @@ pub struct Settings {
 impl Settings {
     /// `None` where the configuration names no model.
     pub fn of(config: &Config) -> Option<Settings> {
-        let http = Limits {
+        let http = CallLimits {
             request_bytes: usize::try_from(config.limits.request_bytes).unwrap_or(usize::MAX),
-            ..Limits::default()
+            ..CallLimits::default()
         };
         Some(Settings {
             model: config.model.path.clone()?,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::limits::Limits;
+use super::limits::CallLimits;
 
 /// Bodies up to here are read at once: with as many as there may be connections they are 256 MiB.
 const SMALL: u64 = 64 << 10;
@@ -23,14 +23,14 @@ pub struct Share {
 }
 
 impl Budget {
-    pub fn new(limits: &Limits) -> Budget {
+    pub fn new(limits: &CallLimits) -> Budget {
         Budget(Arc::new(Semaphore::new(
             LARGE * kibibytes(limits.request_bytes),
         )))
     }
 
     /// A place for so many bytes, where it is free by `due`; small ones need none.
-    pub async fn share(&self, limits: &Limits, stated: u64, due: Instant) -> Option<Share> {
+    pub async fn share(&self, limits: &CallLimits, stated: u64, due: Instant) -> Option<Share> {
         if stated <= SMALL {
             return Some(Share { _places: None });
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct CallLimits {
     pub request_bytes: usize,
     /// Half of them at most for one user.
     pub connections: usize,
@@ -17,9 +17,9 @@ pub struct Limits {
     pub ping: Duration,
 }
 
-impl Default for Limits {
+impl Default for CallLimits {
     fn default() -> Self {
-        Limits {
+        CallLimits {
             request_bytes: 8 << 20,
             connections: 4096,
             head: Duration::from_secs(30),

@@ -20,13 +20,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use crate::service::Service;
 use budget::Budget;
-use limits::Limits;
+use limits::CallLimits;
 
 /// What all doors share.
 pub struct Door {
     /// Once the model is loaded.
     pub service: OnceLock<Service>,
-    pub limits: Limits,
+    pub limits: CallLimits,
     pub traffic: Traffic,
     /// What large requests may hold together, by whatever door they come.
     pub bodies: Budget,
@@ -41,7 +41,7 @@ pub struct Traffic {
 }
 
 impl Door {
-    pub fn new(limits: Limits) -> Door {
+    pub fn new(limits: CallLimits) -> Door {
         Door {
             service: OnceLock::new(),
             traffic: Traffic::default(),

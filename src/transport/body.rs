@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::error::Error;
 use crate::door::budget::{Budget, Share};
-use crate::door::limits::Limits;
+use crate::door::limits::CallLimits;
 
 /// A body, and its part of the budget for as long as it lives.
 pub struct Read {
@@ -18,7 +18,7 @@ pub struct Read {
 
 /// Takes in a body that nobody asked for, piece by piece: closing on a client that is still sending
 /// would take the answer from it. As much and as long as of any other.
-pub async fn discard(limits: &Limits, mut raw: Body) {
+pub async fn discard(limits: &CallLimits, mut raw: Body) {
     let mut room = limits.request_bytes;
     let all = async {
         while let Some(Ok(frame)) = raw.frame().await {
@@ -33,7 +33,7 @@ pub async fn discard(limits: &Limits, mut raw: Body) {
     let _ = tokio::time::timeout(limits.body, all).await;
 }
 
-pub async fn read(budget: &Budget, limits: &Limits, raw: Body) -> Result<Read, Error> {
+pub async fn read(budget: &Budget, limits: &CallLimits, raw: Body) -> Result<Read, Error> {
     let max = limits.request_bytes;
     let due = Instant::now() + limits.body;
     // Without a length it may become as large as any.

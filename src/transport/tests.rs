@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::state::Http;
 use super::{http, socket};
 use crate::door::Door;
-use crate::door::limits::Limits;
+use crate::door::limits::CallLimits;
 use crate::scheduler::fake::{BOMB, Fake, POISON};
 use crate::scheduler::{self, Ended, Scheduler};
 use crate::service::{self, Card, Service};
@@ -57,7 +57,7 @@ struct Setup {
     vocabulary: fixture::Metadata,
     /// Of a model that thinks aloud, instead of the model's own.
     thinks: Option<&'static str>,
-    http: Limits,
+    http: CallLimits,
     sessions: Sessions,
 }
 
@@ -70,7 +70,7 @@ fn setup() -> Setup {
         max_tokens: None,
         vocabulary: fixture::metadata("tiny"),
         thinks: None,
-        http: Limits::default(),
+        http: CallLimits::default(),
         sessions: Sessions::default(),
     }
 }
@@ -206,9 +206,9 @@ fn models_are_listed_and_an_unknown_one_is_not_found() {
 fn an_answer_says_how_much_of_its_prompt_was_kept_and_why_not_more() {
     let server = serve(Setup {
         // However loaded the machine is, a stream's head waits for it.
-        http: Limits {
+        http: CallLimits {
             ping: Duration::from_secs(60),
-            ..Limits::default()
+            ..CallLimits::default()
         },
         ..setup()
     });

@@ -9,7 +9,7 @@ use std::time::Duration;
 use deltad::bus;
 use deltad::door::Door;
 use deltad::door::chat;
-use deltad::door::limits::Limits;
+use deltad::door::limits::CallLimits;
 use deltad::engine::Engine;
 use deltad::request::{Caller, Event, FinishReason, Format, Part, Refusal, Request};
 use deltad::scheduler::{self, Scheduler};
@@ -214,12 +214,12 @@ pub fn bus() -> Run {
 /// Every connection comes to an end, and the next one is served.
 pub fn http(dir: &Path) -> Run {
     let second = Duration::from_secs(1);
-    let limits = Limits {
+    let limits = CallLimits {
         request_bytes: 1 << 20,
         head: second,
         body: second,
         patience: second,
-        ..Limits::default()
+        ..CallLimits::default()
     };
     let door = Arc::new(Door::new(limits));
     assert!(door.service.set(daemon(dir)).is_ok());
