@@ -101,18 +101,32 @@ pub fn at_home(home: tempfile::TempDir, config: &str) -> Daemon {
 }
 
 fn run(home: tempfile::TempDir) -> Daemon {
-    let socket = home.path().join("run/deltad.sock");
-    let child = command(home.path(), &socket).spawn().expect("the daemon");
-    let mut daemon = Daemon {
-        child,
-        socket,
-        home,
-    };
+    run_with(home, |_| {})
+}
+
+/// A daemon that is started somewhat otherwise.
+pub fn run_with(home: tempfile::TempDir, how: impl FnOnce(&mut Command)) -> Daemon {
+    let mut daemon = Daemon::of(home, |home, socket| {
+        let mut command = command(home, socket);
+        how(&mut command);
+        command.spawn().expect("the daemon")
+    });
     daemon.wait_ready();
     daemon
 }
 
 impl Daemon {
+    /// What `start` starts, by its home and its socket there; not ready yet.
+    pub fn of(home: tempfile::TempDir, start: impl FnOnce(&Path, &Path) -> Child) -> Daemon {
+        let socket = home.path().join("run/deltad.sock");
+        let child = start(home.path(), &socket);
+        Daemon {
+            child,
+            socket,
+            home,
+        }
+    }
+
     pub fn wait_ready(&mut self) {
         until("ready", || {
             let ended = self.child.try_wait().expect("a child");

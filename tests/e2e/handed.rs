@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::daemon::{self, Daemon, demo, home_with};
+use super::lasting::{post, say};
 
 /// What it holds, by name. A descriptor that nothing is said of is closed, as a barrier's is.
 struct Manager {
@@ -70,13 +71,7 @@ impl Manager {
     }
 
     fn daemon(&self, home: tempfile::TempDir) -> Daemon {
-        let socket = home.path().join("run/deltad.sock");
-        let child = self.start(home.path(), &socket);
-        let mut daemon = Daemon {
-            child,
-            socket,
-            home,
-        };
+        let mut daemon = Daemon::of(home, |home, socket| self.start(home, socket));
         daemon.wait_ready();
         daemon
     }
@@ -152,17 +147,6 @@ fn writes(daemon: &Daemon) -> (Vec<String>, u64) {
     let counts = std::fs::read_to_string(format!("{proc}/io")).unwrap_or_default();
     let written = counts.lines().find_map(|l| l.strip_prefix("write_bytes: "));
     (open, written.map_or(0, |n| n.parse().expect("a number")))
-}
-
-fn post(daemon: &Daemon, path: &str, body: Value) -> Value {
-    let (status, answer) = daemon.post(path, &body);
-    assert_eq!(status, 200, "{answer}");
-    answer
-}
-
-fn say(daemon: &Daemon, content: &str) -> Value {
-    let body = json!({"content": content, "temperature": 0, "max_tokens": 48});
-    post(daemon, "/v1/sessions/talk/send", body)
 }
 
 fn count(answer: &Value, at: &str) -> u64 {

@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use super::daemon::{Daemon, demo, exchange, home_with, send, start, start_with, until};
 
-fn post(daemon: &Daemon, path: &str, body: Value) -> Value {
+pub fn post(daemon: &Daemon, path: &str, body: Value) -> Value {
     let (status, answer) = daemon.post(path, &body);
     assert_eq!(status, 200, "{answer}");
     answer
 }
 
-fn say(daemon: &Daemon, content: &str) -> Value {
+pub fn say(daemon: &Daemon, content: &str) -> Value {
     let body = json!({"content": content, "temperature": 0, "max_tokens": 48});
     post(daemon, "/v1/sessions/talk/send", body)
 }

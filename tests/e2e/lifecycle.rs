@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use rustix::process::Signal;
 use serde_json::json;
 
-use super::daemon::{Daemon, command, home, send, start};
+use super::daemon::{Daemon, command, home, run_with, send, start};
 
 #[test]
 fn the_socket_is_private_and_gone_after_a_signal() {
@@ -75,19 +75,10 @@ fn words_after_shortening(mut daemon: Daemon) -> String {
 
 fn start_with_kept_words() -> Daemon {
     let home = home("");
-    let socket = home.path().join("run/deltad.sock");
     let words = std::fs::File::create(home.path().join("stderr")).expect("a file");
-    let child = command(home.path(), &socket)
-        .stderr(words)
-        .spawn()
-        .expect("the daemon");
-    let mut daemon = Daemon {
-        child,
-        socket,
-        home,
-    };
-    daemon.wait_ready();
-    daemon
+    run_with(home, |command| {
+        command.stderr(words);
+    })
 }
 
 #[test]

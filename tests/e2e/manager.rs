@@ -17,17 +17,12 @@ fn managed(extra: &str, watchdog: &str) -> (Daemon, UnixDatagram) {
     let manager = UnixDatagram::bind(&notify).expect("a socket");
     let limit = Some(Duration::from_secs(120));
     manager.set_read_timeout(limit).expect("a time limit");
-    let socket = home.path().join("run/deltad.sock");
-    let child = command(home.path(), &socket)
-        .env("NOTIFY_SOCKET", &notify)
-        .env("WATCHDOG_USEC", watchdog)
-        .spawn()
-        .expect("the daemon");
-    let daemon = Daemon {
-        child,
-        socket,
-        home,
-    };
+    let daemon = Daemon::of(home, |home, socket| {
+        let mut command = command(home, socket);
+        command.env("NOTIFY_SOCKET", &notify);
+        command.env("WATCHDOG_USEC", watchdog);
+        command.spawn().expect("the daemon")
+    });
     (daemon, manager)
 }
 

@@ -9,23 +9,15 @@ use std::time::Instant;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 
-use super::daemon::{Daemon, command, demo, home, home_with, until};
+use super::daemon::{Daemon, demo, home, home_with, run_with, until};
 
 /// A daemon whose manager speaks there.
 fn watching(home: tempfile::TempDir, speaks: &Path) -> Daemon {
-    let socket = home.path().join("run/deltad.sock");
-    let child = command(home.path(), &socket)
-        .env("MEMORY_PRESSURE_WATCH", speaks)
-        .env("MEMORY_PRESSURE_WRITE", "c29tZSAyMDA=")
-        .spawn()
-        .expect("the daemon");
-    let mut daemon = Daemon {
-        child,
-        socket,
-        home,
-    };
-    daemon.wait_ready();
-    daemon
+    run_with(home, |command| {
+        command
+            .env("MEMORY_PRESSURE_WATCH", speaks)
+            .env("MEMORY_PRESSURE_WRITE", "c29tZSAyMDA=");
+    })
 }
 
 fn health(daemon: &Daemon) -> Value {

@@ -13,14 +13,9 @@ async fn who_is_not_allowed_is_refused_as_on_the_socket() {
     let allowed = format!("[service]\nallowed_uids = [{nobody_here}]\n");
     let daemon = {
         // Its readiness cannot be asked for, being refused too: the name is the sign.
-        let home = home(&allowed);
-        let socket = home.path().join("s");
-        let child = bus.command(home.path(), &socket).spawn().expect("a daemon");
-        crate::daemon::Daemon {
-            child,
-            socket,
-            home,
-        }
+        crate::daemon::Daemon::of(home(&allowed), |home, socket| {
+            bus.command(home, socket).spawn().expect("a daemon")
+        })
     };
     until("the name", || {
         let named = bus.tool(

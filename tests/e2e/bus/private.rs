@@ -109,14 +109,11 @@ impl PrivateBus {
 
     /// A daemon that is started somewhat otherwise.
     pub fn run_with(&self, home: tempfile::TempDir, how: impl Fn(&mut Command)) -> Daemon {
-        let socket = home.path().join("run/deltad.sock");
-        let mut child = self.command(home.path(), &socket);
-        how(&mut child);
-        let mut daemon = Daemon {
-            child: child.spawn().expect("the daemon"),
-            socket,
-            home,
-        };
+        let mut daemon = Daemon::of(home, |home, socket| {
+            let mut command = self.command(home, socket);
+            how(&mut command);
+            command.spawn().expect("the daemon")
+        });
         self.wait_ready(&mut daemon);
         daemon
     }
