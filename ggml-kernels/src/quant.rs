@@ -1,13 +1,15 @@
 //! Tensor element types, and rows of them: sizes, quantize, dequantize, finite or not.
 //!
-//! Owns the list of types that a kimi-linear file may hold and the checks that stand before
-//! ggml's row kernels. Refuses rows that a type cannot hold, values that are not finite, and
+//! Owns the list of types that a kimi-linear file may hold, the search for the scales of the commonest
+//! of them, and the checks that stand before ggml's row kernels, which make the rest. Refuses rows that a type cannot hold, values that are not finite, and
 //! buffers of the wrong length, since ggml would abort the process or write past them.
 
+mod search;
 mod types;
 
 pub use types::{TensorType, UnknownType};
 
+use crate::cpu::Tier;
 use ggml_sys as sys;
 use half::{bf16, f16};
 use std::borrow::Cow;
@@ -87,6 +89,13 @@ pub fn quantize_rows(
             for (out, x) in dst.as_chunks_mut::<2>().0.iter_mut().zip(src) {
                 *out = bf16::from_f32(*x).to_le_bytes();
             }
+        }
+        _ if search::knows(ty) => {
+            let rows = search::Rows {
+                values: src,
+                importance,
+            };
+            search::rows(Tier::detect(), ty, rows, dst);
         }
         _ => {
             if !ty.is_aligned(dst.as_ptr() as usize) {

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::path::Path;
 use std::ptr::NonNull;
 
+use crate::quant::TensorType;
 use ggml_sys as sys;
 
 /// A model of llama.cpp with one context, on the CPU, weights mapped and not repacked.
@@ -72,6 +73,35 @@ pub fn quantize(
             "{}: quantizing to file type {file_type} failed with {status}",
             source.display()
         ))),
+    }
+}
+
+/// ggml's own quantizer of rows: what [`crate::quant::quantize_rows`] is held against.
+///
+/// # Panics
+/// Where values are no whole rows or not finite, the output has not room for just these, a weight is
+/// missing, or the type wants an importance and there is none.
+pub fn quantize_rows(
+    ty: TensorType,
+    values: &[f32],
+    row: usize,
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+) {
+    let is_whole = row > 0 && values.len().is_multiple_of(row);
+    assert!(is_whole && values.iter().all(|x| x.is_finite()), "{ty}");
+    assert!(importance.is_none_or(|weights| weights.len() == row));
+    assert!(importance.is_some() || !ty.needs_importance(), "{ty}");
+    let rows = values.len() / row;
+    assert_eq!(Some(out.len()), ty.row_bytes(values.len()));
+    let weights = importance.map_or(std::ptr::null(), <[f32]>::as_ptr);
+    let (from, to) = (values.as_ptr(), out.as_mut_ptr().cast());
+    assert!((out.as_ptr() as usize).is_multiple_of(2) && ty.row_bytes(row).is_some());
+    // SAFETY: `rows` rows of whole blocks, a weight for each column or none where none is needed, room
+    // for the blocks, aligned for their scales.
+    unsafe {
+        let id = ty.id() as sys::ggml_type;
+        sys::ggml_quantize_chunk(id, from, to, 0, rows as i64, row as i64, weights);
     }
 }
 

@@ -1,11 +1,12 @@
 //! A whole conversion (read, widen, quantize, write, sync) against ggml's row quantizer alone on
-//! values that are already in memory, with the same threads.
+//! values that are already in memory, and against ours, with the same threads.
 //!
-//! `cargo bench -p quantize [-- TYPE...]`. The ratio is conversion time over quantizer time:
-//! 1.0 would be a conversion in which nothing but quantizing takes time.
+//! `cargo bench -p quantize [-- TYPE...]`. The ratio is the conversion's speed to that of ggml's
+//! quantizer, which llama.cpp's cannot pass.
 
 use ggml_kernels::gguf::GgufFile;
 use ggml_kernels::quant::{TensorType, dequantize, quantize_rows};
+use ggml_kernels::rival;
 use quantize::convert::{Conversion, Input, Options, Silent};
 use quantize::recipe::{FileType, Override};
 use quantize::synth::{self, Shape};
@@ -39,25 +40,29 @@ fn main() {
     let threads = rayon::current_num_threads();
     println!("{threads} threads; M values/s");
     println!(
-        "{:>8} {:>12} {:>12} {:>7}",
-        "type", "ggml alone", "conversion", "ratio"
+        "{:>8} {:>12} {:>12} {:>12} {:>7}",
+        "type", "ggml alone", "rows alone", "conversion", "ratio"
     );
     for name in types {
         let ty: TensorType = name.parse().expect("a tensor type");
-        let alone = ggml_alone(&from, ty);
+        let [ggml, alone] = alone(&from, ty);
         let whole = conversion(&from, &home.path().join("out.gguf"), ty);
         println!(
-            "{:>8} {:>12.1} {:>12.1} {:>7.2}",
+            "{:>8} {:>12.1} {:>12.1} {:>12.1} {:>7.2}",
             ty.name(),
+            ggml / 1e6,
             alone / 1e6,
             whole / 1e6,
-            alone / whole
+            whole / ggml
         );
     }
 }
 
-/// Values per second of the quantizer on one tensor's values, in memory.
-fn ggml_alone(from: &Path, ty: TensorType) -> f64 {
+/// Quantizes rows of so many values.
+type Rows = fn(TensorType, &[f32], usize, &mut [u8]);
+
+/// Values per second of ggml's quantizer and of ours on one tensor's values, in memory.
+fn alone(from: &Path, ty: TensorType) -> [f64; 2] {
     let file = GgufFile::open(from).expect("the random model");
     let tensor = file.tensor("blk.1.ffn_up_exps.weight").expect("experts");
     let row = tensor.ne[0] as usize;
@@ -65,17 +70,21 @@ fn ggml_alone(from: &Path, ty: TensorType) -> f64 {
     dequantize(tensor.ty, file.data(tensor), &mut values).expect("bf16");
     let row_bytes = ty.row_bytes(row).expect("rows of 1024");
     let mut out = vec![0; tensor.rows() as usize * row_bytes];
-    let mut best = f64::INFINITY;
-    for _ in 0..3 {
-        let start = Instant::now();
-        let pieces = out.par_chunks_mut(BLOCK / row * row_bytes);
-        values
-            .par_chunks(BLOCK)
-            .zip(pieces)
-            .for_each(|(values, out)| quantize_rows(ty, values, row, None, out).expect("finite"));
-        best = best.min(start.elapsed().as_secs_f64());
-    }
-    values.len() as f64 / best
+    let by: [Rows; 2] = [
+        |ty, values, row, out| rival::quantize_rows(ty, values, row, None, out),
+        |ty, values, row, out| quantize_rows(ty, values, row, None, out).expect("finite"),
+    ];
+    by.map(|quantize| {
+        let mut best = f64::INFINITY;
+        for _ in 0..3 {
+            let start = Instant::now();
+            let pieces = out.par_chunks_mut(BLOCK / row * row_bytes);
+            let pieces = values.par_chunks(BLOCK).zip(pieces);
+            pieces.for_each(|(values, out)| quantize(ty, values, row, out));
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        values.len() as f64 / best
+    })
 }
 
 /// Values per second of a whole conversion with (nearly) every tensor of that type.

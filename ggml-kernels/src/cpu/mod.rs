@@ -20,7 +20,7 @@ pub mod products;
 mod quantized;
 pub mod route;
 mod share;
-mod simd;
+pub(crate) mod simd;
 pub mod tier;
 pub mod weights;
 

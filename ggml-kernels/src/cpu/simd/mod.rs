@@ -31,6 +31,8 @@ pub(crate) trait Arith: Copy {
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// `b` where either is NaN.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `x` where `a` is less than `b`, else (where either is NaN too) `y`.
+    fn where_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V;
     /// `a * 2^n`, rounded once; `n` is whole and in -152..=128, `a` in 0.5..=2.
     fn scale(self, a: Self::V, n: Self::V) -> Self::V;
 }

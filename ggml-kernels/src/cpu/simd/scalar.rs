@@ -51,6 +51,10 @@ impl Arith for One {
         if a > b { a } else { b }
     }
     #[inline(always)]
+    fn where_less(self, a: f32, b: f32, x: f32, y: f32) -> f32 {
+        if a < b { x } else { y }
+    }
+    #[inline(always)]
     fn scale(self, a: f32, n: f32) -> f32 {
         // In two halves, since 2^-152 and 2^128 are no normal numbers; the first is exact.
         let half = (n * 0.5).floor();
@@ -81,6 +85,7 @@ impl Arith for Sixteen {
         fma(a, b, c);
         min(a, b);
         max(a, b);
+        where_less(a, b, x, y);
         scale(a, n);
     }
 }

@@ -71,6 +71,12 @@ impl Arith for Avx2 {
         twice!(_mm256_max_ps, a, b)
     }
     #[inline(always)]
+    fn where_less(self, a: Self::V, b: Self::V, x: Self::V, y: Self::V) -> Self::V {
+        // SAFETY: `self` exists only where the processor has AVX2.
+        let of = |a, b, x, y| unsafe { _mm256_blendv_ps(y, x, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)) };
+        (of(a.0, b.0, x.0, y.0), of(a.1, b.1, x.1, y.1))
+    }
+    #[inline(always)]
     fn scale(self, a: Self::V, n: Self::V) -> Self::V {
         let half = self.mul(n, self.splat(0.5));
         let half = twice!(_mm256_floor_ps, half);
@@ -223,6 +229,11 @@ impl Arith for Avx512 {
     #[inline(always)]
     fn max(self, a: __m512, b: __m512) -> __m512 {
         once!(_mm512_max_ps, a, b)
+    }
+    #[inline(always)]
+    fn where_less(self, a: __m512, b: __m512, x: __m512, y: __m512) -> __m512 {
+        // SAFETY: `self` exists only where the processor has AVX-512.
+        unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), y, x) }
     }
     #[inline(always)]
     fn scale(self, a: __m512, n: __m512) -> __m512 {
