@@ -70,8 +70,16 @@ pub enum Error {
         needed: u64,
         free: u64,
     },
+    #[error("{}: another process is writing it", path.display())]
+    Busy { path: PathBuf },
     #[error("interrupted; nothing was written")]
     Interrupted,
+    /// What was finished is there for the next time.
+    #[error(
+        "interrupted; what was finished is kept in {}: the same command goes on from there",
+        listed(parts)
+    )]
+    Kept { parts: Vec<PathBuf> },
 }
 
 impl Error {
@@ -80,7 +88,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Io { source, .. } if no_room(source) => 5,
-            Error::Io { .. } | Error::Damaged { .. } => 1,
+            Error::Io { .. } | Error::Damaged { .. } | Error::Busy { .. } => 1,
             Error::Input { .. }
             | Error::Gguf { .. }
             | Error::Schema { .. }
@@ -90,7 +98,7 @@ impl Error {
             | Error::Layout(_) => 3,
             Error::Exists { .. } => 4,
             Error::NoSpace { .. } => 5,
-            Error::Interrupted => 130,
+            Error::Interrupted | Error::Kept { .. } => 130,
         }
     }
 
@@ -124,6 +132,11 @@ fn smallest(least: Option<(FileType, u64)>, with_matrix: Option<FileType>) -> St
     let least = least.map(|(to, bytes)| format!("; the smallest, {to}, has {bytes}"));
     let more = with_matrix.map(|to| format!("; {to} fits with an importance matrix (--imatrix)"));
     least.unwrap_or_default() + &more.unwrap_or_default()
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    let names: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
+    names.join(", ")
 }
 
 /// A full disk, a used-up quota, or a limit on the size of files.

@@ -6,6 +6,7 @@
 use super::{ALIGNMENT_KEY, Array, DEFAULT_ALIGNMENT, MAGIC, MAX_NAME, Metadata, Value, kind};
 use crate::quant::TensorType;
 use std::io::{self, Write};
+use std::ops::Range;
 
 /// A tensor to come.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,6 +109,21 @@ impl Layout {
         let data = self.sizes.iter().map(|(size, padding)| size + padding);
         self.header.len() as u64 + data.sum::<u64>()
     }
+
+    /// What stands before the first tensor.
+    pub fn header(&self) -> &[u8] {
+        &self.header
+    }
+
+    /// Where each tensor's bytes lie in the file.
+    pub fn places(&self) -> impl Iterator<Item = Range<u64>> {
+        let start = self.header.len() as u64;
+        self.sizes.iter().scan(start, |at, (size, padding)| {
+            let place = *at..*at + size;
+            *at = place.end + padding;
+            Some(place)
+        })
+    }
 }
 
 fn put_str(out: &mut Vec<u8>, text: &str) {
@@ -190,6 +206,32 @@ impl<W: Write> GgufWriter<W> {
         };
         writer.close_full_tensors()?;
         Ok(writer)
+    }
+
+    /// Goes on at tensor `first`, whose place `out` stands at: what is before it is there.
+    pub fn resume(out: W, layout: Layout, first: usize) -> Self {
+        Self {
+            out,
+            layout,
+            tensor: first,
+            written: 0,
+        }
+    }
+
+    /// How many tensors are whole.
+    pub fn finished(&self) -> usize {
+        self.tensor
+    }
+
+    /// The bytes of these.
+    pub fn finished_bytes(&self) -> u64 {
+        let sizes = self.layout.sizes[..self.tensor].iter();
+        sizes.map(|(size, _)| size).sum()
+    }
+
+    /// The output, of which tensors are missing.
+    pub fn unfinished(self) -> W {
+        self.out
     }
 
     /// Appends bytes of the current tensor; the next one begins when it is full. Bytes beyond
