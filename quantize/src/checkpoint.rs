@@ -177,6 +177,11 @@ impl Checkpoint {
         self.shards.iter().try_for_each(|s| Error::intact(&s.map))
     }
 
+    /// The files that hold its tensors.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.shards.iter().map(|s| s.map.path())
+    }
+
     pub fn tensor(&self, name: &str) -> Option<HubTensor<'_>> {
         let at = self.tensors.get(name)?;
         let shard = &self.shards[at.shard];

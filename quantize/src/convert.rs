@@ -1,14 +1,14 @@
 //! Checkpoint or GGUF in, GGUF out. [`Conversion::plan`] decides everything from headers alone;
-//! [`Conversion::write`] streams: blocks of rows are read, converted on all cores and written in
-//! order. Memory is a few blocks, whatever the model.
+//! [`write`] streams: blocks of rows are read, converted on all cores and written in order. Memory is
+//! a few blocks, whatever the model. What an earlier process finished of the same is not done again.
 
 pub mod budget;
 mod stream;
 
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
-use crate::imatrix::Imatrix;
-use crate::output::Output;
+use crate::imatrix::{Imatrix, Importance};
+use crate::output::Part;
 use crate::recipe::{self, FileType, Override};
 use crate::schema::{self, Hparams, Role, TensorSpec};
 use crate::source::{self, Source};
@@ -16,6 +16,7 @@ use crate::tokenizer;
 use ggml_kernels::gguf::{GgufFile, Layout, Metadata, PlannedTensor};
 use ggml_kernels::quant::TensorType;
 use std::collections::{BTreeSet, HashSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -44,6 +45,13 @@ impl Input {
         })?;
         let path = path.to_owned();
         Ok(Self::Gguf { path, file })
+    }
+
+    fn files(&self) -> Vec<&Path> {
+        match self {
+            Input::Checkpoint(checkpoint) => checkpoint.files().collect(),
+            Input::Gguf { path, .. } => vec![path],
+        }
     }
 
     /// Fails once the input changed while it was read.
@@ -99,6 +107,8 @@ fn left_out(layer: usize) -> String {
 
 /// Told what happens. All calls come from one thread.
 pub trait Observer {
+    /// So many tensors were finished before, of so many, in a file on its way to `target`.
+    fn resumed(&mut self, _target: &Path, _tensors: usize, _of: usize) {}
     /// A tensor begins.
     fn tensor(&mut self, name: &str);
     /// So many values more are converted.
@@ -227,7 +237,7 @@ impl<'a> Conversion<'a> {
         step.source.ty != step.ty && (step.ty.needs_importance() || by_mix)
     }
 
-    /// Writes the file, on rayon's current pool. Stops soon after `interrupted` becomes true.
+    /// Writes the file; see [`write`].
     pub fn write(
         &self,
         target: &Path,
@@ -236,36 +246,110 @@ impl<'a> Conversion<'a> {
         interrupted: &AtomicBool,
         observer: &mut dyn Observer,
     ) -> Result<(), Error> {
-        let importance = |step: &Step<'_>| match imatrix {
-            Some(imatrix) => imatrix.of(&step.spec),
-            None => Ok(None),
-        };
-        // An importance that is missing or of the wrong shape is found before the first byte.
+        let all = [(self, target)];
+        write(&all, overwrite, imatrix, interrupted, observer)
+    }
+
+    /// Refuses an importance that is missing or of the wrong shape.
+    fn is_weighed(&self, imatrix: Option<&Imatrix>) -> Result<(), Error> {
         for step in &self.steps {
-            let known = importance(step)?.is_some();
-            if !known && self.needs_importance(step) {
+            if importance(imatrix, step)?.is_none() && self.needs_importance(step) {
                 return Err(Error::NoImportance {
                     tensor: step.spec.name.clone(),
                     ty: step.ty,
                 });
             }
         }
-        let output = Output::create(target, self.file_size(), overwrite)?;
-        let output = stream::write(output, target, self.layout.clone(), |sink| {
-            for step in &self.steps {
-                observer.tensor(&step.spec.name);
-                sink.tensor(step, importance(step)?.as_ref(), &mut |values| {
-                    observer.advance(values);
-                    if interrupted.load(Ordering::Relaxed) {
-                        Err(Error::Interrupted)
-                    } else {
-                        Ok(())
-                    }
-                })?;
-                self.input.intact()?;
-            }
-            Ok(())
-        })?;
-        output.commit()
+        Ok(())
     }
+
+    /// Another one where any of what decides the file's bytes is another: the plan, the program, the
+    /// importance, the input as far as its files' sizes and times tell.
+    fn identity(&self, imatrix: Option<&Imatrix>) -> Result<blake3::Hash, Error> {
+        let mut all = blake3::Hasher::new();
+        all.update(env!("CARGO_PKG_VERSION").as_bytes());
+        all.update(self.layout.header());
+        for path in self.input.files() {
+            let about = path.metadata().map_err(|e| Error::io(path, e))?;
+            all.update(&about.len().to_le_bytes());
+            all.update(&about.mtime().to_le_bytes());
+            all.update(&about.mtime_nsec().to_le_bytes());
+        }
+        if let Some(imatrix) = imatrix {
+            all.update(imatrix.digest().as_bytes());
+        }
+        Ok(all.finalize())
+    }
+}
+
+fn importance(imatrix: Option<&Imatrix>, step: &Step<'_>) -> Result<Option<Importance>, Error> {
+    match imatrix {
+        Some(imatrix) => imatrix.of(&step.spec),
+        None => Ok(None),
+    }
+}
+
+/// Writes one file for each plan, all plans being of one input, on rayon's current pool. Stops soon
+/// after `interrupted` becomes true, and keeps what was finished if that is much, as whoever is killed
+/// does in any case: the next call goes on from there.
+pub fn write(
+    all: &[(&Conversion<'_>, &Path)],
+    overwrite: bool,
+    imatrix: Option<&Imatrix>,
+    interrupted: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<(), Error> {
+    // Found before the first byte.
+    for (conversion, _) in all {
+        conversion.is_weighed(imatrix)?;
+    }
+    let mut files = Vec::with_capacity(all.len());
+    let mut finished = Vec::with_capacity(all.len());
+    for &(conversion, target) in all {
+        let identity = conversion.identity(imatrix)?;
+        let layout = conversion.layout.clone();
+        let part = Part::open(target, &layout, &identity, overwrite)?;
+        if part.finished > 0 {
+            observer.resumed(target, part.finished, conversion.steps.len());
+        }
+        let before = conversion.steps[..part.finished].iter();
+        observer.advance(before.map(Step::values).sum());
+        finished.push(part.finished);
+        files.push(stream::File {
+            part,
+            layout,
+            target,
+        });
+    }
+    let tensors = all
+        .first()
+        .map_or(0, |(conversion, _)| conversion.steps.len());
+    let outputs = stream::write(files, |sinks| {
+        for at in 0..tensors {
+            let mut wanted = Vec::with_capacity(all.len());
+            for ((conversion, _), (sink, &done)) in all.iter().zip(sinks.iter().zip(&finished)) {
+                let step = &conversion.steps[at];
+                if at >= done {
+                    observer.tensor(&step.spec.name);
+                    let importance = importance(imatrix, step)?;
+                    wanted.push(stream::Wanted {
+                        step,
+                        importance,
+                        sink,
+                    });
+                }
+            }
+            stream::tensor(&wanted, &mut |values| {
+                observer.advance(values);
+                if interrupted.load(Ordering::Relaxed) {
+                    Err(Error::Interrupted)
+                } else {
+                    Ok(())
+                }
+            })?;
+            all.iter().try_for_each(|(c, _)| c.input.intact())?;
+        }
+        Ok(())
+    })?;
+    outputs.into_iter().try_for_each(|output| output.commit())
 }

@@ -29,6 +29,7 @@ pub const FEW: f32 = 16.0;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Imatrix {
     path: PathBuf,
+    digest: blake3::Hash,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -123,8 +124,16 @@ impl Imatrix {
         if entries.is_empty() {
             return Err(Error::input(path, "holds no tensor NAME.in_sum2"));
         }
-        let path = path.to_owned();
-        Ok(Self { path, entries })
+        Ok(Self {
+            path: path.to_owned(),
+            digest: blake3::hash(file.map()),
+            entries,
+        })
+    }
+
+    /// Of the file's bytes.
+    pub fn digest(&self) -> &blake3::Hash {
+        &self.digest
     }
 
     /// The importance for a tensor, if the file has seen it at work; an error where it is of

@@ -5,3 +5,4 @@ mod checkpoint;
 mod ling;
 mod meanwhile;
 mod result;
+mod resume;
