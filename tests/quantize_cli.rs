@@ -1,6 +1,7 @@
 //! `deltad-quantize` as a script sees it: exit codes, what is printed, what is left behind.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -422,6 +423,70 @@ fn an_interrupted_conversion_leaves_the_old_file_as_it_was() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert_eq!(fs::read(&target).unwrap(), b"precious");
     assert_eq!(entries(&place), [target]);
+}
+
+#[test]
+fn what_was_finished_when_it_was_killed_or_interrupted_is_not_done_again() {
+    let home = tempfile::tempdir().unwrap();
+    let source = home.path().join("random.gguf");
+    let source = source.to_str().unwrap();
+    let synth = [
+        "synth", source, "--layers", "4", "--shape", "edge", "--type", "bf16",
+    ];
+    assert!(run(&[&synth[..], &["--quiet"]].concat()).status.success());
+    let place = home.path().join("place");
+    fs::create_dir(&place).unwrap();
+    let (target, part) = (place.join("out.gguf"), place.join(".out.gguf.part"));
+    let name = target.to_str().unwrap();
+    let convert = ["convert", source, name, "--type", "q8_0"];
+    assert!(run(&convert).status.success());
+    let whole = fs::read(&target).unwrap();
+    for signal in [rustix::process::Signal::KILL, rustix::process::Signal::INT] {
+        fs::remove_file(&target).unwrap();
+        let mut child = command(&convert).stderr(Stdio::piped()).spawn().unwrap();
+        let written = || part.metadata().map_or(0, |about| about.blocks() * 512);
+        while written() < 100 << 20 {
+            assert!(child.try_wait().unwrap().is_none(), "ended by itself");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, signal).unwrap();
+        let ended = child.wait_with_output().unwrap();
+        if signal == rustix::process::Signal::INT {
+            assert_eq!(ended.status.code(), Some(130));
+            let said = text(&ended.stderr);
+            assert!(said.contains("is kept in"), "{said}");
+        }
+        assert_eq!(entries(&place), std::slice::from_ref(&part));
+        let again = run(&convert);
+        let said = text(&again.stderr);
+        assert_eq!(again.status.code(), Some(0), "{said}");
+        assert!(said.contains("tensors were finished before"), "{said}");
+        assert!(fs::read(&target).unwrap() == whole);
+        assert_eq!(entries(&place), std::slice::from_ref(&target));
+    }
+}
+
+#[test]
+fn several_types_are_several_files() {
+    let home = tempfile::tempdir().unwrap();
+    let pattern = home.path().join("tiny-{type}.gguf");
+    let convert = |target: &Path, types: &str| {
+        let target = target.to_str().unwrap();
+        run(&["convert", &fixture("tiny"), target, "--type", types])
+    };
+    assert_eq!(convert(&pattern, "q8_0,f16").status.code(), Some(0));
+    let mut made: Vec<_> = entries(home.path());
+    made.sort();
+    let named = |ty: &str| home.path().join(format!("tiny-{ty}.gguf"));
+    assert_eq!(made, [named("f16"), named("q8_0")]);
+    for file in made {
+        let verified = run(&["verify", file.to_str().unwrap(), "--quiet"]);
+        assert_eq!(verified.status.code(), Some(0));
+    }
+    let refused = convert(&home.path().join("one.gguf"), "q8_0,f16");
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(text(&refused.stderr).contains("put {type} into it"));
 }
 
 /// The end of a pipe that nobody reads.

@@ -39,22 +39,29 @@ pub enum Command {
     },
 }
 
-/// Converts a checkpoint directory, or another GGUF, to a GGUF.
+/// Converts a checkpoint directory, or another GGUF, to a GGUF, or to several in one reading.
+///
+/// What is finished when it is killed, or interrupted after 64 MiB and more, stays in .NAME.part beside
+/// the target: the same command reads those tensors again, and goes on behind the last whole one.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:
+  deltad-quantize convert CHECKPOINT q4.gguf --type q4_k_m
+  deltad-quantize convert CHECKPOINT 'model-{type}.gguf' --type q4_k_m,q8_0")]
 pub struct Convert {
     /// A checkpoint directory of the hub's layout, or a GGUF file.
     pub source: PathBuf,
-    /// The file to write.
+    /// The file to write; of several types, one for each, with the type in the place of {type}.
     pub target: PathBuf,
-    /// f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q4_k_m q4_k_s q4_0 q3_k_m q3_k_s q2_k q2_k_s iq3_s iq3_xxs
+    /// One or, with commas or repeated, several of f32 f16 bf16 q8_0 q6_k q5_k_m q5_k_s q4_k_m q4_k_s q4_0 q3_k_m q3_k_s q2_k q2_k_s iq3_s iq3_xxs
     /// iq2_s iq2_xs iq2_xxs iq1_m iq4_nl iq4_xs mxfp4
     #[arg(
         long = "type",
         short = 't',
         value_name = "TYPE",
+        value_delimiter = ',',
         required_unless_present = "size"
     )]
-    pub to: Option<FileType>,
+    pub to: Vec<FileType>,
     /// Instead of a type: the type that loses least and makes a file of at most so many bytes, such
     /// as 16GiB. Types that need an importance matrix are taken where one is given.
     #[arg(long, value_name = "SIZE", conflicts_with = "to", value_parser = size)]

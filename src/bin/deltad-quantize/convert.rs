@@ -1,4 +1,4 @@
-//! `convert`: plan, show or write.
+//! `convert`: plan, show or write, one file or one for each type.
 
 use crate::args::Convert;
 use crate::failure::Failure;
@@ -6,24 +6,37 @@ use crate::progress::{Progress, Unit};
 use crate::table;
 use deltad::interrupt;
 use deltad::stdio;
-use quantize::convert::{Conversion, Input, Options, Step, budget};
+use quantize::convert::{self, Conversion, Input, Options, Step, budget};
 use quantize::error::Error;
 use quantize::imatrix::{FEW, Imatrix, Importance};
 use quantize::recipe::FileType;
 use quantize::schema::Role;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// One file to write.
+struct Job<'a> {
+    conversion: Conversion<'a>,
+    target: PathBuf,
+    /// What is to be said of the choice.
+    chosen: String,
+}
 
 pub fn run(args: &Convert) -> Result<(), Failure> {
     let input = Input::open(&args.source)?;
     let imatrix = args.imatrix.as_deref().map(Imatrix::open).transpose()?;
-    let (conversion, chosen) = plan(args, &input, imatrix.is_some())?;
+    let jobs = jobs(args, &input, imatrix.is_some())?;
     if args.dry_run {
-        let page = show(&conversion, imatrix.as_ref())? + &chosen;
+        let mut page = String::new();
+        for job in &jobs {
+            page += &(show(&job.conversion, imatrix.as_ref())? + &job.chosen);
+        }
         return stdio::print(page).map_err(Failure::Output);
     }
     if !args.quiet {
-        remarks(&conversion, imatrix.as_ref())?;
-        chosen.lines().for_each(stdio::remark);
+        for job in &jobs {
+            remarks(&job.conversion, imatrix.as_ref())?;
+            job.chosen.lines().for_each(stdio::remark);
+        }
     }
     let here = |e| Error::Io {
         path: Path::new("deltad-quantize").into(),
@@ -34,43 +47,70 @@ pub fn run(args: &Convert) -> Result<(), Failure> {
         .num_threads(args.threads.map_or(0, usize::from))
         .build()
         .map_err(|e| here(std::io::Error::other(e)))?;
-    let mut progress = Progress::new(conversion.values(), Unit::Values, args.quiet);
-    let written = pool.install(|| {
-        conversion.write(
-            &args.target,
-            args.overwrite,
-            imatrix.as_ref(),
-            &interrupted,
-            &mut progress,
-        )
-    });
+    let values = jobs.iter().map(|job| job.conversion.values()).sum();
+    let mut progress = Progress::new(values, Unit::Values, args.quiet);
+    let all: Vec<_> = jobs.iter().map(|j| (&j.conversion, &*j.target)).collect();
+    let imatrix = imatrix.as_ref();
+    let written =
+        pool.install(|| convert::write(&all, args.overwrite, imatrix, &interrupted, &mut progress));
     let seconds = progress.finish();
     written?;
     if !args.quiet {
-        stdio::remark(format_args!(
-            "{}: {}, {:.2} bits per weight, {seconds:.1} s",
-            args.target.display(),
-            table::bytes(conversion.file_size()),
-            bits_per_weight(&conversion),
-        ));
+        for job in &jobs {
+            stdio::remark(format_args!(
+                "{}: {}, {:.2} bits per weight, {seconds:.1} s",
+                job.target.display(),
+                table::bytes(job.conversion.file_size()),
+                bits_per_weight(&job.conversion),
+            ));
+        }
     }
     Ok(())
 }
 
-/// Of the type asked for, or of the best that fits, with what is to be said of it.
-fn plan<'a>(
+/// One for each type asked for, or for the best that fits.
+fn jobs<'a>(args: &Convert, input: &'a Input, has_matrix: bool) -> Result<Vec<Job<'a>>, Failure> {
+    if let Some(limit) = args.size {
+        let (conversion, to, chosen) = best(args, input, limit, has_matrix)?;
+        let target = target(&args.target, to);
+        return Ok(vec![Job {
+            conversion,
+            target,
+            chosen,
+        }]);
+    }
+    let mut jobs: Vec<Job<'_>> = Vec::with_capacity(args.to.len());
+    for &to in &args.to {
+        let target = target(&args.target, to);
+        if jobs.iter().any(|job| job.target == target) {
+            let what = "more than one file of this name; put {type} into it, and each type once";
+            return Err(Failure::input(&target, what));
+        }
+        let overrides = args.overrides.clone();
+        jobs.push(Job {
+            conversion: Conversion::plan(input, &Options { to, overrides })?,
+            target,
+            chosen: String::new(),
+        });
+    }
+    Ok(jobs)
+}
+
+/// The name that a file of this type gets.
+fn target(pattern: &Path, to: FileType) -> PathBuf {
+    match pattern.to_str() {
+        Some(name) => name.replace("{type}", to.name()).into(),
+        None => pattern.to_owned(),
+    }
+}
+
+/// The best type that fits, with what is to be said of it.
+fn best<'a>(
     args: &Convert,
     input: &'a Input,
+    limit: u64,
     has_matrix: bool,
-) -> Result<(Conversion<'a>, String), Error> {
-    let Some(limit) = args.size else {
-        let options = Options {
-            // One of both is there, by the command line's rules.
-            to: args.to.unwrap_or(FileType::F16),
-            overrides: args.overrides.clone(),
-        };
-        return Ok((Conversion::plan(input, &options)?, String::new()));
-    };
+) -> Result<(Conversion<'a>, FileType, String), Error> {
     let best = budget::best(input, &args.overrides, limit, has_matrix)?;
     let mut said = format!(
         "{}: {} of {}; expected loss: {}\n",
@@ -85,7 +125,7 @@ fn plan<'a>(
             loss(to)
         );
     }
-    Ok((best.conversion, said))
+    Ok((best.conversion, best.to, said))
 }
 
 fn loss(to: FileType) -> String {

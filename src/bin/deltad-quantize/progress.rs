@@ -5,6 +5,7 @@ use deltad::stdio;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use quantize::convert::Observer;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// What is counted, and how its rate is shown.
@@ -86,6 +87,15 @@ impl Progress {
 }
 
 impl Observer for Progress {
+    fn resumed(&mut self, target: &Path, tensors: usize, of: usize) {
+        if !matches!(self.style, Style::Quiet) {
+            let target = target.display();
+            stdio::remark(format_args!(
+                "{target}: {tensors} of {of} tensors were finished before"
+            ));
+        }
+    }
+
     fn tensor(&mut self, what: &str) {
         self.what.clear();
         self.what.push_str(what);
