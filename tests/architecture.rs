@@ -1,5 +1,6 @@
 //! Holds every `crate::room` in `src/` against the table in `src/lib.rs`: arrows point one way.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// A room and the rooms that it may name.
@@ -31,6 +32,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     ("quantize", &["engine", "measure", "doctor", "bin"]),
 ];
+
+/// Rooms whose files, too, name each other one way.
+const ONE_WAY: &[&str] = &["bus", "door"];
 
 /// Wiring and commands: may name everything, and nothing above may name them.
 const WIRING: &[&str] = &[
@@ -262,4 +266,146 @@ fn every_dependency_is_named_in_the_code() {
     }
     let manifest = "[dependencies]\na-b = \"=1\"\nc = \"=1\"\n[dev-dependencies]\nd = \"=1\"\n";
     assert_eq!(unused(manifest, "use a_b::X; // c d"), ["c", "d"]);
+}
+
+/// The files of a room by their modules' paths below it, tests left out.
+fn modules(dir: &Path, at: &[String], all: &mut Vec<(Vec<String>, String)>) {
+    for entry in std::fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let stem = path.file_stem().expect("a name").to_str().expect("UTF-8");
+        if stem == "tests" || stem == "fake" || stem.ends_with("_tests") {
+            continue;
+        }
+        let below = [at, &[stem.to_owned()]].concat();
+        if path.is_dir() {
+            modules(&path, &below, all);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let source = std::fs::read_to_string(&path).expect("text");
+            let own = source.split("\nmod tests {").next();
+            let name = if stem == "mod" { at.to_vec() } else { below };
+            all.push((name, own.unwrap_or_default().to_owned()));
+        }
+    }
+}
+
+/// The paths that begin at `rest`: more than one where it ends in a list.
+fn paths(rest: &str, so_far: &[String], all: &mut Vec<Vec<String>>) {
+    let rest = rest.trim_start();
+    if let Some(list) = rest.strip_prefix('{') {
+        let (mut depth, mut start) = (0, 0);
+        for (i, c) in list.char_indices() {
+            match c {
+                '{' => depth += 1,
+                ',' | '}' if depth == 0 => {
+                    paths(&list[start..i], so_far, all);
+                    start = i + 1;
+                    if c == '}' {
+                        return;
+                    }
+                }
+                '}' => depth -= 1,
+                _ => {}
+            }
+        }
+        return;
+    }
+    let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+    let (name, rest) = rest.split_at(end.unwrap_or(rest.len()));
+    let path = [so_far, &[name.to_owned()]].concat();
+    match rest.strip_prefix("::") {
+        Some(rest) if !name.is_empty() => paths(rest, &path, all),
+        _ => all.push(path),
+    }
+}
+
+/// The files of the same room that a file names, each by its number.
+fn arrows(room: &str, files: &[(Vec<String>, String)], from: usize) -> BTreeSet<usize> {
+    let (own, source) = &files[from];
+    let code = source.lines().map(|l| l.split("//").next().unwrap_or(""));
+    let code: String = code
+        .filter(|l| !l.trim().is_empty())
+        .flat_map(|l| [l, "\n"])
+        .collect();
+    let is_module = |path: &[String]| files.iter().position(|(at, _)| at == path);
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("::") {
+        let begin = code[..at].rfind(|c: char| !c.is_alphanumeric() && c != '_');
+        let begin = begin.map_or(0, |b| b + 1);
+        if code[..begin].ends_with("::") {
+            continue;
+        }
+        let first = &code[begin..at];
+        let child = [&own[..], &[first.to_owned()]].concat();
+        let base = match first {
+            "crate" => Vec::new(),
+            "super" => [&[room.to_owned()], &own[..own.len().saturating_sub(1)]].concat(),
+            "self" => [&[room.to_owned()], &own[..]].concat(),
+            _ if is_module(&child).is_some() => [&[room.to_owned()], &child[..]].concat(),
+            _ => continue,
+        };
+        paths(&code[at + 2..], &base, &mut found);
+    }
+    let mut named = BTreeSet::new();
+    for path in found {
+        let Some(path) = path.strip_prefix(&[room.to_owned()][..]) else {
+            continue;
+        };
+        let mut below: Vec<String> = Vec::new();
+        for step in path {
+            match step.as_str() {
+                "super" => drop(below.pop()),
+                _ => below.push(step.clone()),
+            }
+        }
+        // The longest beginning that is a file: what is behind it lies in there.
+        let file = (0..=below.len()).rev().find_map(|n| is_module(&below[..n]));
+        named.extend(file.filter(|&file| file != from));
+    }
+    named
+}
+
+/// Files of a room that come back to themselves by what they name.
+fn circles(room: &str, files: &[(Vec<String>, String)]) -> Vec<String> {
+    let next: Vec<BTreeSet<usize>> = (0..files.len()).map(|i| arrows(room, files, i)).collect();
+    let comes_back = |&start: &usize| {
+        let (mut seen, mut todo) = (BTreeSet::new(), next[start].clone());
+        while let Some(at) = todo.pop_first() {
+            if seen.insert(at) {
+                todo.extend(&next[at]);
+            }
+        }
+        seen.contains(&start)
+    };
+    let around = (0..files.len()).filter(comes_back);
+    let spelled = |i: usize| [&[room.to_owned()], &files[i].0[..]].concat().join("::");
+    around.map(spelled).collect()
+}
+
+#[test]
+fn the_files_of_a_room_name_each_other_one_way() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for room in ONE_WAY {
+        let mut files = Vec::new();
+        modules(&src.join(room), &[], &mut files);
+        assert_eq!(circles(room, &files), [""; 0], "{room}");
+    }
+    let file = |at: &str, source: &str| {
+        let at = at.split("::").filter(|s| !s.is_empty()).map(str::to_owned);
+        (at.collect::<Vec<_>>(), source.to_owned())
+    };
+    for (a, b) in [
+        ("use super::b::X;", "use super::a;"),
+        (
+            "use super::{c, b::{X, Y}};",
+            "use crate::bus::{\n    a::Z,\n};",
+        ),
+        ("fn f() { super::b::g() }", "fn g() { super::a::f() }"),
+    ] {
+        let two = [file("", "mod a;\nmod b;"), file("a", a), file("b", b)];
+        assert_eq!(circles("bus", &two), ["bus::a", "bus::b"], "{a} {b}");
+        let one = [file("", "mod a;"), file("a", a), file("b", "// super::a")];
+        assert_eq!(circles("bus", &one), [""; 0], "{a}");
+    }
+    let above = [file("", "use a::X;"), file("a", "use super::Bus;")];
+    assert_eq!(circles("bus", &above), ["bus", "bus::a"]);
 }

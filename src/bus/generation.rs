@@ -1,16 +1,11 @@
-//! One answer as an object on the bus: its progress, and the way to stop it.
+//! One answer: its progress, and the way to stop it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use tokio_util::sync::CancellationToken;
-use zbus::message::Header;
+use zbus::OwnedObjectPath;
 use zbus::names::OwnedUniqueName;
-use zbus::object_server::SignalEmitter;
-use zbus::{OwnedObjectPath, interface};
 
-use super::Bus;
-use super::error::Error;
 use super::value::Dictionary;
 
 /// As the property `State` counts them; 0 is kept for "unknown".
@@ -80,59 +75,4 @@ impl Generation {
             ),
         ])
     }
-}
-
-/// The object.
-pub struct Served {
-    pub bus: Arc<Bus>,
-    pub generation: Arc<Generation>,
-}
-
-#[interface(name = "org.deltad.Inference1.Generation", introspection_docs = false)]
-impl Served {
-    async fn cancel(&self, #[zbus(header)] header: Header<'_>) -> Result<(), Error> {
-        self.bus.owner(&header, self.generation.uid).await?;
-        self.generation.cancel.cancel();
-        Ok(())
-    }
-
-    #[zbus(property)]
-    async fn state(&self, #[zbus(header)] header: Option<Header<'_>>) -> Result<u32, Error> {
-        self.bus.reader(header, self.generation.uid).await?;
-        Ok(self.generation.phase())
-    }
-
-    #[zbus(property(emits_changed_signal = "const"))]
-    async fn prompt_tokens(
-        &self,
-        #[zbus(header)] header: Option<Header<'_>>,
-    ) -> Result<u32, Error> {
-        self.bus.reader(header, self.generation.uid).await?;
-        Ok(self.generation.prompt_tokens)
-    }
-
-    #[zbus(property(emits_changed_signal = "false"))]
-    async fn completion_tokens(
-        &self,
-        #[zbus(header)] header: Option<Header<'_>>,
-    ) -> Result<u32, Error> {
-        self.bus.reader(header, self.generation.uid).await?;
-        Ok(self.generation.completion_tokens())
-    }
-
-    #[zbus(signal)]
-    async fn delta(
-        emitter: &SignalEmitter<'_>,
-        choice: u32,
-        kind: &str,
-        text: &str,
-        details: Dictionary,
-    ) -> zbus::Result<()>;
-
-    #[zbus(signal)]
-    async fn finished(
-        emitter: &SignalEmitter<'_>,
-        reason: &str,
-        usage: Dictionary,
-    ) -> zbus::Result<()>;
 }

@@ -1,23 +1,19 @@
-//! The sessions and generations that are on the bus, and the ObjectManager that shows each user its
-//! own. The library's own manager would tell everyone about everybody's.
+//! The sessions and generations that are on the bus, each known to its user alone.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use zbus::message::Header;
 use zbus::names::OwnedUniqueName;
-use zbus::object_server::SignalEmitter;
-use zbus::{Connection, OwnedObjectPath, interface};
+use zbus::{Connection, OwnedObjectPath};
 
-use super::error::Error;
 use super::generation::Generation;
+use super::names::{self, PATH, emitter};
 use super::session::Session;
 use super::value::Dictionary;
-use super::{Bus, PATH, emitter};
 use crate::service::Service;
 
 /// An object's interfaces, each with its properties.
-type Interfaces = HashMap<String, Dictionary>;
+pub type Interfaces = HashMap<String, Dictionary>;
 
 #[derive(Clone)]
 enum Object {
@@ -35,8 +31,8 @@ impl Object {
 
     fn interface(&self) -> &'static str {
         match self {
-            Object::Session(_) => "org.deltad.Inference1.Session",
-            Object::Generation(_) => "org.deltad.Inference1.Generation",
+            Object::Session(_) => names::SESSION,
+            Object::Generation(_) => names::GENERATION,
         }
     }
 
@@ -145,7 +141,7 @@ impl Objects {
         })
     }
 
-    fn of(&self, uid: u32, service: Option<&Service>) -> HashMap<OwnedObjectPath, Interfaces> {
+    pub fn of(&self, uid: u32, service: Option<&Service>) -> HashMap<OwnedObjectPath, Interfaces> {
         let own: Vec<_> = self.with(|all| {
             let own = all.iter().filter(|(_, o)| o.uid() == uid);
             own.map(|(path, o)| (path.clone(), o.clone())).collect()
@@ -156,39 +152,4 @@ impl Objects {
         });
         told.collect()
     }
-}
-
-/// The object.
-pub struct ObjectManager {
-    pub bus: Arc<Bus>,
-}
-
-#[interface(
-    name = "org.freedesktop.DBus.ObjectManager",
-    introspection_docs = false
-)]
-impl ObjectManager {
-    #[zbus(out_args("object_paths_interfaces_and_properties"))]
-    async fn get_managed_objects(
-        &self,
-        #[zbus(header)] header: Header<'_>,
-    ) -> Result<HashMap<OwnedObjectPath, Interfaces>, Error> {
-        let client = self.bus.client(&header).await?;
-        let service = self.bus.door.service.get();
-        Ok(self.bus.objects.of(client.caller.uid, service))
-    }
-
-    #[zbus(signal)]
-    async fn interfaces_added(
-        emitter: &SignalEmitter<'_>,
-        object_path: OwnedObjectPath,
-        interfaces_and_properties: Interfaces,
-    ) -> zbus::Result<()>;
-
-    #[zbus(signal)]
-    async fn interfaces_removed(
-        emitter: &SignalEmitter<'_>,
-        object_path: OwnedObjectPath,
-        interfaces: Vec<String>,
-    ) -> zbus::Result<()>;
 }

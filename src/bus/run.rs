@@ -5,18 +5,23 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tokio::time::Instant;
+use zbus::object_server::ResponseDispatchNotifier;
+use zbus::{OwnedFd, OwnedObjectPath};
 
 use super::clients::Client;
 use super::error::Error;
 use super::events;
-use super::generation::{Generation, Phase, Served};
-use super::session::Turn;
+use super::generation::{Generation, Phase};
+use super::hub::Bus;
+use super::names::{GENERATION, emitter, fresh_path};
+use super::options;
+use super::served::generation::Served;
+use super::session::Session;
 use super::sink::{Left, Sink};
 use super::value::Dictionary;
-use super::{Bus, options};
 use crate::request::{Caller, Event, Failure, FinishReason, Thread, Usage};
 use crate::service::events::Events;
-use crate::service::{self, Answer};
+use crate::service::{self, Answer, Service};
 
 /// How long an ended generation can still be asked how it ended.
 const LINGER: Duration = Duration::from_secs(10);
@@ -43,25 +48,17 @@ pub async fn submit(
         let why = "too many large calls are being read; ask again in a moment";
         return Err(Error::QueueFull(why.into()));
     };
-    let at = bus.clone();
-    let work = move || {
+    let max_bytes = door.limits.request_bytes;
+    let submit = move |service: &Service, caller| {
         let _share = share;
-        let service = at.service(&caller)?;
-        let asked = options::chat(messages, options, at.door.limits.request_bytes)?;
+        let asked = options::chat(messages, options, max_bytes)?;
         // A chat is one request.
-        let request = asked.requests.into_iter().next().ok_or_else(broken)?;
+        let request = asked.requests.into_iter().next().ok_or(Failure::Broken)?;
         let n = request.n;
         let generation = service.submit_in(caller, request, thread)?;
         Ok(Submitted { generation, n })
     };
-    tokio::task::spawn_blocking(work).await.map_err(|e| {
-        log::error!("a request's preparation failed: {e}");
-        broken()
-    })?
-}
-
-fn broken() -> Error {
-    Failure::Broken.into()
+    bus.work(caller, submit).await
 }
 
 /// The whole answer as one text, with what else is known of it.
@@ -92,43 +89,83 @@ pub async fn whole(
     }
 }
 
-/// Puts the answer's object on the bus and lets it run. `sink` is where it is told.
-pub async fn begin(
+/// Tells the answer down a pipe; whose other end, and the answer's path. `session`: that it is given in.
+pub async fn by_descriptor(
     bus: &Arc<Bus>,
-    generation: Generation,
+    client: &Client,
+    submitted: Submitted,
+    session: Option<Arc<Session>>,
+) -> Result<(OwnedObjectPath, OwnedFd), Error> {
+    let path = fresh_path("generation")?;
+    let pipe = Sink::pipe(bus.door.limits.patience);
+    let (sink, theirs) = pipe.map_err(|e| {
+        log::error!("no pipe for an answer: {e}");
+        Error::EngineFailed(format!("no pipe for the answer: {e}"))
+    })?;
+    begin(bus, client, &path, submitted, sink, session).await?;
+    Ok((path, theirs.into()))
+}
+
+/// Tells the answer by signals, to its asker alone and after the reply.
+pub async fn by_signals(
+    bus: &Arc<Bus>,
+    client: &Client,
+    submitted: Submitted,
+    session: Option<Arc<Session>>,
+) -> Result<ResponseDispatchNotifier<OwnedObjectPath>, Error> {
+    let path = fresh_path("generation")?;
+    let (reply, replied) = ResponseDispatchNotifier::new(path.clone());
+    let sink = Sink::Signals {
+        emitter: emitter(&bus.connection, &path, &client.name)?.into_owned(),
+        gone: client.gone.clone(),
+        replied: Some(replied),
+    };
+    begin(bus, client, &path, submitted, sink, session).await?;
+    Ok(reply)
+}
+
+/// Puts the answer's object on the bus and lets it run. `sink` is where it is told.
+async fn begin(
+    bus: &Arc<Bus>,
+    client: &Client,
+    path: &OwnedObjectPath,
     submitted: Submitted,
     sink: Sink,
-    turn: Option<Turn>,
+    session: Option<Arc<Session>>,
 ) -> Result<(), Error> {
-    let generation = Arc::new(generation);
+    let tokens = submitted.generation.prompt.len();
+    let (uid, name) = (client.caller.uid, client.name.clone());
+    let generation = Arc::new(Generation::new(path.clone(), uid, name, tokens));
     let served = Served {
         bus: bus.clone(),
         generation: generation.clone(),
     };
-    let path = &generation.path;
     bus.connection.object_server().at(path, served).await?;
     bus.objects.add_generation(generation.clone()).await;
-    if let Some(turn) = &turn {
-        turn.runs(generation.cancel.clone());
+    if let Some(session) = &session {
+        session.runs(generation.cancel.clone());
     }
     let run = Run {
         bus: bus.clone(),
         generation,
+        session,
         events: submitted.generation.events,
         reasons: vec![None; submitted.n],
         usage: Usage {
-            prompt_tokens: submitted.generation.prompt.len(),
+            prompt_tokens: tokens,
             ..Usage::default()
         },
         sink,
     };
-    bus.running.spawn(run.finish(turn));
+    bus.running.spawn(run.finish());
     Ok(())
 }
 
 struct Run {
     bus: Arc<Bus>,
     generation: Arc<Generation>,
+    /// Where it is given, if it is; its changes are told to who made it.
+    session: Option<Arc<Session>>,
     events: Events,
     /// Of each choice.
     reasons: Vec<Option<FinishReason>>,
@@ -137,16 +174,18 @@ struct Run {
 }
 
 impl Run {
-    async fn finish(mut self, turn: Option<Turn>) {
-        if let Some(turn) = &turn {
-            turn.began().await;
+    async fn finish(mut self) {
+        if let Some(session) = &self.session {
+            self.bus.session_changed(session).await;
         }
         let phase = self.tell().await.unwrap_or(Phase::Cancelled);
         // The engine is told at once that nobody listens.
         drop(self.events);
         self.generation.count(self.usage.completion_tokens);
-        if let Some(turn) = turn {
-            turn.ended().await;
+        // What was said is kept by now, or was not said.
+        if let Some(session) = &self.session {
+            session.rests();
+            self.bus.session_changed(session).await;
         }
         self.generation.enter(phase);
         // The descriptor's end is the reader's sign: it comes after everything it could ask about.
@@ -250,7 +289,6 @@ impl Run {
 
 async fn announce(bus: &Bus, generation: &Generation) {
     let state = Dictionary::from([("State".to_owned(), generation.phase().into())]);
-    let interface = "org.deltad.Inference1.Generation";
-    bus.changed(&generation.asker, &generation.path, interface, state)
+    bus.changed(&generation.asker, &generation.path, GENERATION, state)
         .await;
 }

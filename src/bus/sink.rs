@@ -10,6 +10,7 @@ use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 use zbus::object_server::{ResponseDispatchListener, SignalEmitter};
 
+use super::names::GENERATION;
 use super::value;
 
 /// The caller is not there any more, or has not read for too long.
@@ -90,7 +91,6 @@ async fn closed(_: &pipe::Sender) {
 
 async fn signal(emitter: &SignalEmitter<'_>, event: &Value) -> zbus::Result<()> {
     let text = |name: &str| event[name].as_str().unwrap_or_default();
-    let interface = "org.deltad.Inference1.Generation";
     let mut rest = event.clone();
     let fields = rest.as_object_mut();
     let drop_fields = |names: &[&str]| {
@@ -108,14 +108,14 @@ async fn signal(emitter: &SignalEmitter<'_>, event: &Value) -> zbus::Result<()> 
                 value::text(text("text")),
                 value::dictionary(&rest),
             );
-            emitter.emit(interface, "Delta", &body).await
+            emitter.emit(GENERATION, "Delta", &body).await
         }
         "end" => {
             let mut usage = value::dictionary(&event["usage"]);
             drop_fields(&["event", "reason", "usage"]);
             usage.extend(value::dictionary(&rest));
             let body = (text("reason"), usage);
-            emitter.emit(interface, "Finished", &body).await
+            emitter.emit(GENERATION, "Finished", &body).await
         }
         // The start is the reply; how each choice ended is in the last signal's `reasons`.
         _ => Ok(()),

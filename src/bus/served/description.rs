@@ -10,10 +10,11 @@ use zbus::message::Header;
 use zbus::names::InterfaceName;
 use zbus::object_server::Interface;
 
-use super::error::Error;
 use super::manager::Manager;
 use super::objects::ObjectManager;
-use super::{Bus, PATH};
+use crate::bus::error::Error;
+use crate::bus::hub::Bus;
+use crate::bus::names::PATH;
 
 const NAME: &str = "org.freedesktop.DBus.Introspectable";
 

@@ -9,14 +9,16 @@ use zbus::message::Header;
 use zbus::object_server::ResponseDispatchNotifier;
 use zbus::{OwnedFd, OwnedObjectPath, interface};
 
-use super::carry::Given;
-use super::clients::Client;
-use super::error::Error;
-use super::run::{self, Submitted};
-use super::value::{self, Dictionary};
-use super::{Bus, events, options};
+use super::session;
+use crate::bus::carry::Given;
+use crate::bus::clients::Client;
+use crate::bus::error::Error;
+use crate::bus::hub::Bus;
+use crate::bus::run::{self, Submitted};
+use crate::bus::value::{self, Dictionary};
+use crate::bus::{events, options};
 use crate::door::fields::Fields;
-use crate::request::{Prompt, Token};
+use crate::request::{Caller, Prompt, Token};
 use crate::service::{About, Service, Specials};
 
 /// Bytes of a file that are taken in at once.
@@ -45,12 +47,8 @@ impl Manager {
         client: &Client,
         work: impl FnOnce(&Service, u32) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let (bus, caller) = (self.bus.clone(), client.caller.clone());
-        let work = move || work(bus.service(&caller)?, caller.uid);
-        match tokio::task::spawn_blocking(work).await {
-            Ok(done) => done,
-            Err(e) => Err(Error::EngineFailed(e.to_string())),
-        }
+        let work = move |service: &Service, caller: Caller| work(service, caller.uid);
+        self.bus.work(client.caller.clone(), work).await
     }
 }
 
@@ -106,7 +104,7 @@ impl Manager {
         let made = self.with(&client, move |service, uid| {
             Ok(service.sessions().create(uid, about, said)?)
         });
-        self.bus.add_session(&client, &made.await?).await
+        session::add(&self.bus, &client, &made.await?).await
     }
 
     /// The object of a session that was made elsewhere, by its name or id.
@@ -119,7 +117,7 @@ impl Manager {
         let client = self.bus.client(&header).await?;
         let service = self.bus.service(&client.caller)?;
         let found = service.sessions().summary(client.caller.uid, &who)?;
-        self.bus.add_session(&client, &found).await
+        session::add(&self.bus, &client, &found).await
     }
 
     /// Makes a session of an exported one, which is read from where the caller's descriptor stands.
@@ -143,7 +141,7 @@ impl Manager {
             }
             Ok(service.import(incoming, None)?)
         });
-        self.bus.add_session(&client, &made.await?).await
+        session::add(&self.bus, &client, &made.await?).await
     }
 
     /// What was said in a session whose state cannot be used any more, to be read anew.
@@ -155,7 +153,7 @@ impl Manager {
     ) -> Result<OwnedObjectPath, Error> {
         let client = self.bus.client(&header).await?;
         let made = self.with(&client, move |service, uid| Ok(service.rebuild(uid, &who)?));
-        self.bus.add_session(&client, &made.await?).await
+        session::add(&self.bus, &client, &made.await?).await
     }
 
     #[zbus(out_args("text", "usage"))]
@@ -189,7 +187,7 @@ impl Manager {
     ) -> Result<(OwnedObjectPath, OwnedFd), Error> {
         let client = self.bus.client(&header).await?;
         let submitted = self.submit(&client, messages, options).await?;
-        self.bus.by_descriptor(&client, submitted, None).await
+        run::by_descriptor(&self.bus, &client, submitted, None).await
     }
 
     #[zbus(out_args("generation"))]
@@ -201,7 +199,7 @@ impl Manager {
     ) -> Result<ResponseDispatchNotifier<OwnedObjectPath>, Error> {
         let client = self.bus.client(&header).await?;
         let submitted = self.submit(&client, messages, options).await?;
-        self.bus.by_signals(&client, submitted, None).await
+        run::by_signals(&self.bus, &client, submitted, None).await
     }
 
     #[zbus(out_args("tokens"))]
@@ -227,17 +225,11 @@ impl Manager {
                 },
             )
         };
-        let bus = self.bus.clone();
-        let caller = client.caller.clone();
         options::fits(text.len(), self.bus.door.limits.request_bytes)?;
-        let tokens = tokio::task::spawn_blocking(move || {
-            let service = bus.service(&caller)?;
+        let tokens = self.with(&client, move |service, _| {
             Ok(service.tokenize(&text, add_special, specials))
         });
-        match tokens.await {
-            Ok(tokens) => tokens,
-            Err(e) => Err(Error::EngineFailed(e.to_string())),
-        }
+        tokens.await
     }
 
     #[zbus(property(emits_changed_signal = "const"))]
