@@ -1,13 +1,14 @@
 //! Messages and options from the bus, read by the one reader of options that HTTP has. Where HTTP
 //! ignores a name that it does not know, this refuses it.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::error::Error;
 use super::value::{self, Dictionary};
 use crate::door::chat::{self, Asked};
 use crate::door::fields::Fields;
-use crate::request::Refusal;
+use crate::door::messages;
+use crate::request::{Message, Refusal};
 
 /// What HTTP's body holds beside options; methods have arguments for that.
 const NOT_OPTIONS: [&str; 4] = ["messages", "prompt", "stream", "stream_options"];
@@ -25,40 +26,60 @@ pub fn named(options: &Dictionary) -> Result<Map<String, Value>, Error> {
     }
 }
 
-pub fn messages(messages: &[Dictionary]) -> Result<Vec<Value>, Error> {
-    let each = messages.iter().enumerate();
-    each.map(|(i, m)| Ok(Value::Object(value::object(m, &format!("messages[{i}]"))?)))
-        .collect()
+pub fn messages(given: &[Dictionary]) -> Result<Vec<Message>, Error> {
+    let each = given.iter().enumerate();
+    let each = each.map(|(i, m)| value::object(m, &format!("messages[{i}]")));
+    messages_of(each.collect::<Result<Vec<_>, _>>()?.into())
 }
 
-/// A conversation with its options, in at most `max_bytes` of JSON.
+/// Messages that are JSON already.
+pub fn messages_of(given: Value) -> Result<Vec<Message>, Error> {
+    let body = json!({"messages": given});
+    Ok(messages::messages(&Fields::of(&body, "")?)?.unwrap_or_default())
+}
+
+/// A conversation with its options, in at most `max_bytes` of text.
 pub fn chat(
-    messages: Vec<Value>,
-    mut options: Map<String, Value>,
+    said: Vec<Message>,
+    options: Map<String, Value>,
     max_bytes: usize,
 ) -> Result<Asked, Error> {
-    options.insert("messages".into(), Value::Array(messages));
+    fits(weight(&said, &options), max_bytes)?;
     let body = Value::Object(options);
-    fits(body.to_string().len(), max_bytes)?;
     let fields = Fields::of(&body, "")?;
-    let asked = chat::chat_of(&fields)?;
+    let asked = chat::chat_of(&fields, said)?;
     refuse_unread(&fields)?;
     Ok(asked)
 }
 
 /// The bytes of a call's texts, which are nearly all of a large one.
-pub fn weight(messages: &[Value], options: &Map<String, Value>) -> u64 {
-    fn of(value: &Value) -> u64 {
-        match value {
-            Value::String(text) => text.len() as u64,
-            Value::Array(items) => items.iter().map(of).sum(),
-            Value::Object(map) => map.iter().map(|(k, v)| k.len() as u64 + of(v)).sum(),
-            _ => 8,
-        }
-    }
-    messages.iter().chain(options.values()).map(of).sum()
+pub fn weight(said: &[Message], options: &Map<String, Value>) -> usize {
+    let calls = |m: &Message| {
+        let each = m.tool_calls.iter();
+        each.map(|c| c.id.len() + c.name.len() + c.arguments.len())
+            .sum::<usize>()
+    };
+    let ids = |m: &Message| {
+        [&m.name, &m.tool_call_id, &m.reasoning]
+            .map(|t| t.as_ref().map_or(0, String::len))
+            .iter()
+            .sum::<usize>()
+    };
+    let message = |m: &Message| m.role.len() + m.content.len() + ids(m) + calls(m);
+    let options = options
+        .iter()
+        .map(|(name, value)| name.len() + text_of(value));
+    said.iter().map(message).sum::<usize>() + options.sum::<usize>()
 }
 
+fn text_of(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(text_of).sum(),
+        Value::Object(map) => map.iter().map(|(k, v)| k.len() + text_of(v)).sum(),
+        _ => size_of::<f64>(),
+    }
+}
 pub fn fits(bytes: usize, max_bytes: usize) -> Result<(), Error> {
     if bytes <= max_bytes {
         Ok(())
@@ -97,6 +118,19 @@ pub fn refuse_unread(fields: &Fields) -> Result<(), Error> {
     )))
 }
 
+/// A message by its text, and what else a message is, which is taken out of the options: a tool's result
+/// names its call.
+pub fn question(content: String, options: &mut Map<String, Value>) -> Result<Message, Error> {
+    let role = text(options, "role")?;
+    Ok(Message {
+        role: messages::role(role.as_deref().unwrap_or("user")).to_owned(),
+        content,
+        name: text(options, "name")?,
+        tool_call_id: text(options, "tool_call_id")?,
+        ..Message::default()
+    })
+}
+
 /// Takes `persist` out of the options of a session.
 pub fn persist(options: &mut Map<String, Value>) -> Result<Option<bool>, Error> {
     match options.remove("persist") {
@@ -108,10 +142,14 @@ pub fn persist(options: &mut Map<String, Value>) -> Result<Option<bool>, Error> 
 
 /// Takes `name` out of the options of a session.
 pub fn name(options: &mut Map<String, Value>) -> Result<Option<String>, Error> {
-    match options.remove("name") {
+    text(options, "name")
+}
+
+fn text(options: &mut Map<String, Value>, name: &str) -> Result<Option<String>, Error> {
+    match options.remove(name) {
         None => Ok(None),
-        Some(Value::String(name)) => Ok(Some(name)),
-        Some(_) => invalid("name", "want a text"),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => invalid(name, "want a text"),
     }
 }
 
@@ -124,12 +162,11 @@ pub fn invalid<T>(param: &str, message: &str) -> Result<T, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn asked(options: Value) -> Result<Asked, String> {
         let options = options.as_object().expect("an object").clone();
-        let hello = vec![json!({"role": "user", "content": "Hi"})];
-        chat(hello, options, 10_000).map_err(|e| format!("{e:?}"))
+        let hello = messages_of(json!([{"role": "user", "content": "Hi"}]));
+        chat(hello.expect("a message"), options, 10_000).map_err(|e| format!("{e:?}"))
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::served::generation::Served;
 use super::session::Session;
 use super::sink::{Left, Sink};
 use super::value::Dictionary;
-use crate::request::{Caller, Event, Failure, FinishReason, Thread, Usage};
+use crate::request::{Caller, Event, Failure, FinishReason, Message, Thread, Usage};
 use crate::service::events::Events;
 use crate::service::{self, Answer, Service};
 
@@ -38,11 +38,11 @@ pub struct Submitted {
 pub async fn submit(
     bus: &Arc<Bus>,
     caller: Caller,
-    messages: Vec<Value>,
+    said: Vec<Message>,
     options: Map<String, Value>,
     thread: Option<Thread>,
 ) -> Result<Submitted, Error> {
-    let (door, bytes) = (&bus.door, options::weight(&messages, &options));
+    let (door, bytes) = (&bus.door, options::weight(&said, &options) as u64);
     let due = Instant::now() + door.limits.body;
     let Some(share) = door.bodies.share(&door.limits, bytes, due).await else {
         let why = "too many large calls are being read; ask again in a moment";
@@ -51,7 +51,7 @@ pub async fn submit(
     let max_bytes = door.limits.request_bytes;
     let submit = move |service: &Service, caller| {
         let _share = share;
-        let asked = options::chat(messages, options, max_bytes)?;
+        let asked = options::chat(said, options, max_bytes)?;
         // A chat is one request.
         let request = asked.requests.into_iter().next().ok_or(Failure::Broken)?;
         let n = request.n;

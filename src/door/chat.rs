@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::fields::{Fields, refuse, wrong};
 use super::messages::messages;
 use crate::request::{
-    Format, Keep, Line, Origin, Prompt, Refusal, Request, Sampling, Stop, TemplateOptions, Thread,
-    Token, ToolChoice,
+    Format, Keep, Line, Message, Origin, Prompt, Refusal, Request, Sampling, Stop, TemplateOptions,
+    Thread, Token, ToolChoice,
 };
 use crate::service::{fresh_id, now};
 
@@ -32,7 +32,11 @@ pub struct Asked {
 
 /// A conversation that is to outlive the daemon is kept turn by turn, although it is sent whole.
 pub fn chat(body: &Value) -> Result<Asked, Refusal> {
-    let asked = chat_of(&Fields::of(body, "")?)?;
+    let f = Fields::of(body, "")?;
+    let Some(messages) = messages(&f)? else {
+        return refuse("messages", "is missing; want an array of messages");
+    };
+    let asked = chat_of(&f, messages)?;
     let lasts = |r: &Request| r.keep.lasting && r.n == 1;
     let thread = asked.requests.first().filter(|r| lasts(r)).map(|_| Thread {
         id: fresh_id("resp_"),
@@ -46,16 +50,14 @@ pub fn chat(body: &Value) -> Result<Asked, Refusal> {
     Ok(Asked { thread, ..asked })
 }
 
-/// Leaves in `f` what it did not ask for, for doors that refuse unknown names.
-pub fn chat_of(f: &Fields) -> Result<Asked, Refusal> {
+/// The same of messages that were read before, and are no field of `f`; for its caller alone, who knows
+/// where it belongs. Leaves in `f` what it did not ask for, for doors that refuse unknown names.
+pub fn chat_of(f: &Fields, messages: Vec<Message>) -> Result<Asked, Refusal> {
     for old in ["functions", "function_call"] {
         if f.get(old).is_some() {
             return refuse(old, "is the old form; use tools and tool_choice");
         }
     }
-    let Some(messages) = messages(f)? else {
-        return refuse("messages", "is missing; want an array of messages");
-    };
     let tools = f.array("tools")?.cloned().unwrap_or_default();
     for (i, tool) in tools.iter().enumerate() {
         let at = format!("tools[{i}]");

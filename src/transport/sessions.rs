@@ -6,7 +6,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::routes::{Answer, Kind, Prepared, Shared, answer, body, off_thread, service};
 use crate::door::chat::{self, Asked};
@@ -107,6 +107,9 @@ pub async fn estimate(
     Ok(Json(context(service, tokens)).into_response())
 }
 
+/// The fields that [`said`] reads.
+const SAID: [&str; 2] = ["messages", "content"];
+
 /// `messages`, or one message of the user by its `content`.
 fn said(f: &Fields) -> Result<Vec<Message>, Refusal> {
     let content = f.string("content")?.map(|content| Message {
@@ -121,11 +124,14 @@ fn said(f: &Fields) -> Result<Vec<Message>, Refusal> {
     }
 }
 
-/// A chat in a session: its options under those of the call.
-fn chat(settings: &Value, more: Map<String, Value>) -> Result<Asked, Refusal> {
+/// A chat in a session, of what was `said`: its options under those of the call.
+fn chat(settings: &Value, more: &Fields, said: Vec<Message>) -> Result<Asked, Refusal> {
     let mut all = settings.as_object().cloned().unwrap_or_default();
-    all.extend(more);
-    let asked = chat::chat(&Value::Object(all))?;
+    let more = more
+        .entries()
+        .filter(|(name, _)| !SAID.contains(&name.as_str()));
+    all.extend(more.map(|(k, v)| (k.clone(), v.clone())));
+    let asked = chat::chat_of(&Fields::of(&Value::Object(all), "")?, said)?;
     if asked.requests.iter().any(|r| r.n != 1) {
         return refuse("n", "a session holds one answer to each question");
     }
@@ -151,8 +157,11 @@ fn in_session(id: &str, keep: bool, answer: bool) -> Thread {
 
 /// Reads a session up to its end, so that the next answer begins at once.
 pub(super) fn reading(summary: &Summary, stream: bool) -> Result<Prepared, Refusal> {
-    let nothing = Map::from_iter([("messages".to_owned(), json!([]))]);
-    let mut asked = chat(&summary.about.settings, nothing)?;
+    let mut asked = chat(
+        &summary.about.settings,
+        &Fields::of(&json!({}), "")?,
+        Vec::new(),
+    )?;
     asked.stream = stream;
     asked.thread = Some(in_session(&summary.id, false, false));
     Ok(Prepared::Asks(asked, Kind::Reading(session(summary))))
@@ -171,10 +180,7 @@ pub async fn create(
             Some(all) => all.entries().map(|(k, v)| (k.clone(), v.clone())).collect(),
         };
         // Read as a question would be, so that a wrong one is known now.
-        chat(
-            &settings,
-            Map::from_iter([("messages".to_owned(), json!([]))]),
-        )?;
+        chat(&settings, &Fields::of(&json!({}), "")?, Vec::new())?;
         let about = About {
             name: f.string("name")?.map(str::to_owned),
             held: true,
@@ -230,11 +236,7 @@ pub async fn send(
     let prepare = move |service: &Service, caller: &Caller, value: &Value| {
         let f = Fields::of(value, "")?;
         let summary = service.sessions().summary(caller.uid, &id)?;
-        let messages: Vec<Value> = said(&f)?.iter().map(message_json).collect();
-        let mut more: Map<String, Value> =
-            f.entries().map(|(k, v)| (k.clone(), v.clone())).collect();
-        more.insert("messages".into(), json!(messages));
-        let mut asked = chat(&summary.about.settings, more)?;
+        let mut asked = chat(&summary.about.settings, &f, said(&f)?)?;
         asked.thread = Some(in_session(&summary.id, !summary.about.fixed, true));
         Ok(Prepared::Asks(asked, Kind::Chat))
     };

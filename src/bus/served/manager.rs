@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use zbus::message::Header;
 use zbus::object_server::ResponseDispatchNotifier;
 use zbus::{OwnedFd, OwnedObjectPath, interface};
@@ -18,7 +18,7 @@ use crate::bus::run::{self, Submitted};
 use crate::bus::value::{self, Dictionary};
 use crate::bus::{events, options};
 use crate::door::fields::Fields;
-use crate::request::{Caller, Prompt, Token};
+use crate::request::{Caller, Token};
 use crate::service::{About, Service, Specials};
 
 /// Bytes of a file that are taken in at once.
@@ -83,17 +83,12 @@ impl Manager {
         let name = options::name(&mut given)?;
         let messages = match given.remove("messages") {
             None => Vec::new(),
-            Some(Value::Array(messages)) => messages,
+            Some(messages @ Value::Array(_)) => options::messages_of(messages)?,
             Some(_) => return options::invalid("messages", "want aa{sv}"),
         };
         // Read as a question would be, so that a wrong one is known now and not at the first Send.
         let max = self.bus.door.limits.request_bytes;
-        let said = options::chat(messages, given.clone(), max)?;
-        let said = said.requests.into_iter().next().map(|r| r.prompt);
-        let said = match said {
-            Some(Prompt::Chat { messages, .. }) => messages,
-            _ => Vec::new(),
-        };
+        options::chat(messages.clone(), given.clone(), max)?;
         let about = About {
             name,
             held: true,
@@ -102,7 +97,7 @@ impl Manager {
             settings: Value::Object(given),
         };
         let made = self.with(&client, move |service, uid| {
-            Ok(service.sessions().create(uid, about, said)?)
+            Ok(service.sessions().create(uid, about, messages)?)
         });
         session::add(&self.bus, &client, &made.await?).await
     }
@@ -166,7 +161,7 @@ impl Manager {
         let client = self.bus.client(&header).await?;
         let options = options::named(&options)?;
         options::one_text(&options)?;
-        let question = vec![json!({"role": "user", "content": prompt})];
+        let question = vec![options::question(prompt, &mut Map::new())?];
         let caller = client.caller.clone();
         let submitted = run::submit(&self.bus, caller, question, options, None).await?;
         let (said, reason, usage) = run::whole(&client, submitted).await?;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use zbus::message::Header;
 use zbus::object_server::{ResponseDispatchNotifier, SignalEmitter};
 use zbus::{OwnedFd, OwnedObjectPath, interface};
@@ -108,13 +108,7 @@ impl Served {
     ) -> Result<Submitted, Error> {
         let mut options = self.session.defaults.clone();
         options.extend(options::named(&given)?);
-        let mut question = json!({"role": "user", "content": text});
-        // What a message is beside its text; a tool's result names its call.
-        for name in ["role", "name", "tool_call_id"] {
-            if let Some(value) = options.remove(name) {
-                question[name] = value;
-            }
-        }
+        let question = options::question(text, &mut options)?;
         if options.get("n").is_some_and(|n| *n != 1) {
             return options::invalid("n", "a session holds one answer to each question");
         }
@@ -162,12 +156,6 @@ impl Served {
     }
 }
 
-fn read(messages: &[Dictionary]) -> Result<Vec<crate::request::Message>, Error> {
-    let body = json!({"messages": options::messages(messages)?});
-    let fields = crate::door::fields::Fields::of(&body, "")?;
-    Ok(messages::messages(&fields)?.unwrap_or_default())
-}
-
 #[interface(name = "org.deltad.Inference1.Session", introspection_docs = false)]
 impl Served {
     #[zbus(out_args("generation", "events"))]
@@ -212,7 +200,7 @@ impl Served {
         messages: Vec<Dictionary>,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(), Error> {
-        let said = read(&messages)?;
+        let said = options::messages(&messages)?;
         let work = self.with(&header, |service, session| {
             service.sessions().append(session.uid, &session.id, said)?;
             Ok(())
@@ -259,11 +247,7 @@ impl Served {
         text: String,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<u64, Error> {
-        let more = crate::request::Message {
-            role: "user".into(),
-            content: text,
-            ..Default::default()
-        };
+        let more = options::question(text, &mut Map::new())?;
         let measured = self.with(&header, move |service, session| {
             Ok(service.measure(session.uid, &session.id, &[more])? as u64)
         });

@@ -10,6 +10,7 @@ use deltad::bus;
 use deltad::door::Door;
 use deltad::door::chat;
 use deltad::door::limits::CallLimits;
+use deltad::door::messages::message_json;
 use deltad::engine::Engine;
 use deltad::request::{Caller, Event, FinishReason, Format, Part, Refusal, Request};
 use deltad::scheduler::{self, Scheduler};
@@ -203,7 +204,7 @@ pub fn bus() -> Run {
             return;
         };
         let mut same = Value::Object(options.clone());
-        same["messages"] = Value::Array(messages.clone());
+        same["messages"] = messages.iter().map(message_json).collect();
         let _ = bus::options::one_text(&options);
         if let Ok(asked) = bus::options::chat(messages, options, 1 << 20) {
             assert_eq!(chat::chat(&same).as_ref(), Ok(&asked), "{same}");
