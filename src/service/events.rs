@@ -152,7 +152,9 @@ impl Events {
             Event::Prompt(_) | Event::Read(_) => {}
             Event::Delta { choice, parts, .. } => {
                 if let Some(answer) = self.answers.get_mut(*choice) {
-                    parts.iter().for_each(|part| answer.add(part));
+                    for part in parts {
+                        answer.add(part.clone());
+                    }
                 }
                 if *choice == 0 {
                     self.piece(parts);
@@ -175,9 +177,11 @@ impl Events {
             return;
         };
         let pieces = &mut self.pieces;
-        parts.iter().for_each(|part| pieces.new.add(part));
+        for part in parts {
+            pieces.new.add(part.clone());
+        }
         // Arguments go with their call: a call on its way is in no piece.
-        if pieces.last.elapsed() < PIECE || !pieces.new.calls.is_empty() {
+        if pieces.last.elapsed() < PIECE || pieces.new.calls().next().is_some() {
             return;
         }
         let is_first = pieces.n == 0;
@@ -194,6 +198,9 @@ impl Events {
     }
 
     fn finished(&mut self, choice: usize, reason: FinishReason, stopped: bool, said: &[Token]) {
+        if let Some(answer) = self.answers.get_mut(choice) {
+            answer.close();
+        }
         let (Some(memory), Some(answer)) = (&self.memory, self.answers.get(choice)) else {
             if choice == 0 {
                 self.reason = Some(reason);
@@ -201,8 +208,8 @@ impl Events {
             return;
         };
         // Tokens that hide what a stop string took away, or half a call, are not what was told.
-        let cut_in_markup =
-            reason == FinishReason::Length && (!answer.calls.is_empty() || answer.text.is_empty());
+        let cut_in_markup = reason == FinishReason::Length
+            && (answer.calls().next().is_some() || answer.is_empty());
         let tokens = if stopped || cut_in_markup {
             Vec::new()
         } else {

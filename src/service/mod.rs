@@ -27,8 +27,8 @@ use events::{Events, Memory, Open};
 pub use held::Held;
 
 pub use crate::sessions::{
-    About, Answer, Ending, Found, Incoming, MAX_HELD, Outgoing, Receipt, Rest, Summary, Turn,
-    Untaken, fresh_id, now,
+    About, Answer, Block, Ending, Found, Incoming, MAX_HELD, Outgoing, Receipt, Rest, Step,
+    Summary, Turn, Untaken, fresh_id, now,
 };
 pub use crate::text::Specials;
 

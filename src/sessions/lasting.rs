@@ -317,9 +317,7 @@ fn put_together(pieces: &[store::Turn]) -> Option<Turn> {
     let mut turn = pieces.next()?;
     let mut all = turn.answer.take().unwrap_or_default();
     for more in pieces.filter_map(|p| p.answer) {
-        all.text += &more.text;
-        all.reasoning += &more.reasoning;
-        all.calls.extend(more.calls);
+        all.append(more);
     }
     turn.ending = Ending::Cut;
     (!all.is_empty()).then(|| Turn {

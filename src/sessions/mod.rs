@@ -27,7 +27,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-pub use answer::Answer;
+pub use answer::{Answer, Block, Step};
 pub use carry::{Incoming, Outgoing, Untaken};
 pub use conversation::{About, Ending, Summary, Turn};
 pub use lasting::{Lasting, Place};

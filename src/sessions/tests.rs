@@ -3,9 +3,16 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::*;
-use crate::request::{FinishReason, TemplateOptions, Usage};
+use crate::request::{FinishReason, Part, TemplateOptions, Usage};
 
 mod carry;
+
+fn said(text: &str) -> Answer {
+    let mut answer = Answer::default();
+    answer.add(Part::Text(text.into()));
+    answer.close();
+    answer
+}
 
 fn turn(id: &str, question: &str) -> Turn {
     Turn {
@@ -16,10 +23,7 @@ fn turn(id: &str, question: &str) -> Turn {
             content: question.into(),
             ..Message::default()
         }],
-        answer: Some(Answer {
-            text: format!("to {question}"),
-            ..Answer::default()
-        }),
+        answer: Some(said(&format!("to {question}"))),
         ending: Ending::Whole(FinishReason::Stop),
         usage: Usage::default(),
         before: Vec::new(),
@@ -353,10 +357,7 @@ fn pieces_of_an_answer_that_a_kill_cut_off_are_a_turn_afterwards() {
     let claim = sessions.claim(1, &in_session("talk")).expect("it is free");
     let piece = |input: Vec<Message>, text: &str| Turn {
         input,
-        answer: Some(Answer {
-            text: text.into(),
-            ..Answer::default()
-        }),
+        answer: Some(said(text)),
         ..turn("a", "")
     };
     claim.partial(&piece(user("q"), "one "), true);

@@ -23,4 +23,3 @@ mod stall;
 pub mod state;
 #[cfg(test)]
 mod tests;
-mod turn;

@@ -84,7 +84,9 @@ impl Replies {
                 self.begin(service, index);
                 let choice = &mut self.choices[index];
                 choice.logprobs.extend(logprob);
-                parts.iter().for_each(|part| choice.said.add(part));
+                for part in parts {
+                    choice.said.add(part);
+                }
             }
             Event::Finished { choice, reason, .. } => {
                 let index = prompt * self.n + choice;
@@ -108,7 +110,7 @@ impl Replies {
         if !self.shows_logprobs {
             choice.offset = text.chars().count();
         }
-        choice.said.text.push_str(&text);
+        choice.said.add(Part::Text(text.clone()));
         text
     }
 
@@ -121,13 +123,13 @@ impl Replies {
             choices.push(match self.kind {
                 Kind::Completion => json!({
                     "index": index,
-                    "text": choice.said.text,
+                    "text": choice.said.text(),
                     "logprobs": logprobs,
                     "finish_reason": reason,
                 }),
                 Kind::Chat => json!({
                     "index": index,
-                    "message": message(choice.said),
+                    "message": message(&choice.said),
                     "logprobs": logprobs,
                     "finish_reason": reason,
                 }),
@@ -387,18 +389,16 @@ impl Render for Replies {
     }
 }
 
-fn message(said: Answer) -> Value {
-    let content = if said.text.is_empty() && !said.calls.is_empty() {
-        Value::Null
-    } else {
-        Value::String(said.text)
-    };
-    let mut message = json!({"role": "assistant", "content": content, "refusal": null});
-    if !said.reasoning.is_empty() {
-        message["reasoning_content"] = Value::String(said.reasoning);
+fn message(said: &Answer) -> Value {
+    let calls: Vec<Value> = said.calls().map(call_json).collect();
+    let text = Some(said.text()).filter(|text| !text.is_empty() || calls.is_empty());
+    let mut message = json!({"role": "assistant", "content": text, "refusal": null});
+    let thought = said.reasoning();
+    if !thought.is_empty() {
+        message["reasoning_content"] = Value::String(thought);
     }
-    if !said.calls.is_empty() {
-        message["tool_calls"] = said.calls.iter().map(call_json).collect();
+    if !calls.is_empty() {
+        message["tool_calls"] = Value::Array(calls);
     }
     message
 }

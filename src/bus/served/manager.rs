@@ -167,10 +167,11 @@ impl Manager {
         let (said, reason, usage) = run::whole(&client, submitted).await?;
         let mut about = events::used(usage);
         about["finish_reason"] = events::spelled(reason).into();
-        if !said.reasoning.is_empty() {
-            about["reasoning"] = said.reasoning.into();
+        let thought = said.reasoning();
+        if !thought.is_empty() {
+            about["reasoning"] = thought.into();
         }
-        Ok((value::text(&said.text), value::dictionary(&about)))
+        Ok((value::text(&said.text()), value::dictionary(&about)))
     }
 
     #[zbus(out_args("generation", "events"))]

@@ -1,26 +1,20 @@
-//! Anthropic's `/v1/messages` over the same requests and events: reads its body, writes its answer
-//! and its stream. What this model cannot do is refused by name.
+//! The body of `/v1/messages`, to a chat. What this model cannot do is refused by name.
 
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use serde_json::{Value, json};
 
-use super::cached::Found;
-use super::render::{Frame, Render};
-use super::turn::{Block, Step, Turn};
 use crate::door::chat::Asked;
 use crate::door::fields::{Fields, refuse, wrong};
 use crate::request::{
-    Event, Failure, FinishReason, Format, Keep, Mark, Message, Prompt, Refusal, Request, Sampling,
-    Stop, TemplateOptions, ToolCall, ToolChoice, Usage,
+    Format, Keep, Mark, Message, Prompt, Refusal, Request, Sampling, Stop, TemplateOptions,
+    ToolCall, ToolChoice,
 };
-use crate::service::{Receipt, Service, fresh_id};
 
 /// Marks in one body, and how long what they mark stays.
 const MARKS: usize = 4;
 const SHORT: Duration = Duration::from_secs(300);
-const LONG: Duration = Duration::from_secs(3600);
+pub const LONG: Duration = Duration::from_secs(3600);
 
 /// For a model whose thinking can be turned on and off, or not.
 pub fn read(body: &Value, has_switch: bool) -> Result<Asked, Refusal> {
@@ -297,220 +291,4 @@ fn tool_choice(f: &Fields) -> Result<(ToolChoice, bool), Refusal> {
         }
     };
     Ok((kind, !single.unwrap_or(false)))
-}
-
-/// The answer to one body.
-pub struct Answer {
-    id: String,
-    turn: Turn,
-    reason: Option<FinishReason>,
-    stopped_by: Option<String>,
-    usage: Usage,
-    /// Told with the end.
-    done: Option<Usage>,
-    begun: bool,
-    /// What its caller wanted kept: after so many tokens, for so long.
-    marks: Vec<(usize, Duration)>,
-    found: Option<Found>,
-}
-
-impl Answer {
-    /// To a prompt of so many tokens, which the stream's first event tells, and how many of them were
-    /// `found`.
-    pub fn new(
-        prompt_tokens: usize,
-        marks: Vec<(usize, Duration)>,
-        found: Option<Found>,
-    ) -> Answer {
-        Answer {
-            id: fresh_id("msg_"),
-            turn: Turn::default(),
-            reason: None,
-            stopped_by: None,
-            usage: Usage {
-                prompt_tokens,
-                ..Usage::default()
-            },
-            done: None,
-            begun: false,
-            marks,
-            found,
-        }
-    }
-
-    fn stop(&self) -> (Option<&'static str>, Option<&str>) {
-        match self.reason {
-            None => (None, None),
-            Some(FinishReason::Stop) => match self.stopped_by.as_deref() {
-                Some(sequence) => (Some("stop_sequence"), Some(sequence)),
-                None => (Some("end_turn"), None),
-            },
-            Some(FinishReason::Length) => (Some("max_tokens"), None),
-            Some(FinishReason::ToolCalls) => (Some("tool_use"), None),
-        }
-    }
-
-    fn usage(&self) -> Value {
-        let Usage {
-            prompt_tokens,
-            cached_tokens,
-            completion_tokens,
-        } = self.usage;
-        // What was computed up to the last mark is written; theirs counts neither that nor what was
-        // read from a cache among the input.
-        let written = |marks: &mut dyn Iterator<Item = &(usize, Duration)>| {
-            let last = marks.map(|(at, _)| *at).max().unwrap_or(0);
-            last.saturating_sub(cached_tokens)
-        };
-        let all = written(&mut self.marks.iter());
-        let long = written(&mut self.marks.iter().filter(|(_, stays)| *stays == LONG));
-        json!({
-            "input_tokens": prompt_tokens - cached_tokens - all,
-            "cache_read_input_tokens": cached_tokens,
-            "cache_creation_input_tokens": all,
-            "cache_creation": {
-                "ephemeral_5m_input_tokens": all - long,
-                "ephemeral_1h_input_tokens": long,
-            },
-            "output_tokens": completion_tokens,
-        })
-    }
-
-    fn message(&self, service: &Service, content: Vec<Value>) -> Value {
-        let (reason, sequence) = self.stop();
-        json!({
-            "id": self.id,
-            "type": "message",
-            "role": "assistant",
-            "model": service.card().id,
-            "content": content,
-            "stop_reason": reason,
-            "stop_sequence": sequence,
-            "usage": self.usage(),
-        })
-    }
-
-    fn frame(&self, step: Step) -> Frame {
-        match step {
-            Step::Opened(index) => {
-                let empty = match &self.turn.blocks[index] {
-                    Block::Text(_) => Block::Text(String::new()),
-                    Block::Reasoning(_) => Block::Reasoning(String::new()),
-                    Block::Call { id, name, .. } => Block::Call {
-                        id: id.clone(),
-                        name: name.clone(),
-                        arguments: String::new(),
-                    },
-                };
-                let block = block_json(&empty);
-                event(
-                    "content_block_start",
-                    json!({"index": index, "content_block": block}),
-                )
-            }
-            Step::Grew(index, text) => {
-                let delta = match &self.turn.blocks[index] {
-                    Block::Text(_) => json!({"type": "text_delta", "text": text}),
-                    Block::Reasoning(_) => json!({"type": "thinking_delta", "thinking": text}),
-                    Block::Call { .. } => json!({"type": "input_json_delta", "partial_json": text}),
-                };
-                event(
-                    "content_block_delta",
-                    json!({"index": index, "delta": delta}),
-                )
-            }
-            Step::Closed(index) => event("content_block_stop", json!({"index": index})),
-        }
-    }
-}
-
-impl Render for Answer {
-    fn take(&mut self, service: &Service, _: usize, told: Event) -> Result<Vec<Frame>, Failure> {
-        let mut frames = Vec::new();
-        if !std::mem::replace(&mut self.begun, true) {
-            // The reading is over, and what it began with was told before.
-            let found = self.found.take().and_then(FutureExt::now_or_never);
-            self.usage.cached_tokens = found.flatten().map_or(0, |found| found.tokens);
-            let message = self.message(service, Vec::new());
-            frames.push(event("message_start", json!({"message": message})));
-        }
-        match told {
-            Event::Prompt(_) | Event::Read(_) => {}
-            Event::Delta { parts, .. } => {
-                for part in parts {
-                    let steps = self.turn.push(part);
-                    frames.extend(steps.into_iter().map(|s| self.frame(s)));
-                }
-            }
-            Event::Finished { reason, stop, .. } => {
-                self.reason = Some(reason);
-                self.stopped_by = stop;
-                let closed = self.turn.close();
-                frames.extend(closed.map(|s| self.frame(s)));
-            }
-            Event::Done(usage) => self.done = Some(usage),
-            Event::Failed(failure) => return Err(failure),
-        }
-        Ok(frames)
-    }
-
-    fn last(&mut self, _: &Service, _: &[Receipt]) -> Vec<Frame> {
-        let Some(usage) = self.done.take() else {
-            return Vec::new();
-        };
-        self.usage = usage;
-        let (reason, sequence) = self.stop();
-        let delta = json!({"stop_reason": reason, "stop_sequence": sequence});
-        let last = json!({"delta": delta, "usage": self.usage()});
-        vec![
-            event("message_delta", last),
-            event("message_stop", json!({})),
-        ]
-    }
-
-    fn whole(&mut self, service: &Service, _: &[Receipt]) -> Value {
-        self.usage = self.done.take().unwrap_or_default();
-        let content = self.turn.blocks.iter().map(block_json).collect();
-        self.message(service, content)
-    }
-
-    fn failed(&mut self, error: Value) -> Frame {
-        Frame::named("error", &envelope(error))
-    }
-}
-
-/// Anthropic's envelope from OpenAI's: a `type` beside the error, and names of its own for kinds.
-pub fn envelope(mut error: Value) -> Value {
-    let inner = &mut error["error"];
-    let kind = match (inner["type"].as_str(), inner["code"].as_str()) {
-        (_, Some("loading" | "stopping" | "memory_short")) => "overloaded_error",
-        (_, Some("too_large")) => "request_too_large",
-        (Some("server_error"), _) => "api_error",
-        (Some(other), _) => other,
-        (None, _) => "api_error",
-    };
-    inner["type"] = json!(kind.to_owned());
-    error["type"] = json!("error");
-    error
-}
-
-fn event(name: &'static str, mut data: Value) -> Frame {
-    data["type"] = json!(name);
-    Frame::named(name, &data)
-}
-
-fn block_json(block: &Block) -> Value {
-    match block {
-        Block::Text(text) => json!({"type": "text", "text": text}),
-        Block::Reasoning(text) => json!({"type": "thinking", "thinking": text, "signature": ""}),
-        Block::Call {
-            id,
-            name,
-            arguments,
-        } => {
-            // A call cut short has no whole arguments.
-            let input = serde_json::from_str(arguments).unwrap_or_else(|_| json!({}));
-            json!({"type": "tool_use", "id": id, "name": name, "input": input})
-        }
-    }
 }

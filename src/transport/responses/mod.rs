@@ -1,0 +1,8 @@
+//! OpenAI's `/v1/responses` over the same requests and events: reads its body, writes its answer
+//! and its stream, and an answer that was kept. Keeps nothing itself.
+
+mod answer;
+mod read;
+
+pub use answer::{Answer, Fate, stored, stored_input};
+pub use read::read;
