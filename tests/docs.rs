@@ -39,8 +39,8 @@ fn every_field_that_http_reads_is_documented() {
         ("door/chat", 20),
         ("door/messages", 8),
         ("transport/openai", 8),
-        ("transport/responses", 14),
-        ("transport/messages", 14),
+        ("transport/responses/read", 14),
+        ("transport/messages/read", 14),
         ("transport/routes", 4),
         ("transport/sessions", 8),
     ] {
@@ -196,8 +196,8 @@ fn the_description_for_programs_has_the_fields_that_are_read_and_no_others() {
         "door/chat",
         "door/messages",
         "transport/openai",
-        "transport/responses",
-        "transport/messages",
+        "transport/responses/read",
+        "transport/messages/read",
         "transport/routes",
         "transport/sessions",
     ] {

@@ -304,10 +304,11 @@ enum How {
 }
 
 async fn generate(door: Arc<Http>, caller: Caller, raw: Body, kind: Kind) -> Answer {
-    let prepare = move |service: &Service, _: &Caller, value: &Value| {
+    let prepare = move |service: &Service, caller: &Caller, value: &Value| {
+        let find = |id: &str| responses::stored_item(service, caller.uid, id);
         let asked = match kind {
             Kind::Completion => openai::completion(value)?,
-            Kind::Responses => responses::read(value)?,
+            Kind::Responses => responses::read(value, &find)?,
             Kind::Messages => messages::read(value, service.has_thinking_switch())?,
             Kind::Chat | Kind::Reading(_) => chat::chat(value)?,
         };

@@ -70,10 +70,31 @@ pub fn stored_input(kept: &service::Turn) -> Vec<Value> {
     named.collect()
 }
 
+/// An item that was told of an answer that is kept, or that it was asked.
+pub fn stored_item(service: &Service, uid: u32, id: &str) -> Option<Value> {
+    let kept = service.sessions().answer(uid, &answer_of(id)?).ok()?.turn;
+    let output = match stored(service, &kept)["output"].take() {
+        Value::Array(items) => items,
+        _ => Vec::new(),
+    };
+    let mut items = output.into_iter().chain(stored_input(&kept));
+    items.find(|item| item["id"] == id)
+}
+
+/// The answer that gave an item its id.
+fn answer_of(item: &str) -> Option<String> {
+    let (_, own) = item.split_once('_')?;
+    let own = own.get(..own.len().checked_sub(INDEX)?)?;
+    Some(format!("resp_{own}"))
+}
+
+/// Digits of an item's number.
+const INDEX: usize = 4;
+
 /// The same each time that the answer is told.
 fn item_id(kind: &str, answer: &str, index: usize) -> String {
     let own = answer.trim_start_matches("resp_");
-    format!("{kind}{own}{index:04x}")
+    format!("{kind}{own}{index:0INDEX$x}")
 }
 
 impl Answer {

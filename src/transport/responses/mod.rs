@@ -4,5 +4,5 @@
 mod answer;
 mod read;
 
-pub use answer::{Answer, Fate, stored, stored_input};
+pub use answer::{Answer, Fate, stored, stored_input, stored_item};
 pub use read::read;

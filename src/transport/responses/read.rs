@@ -10,7 +10,8 @@ use crate::request::{
 };
 use crate::service::{fresh_id, now};
 
-pub fn read(body: &Value) -> Result<Asked, Refusal> {
+/// `find`: an item that was told before, by the id that it had.
+pub fn read(body: &Value, find: &dyn Fn(&str) -> Option<Value>) -> Result<Asked, Refusal> {
     let f = Fields::of(body, "")?;
     if f.get("prompt").is_some() {
         return refuse("prompt", "is not kept here; send its text");
@@ -43,9 +44,10 @@ pub fn read(body: &Value) -> Result<Asked, Refusal> {
             let mut thought = None;
             for (i, item) in items.iter().enumerate() {
                 let at = format!("input[{i}]");
-                read_item(&at, item, apart, &mut thought, &mut messages)?;
+                let item = in_its_place(&at, item, find)?;
+                read_item(&at, &item, apart, &mut thought, &mut messages)?;
+                input.push(item);
             }
-            input.clone_from(items);
         }
         Some(other) => return wrong("input", other, "a string or an array of items"),
         None => return refuse("input", "is missing; want a string or an array of items"),
@@ -176,6 +178,32 @@ fn texts(value: &Value, at: &str) -> Result<String, Refusal> {
     Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
 }
 
+/// An item, or the one that it names.
+fn in_its_place(
+    at: &str,
+    item: &Value,
+    find: &dyn Fn(&str) -> Option<Value>,
+) -> Result<Value, Refusal> {
+    let f = Fields::of(item, at)?;
+    let refers = match f.string("type")? {
+        Some(kind) => kind == "item_reference",
+        None => f.get("role").is_none() && f.get("id").is_some(),
+    };
+    if !refers {
+        return Ok(item.clone());
+    }
+    let Some(id) = f.string("id")? else {
+        return refuse(&f.path("id"), "is missing; want an item's id");
+    };
+    match find(id) {
+        Some(found) => Ok(found),
+        None => {
+            let why = format!("got {id:?}, want the id of an item of an answer that is kept");
+            refuse(&f.path("id"), why)
+        }
+    }
+}
+
 /// `apart`: so many of `out` are no part of the conversation. `thought` goes from an item of
 /// reasoning to the assistant's words after it.
 fn read_item(
@@ -230,7 +258,8 @@ fn read_item(
         }
         Some(other) => {
             let why = format!(
-                "got {other:?}, want \"message\", \"function_call\" or \"function_call_output\""
+                "got {other:?}, want \"message\", \"function_call\", \"function_call_output\", \
+                 \"reasoning\" or \"item_reference\""
             );
             return refuse(&f.path("type"), why);
         }

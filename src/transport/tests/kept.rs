@@ -49,6 +49,72 @@ fn an_answer_goes_on_from_another_as_if_all_had_been_sent_again() {
 }
 
 #[test]
+fn an_item_of_a_kept_answer_can_be_named_by_its_id() {
+    let server = serve(setup());
+    let first = said(&server, asks("one", json!({})));
+    let path = |id: &Value| format!("{RESPONSES}/{}/input_items", id.as_str().expect("an id"));
+    let (_, asked) = server.get(&path(&first["id"]));
+    let whole = json!([{"role": "user", "content": "one"},
+        {"role": "assistant", "content": text(&first)}, {"role": "user", "content": "two"}]);
+    let whole = said(&server, asks("", json!({"input": whole})));
+    let named = json!([{"type": "item_reference", "id": asked["data"][0]["id"]},
+        {"id": first["output"][0]["id"]}, {"role": "user", "content": "two"}]);
+    let named = said(&server, asks("", json!({"input": named})));
+    assert_eq!(text(&named), text(&whole));
+    let tokens = |answer: &Value| answer["usage"]["input_tokens"].clone();
+    assert_eq!(tokens(&named), tokens(&whole));
+    // What it was asked stays told when the one that it names is forgotten.
+    let id = first["id"].as_str().expect("an id");
+    assert_eq!(
+        server
+            .exchange("DELETE", &format!("{RESPONSES}/{id}"), "")
+            .0,
+        200
+    );
+    let (_, asked) = server.get(&format!("{}?order=asc", path(&named["id"])));
+    assert_eq!(asked["data"][1], first["output"][0]);
+}
+
+#[test]
+fn an_item_that_is_not_kept_is_refused_by_its_name() {
+    let server = serve(setup());
+    let stateless = said(&server, asks("one", json!({"store": false})));
+    let gone = said(&server, asks("one", json!({})));
+    let id = gone["id"].as_str().expect("an id");
+    assert_eq!(
+        server
+            .exchange("DELETE", &format!("{RESPONSES}/{id}"), "")
+            .0,
+        200
+    );
+    let mut ids = vec![
+        json!("msg_"),
+        json!("rs_0"),
+        json!("x"),
+        json!("m\u{e4}_\u{e4}\u{e4}\u{e4}"),
+    ];
+    ids.extend([&stateless, &gone].map(|answer| answer["output"][0]["id"].clone()));
+    for id in ids {
+        let items =
+            json!([{"role": "user", "content": "two"}, {"type": "item_reference", "id": id}]);
+        let (status, refused) = server.post(RESPONSES, asks("", json!({"input": items})));
+        assert_eq!(
+            (status, &refused["error"]["param"]),
+            (400, &json!("input[1].id")),
+            "{id}"
+        );
+        let why = refused["error"]["message"].as_str().expect("a text");
+        assert!(why.contains("an answer that is kept"), "{why}");
+    }
+    let nameless = json!([{"type": "item_reference"}]);
+    let (status, refused) = server.post(RESPONSES, asks("", json!({"input": nameless})));
+    assert_eq!(
+        (status, &refused["error"]["param"]),
+        (400, &json!("input[0].id"))
+    );
+}
+
+#[test]
 fn instructions_are_of_one_answer_alone() {
     let server = serve(setup());
     let plain = said(&server, asks("one", json!({"instructions": "be kind"})));

@@ -190,7 +190,7 @@ fn what_a_translation_cannot_do_is_refused_by_name() {
         ),
         (
             RESPONSES,
-            json!({"input": [{"type": "item_reference"}]}),
+            json!({"input": [{"type": "computer_call"}]}),
             "input[0].type",
         ),
         (RESPONSES, json!({"conversation": 1}), "conversation"),

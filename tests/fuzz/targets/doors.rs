@@ -19,7 +19,7 @@ use deltad::sessions::Sessions;
 use deltad::text::{ChatTemplate, Tokenizer};
 use deltad::transport::state::Http;
 use deltad::transport::{http, messages, openai, responses};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::words::WORDS;
 use super::{Run, jsons};
@@ -125,7 +125,7 @@ pub fn request(dir: &Path) -> Run {
         for read in [
             chat::chat,
             openai::completion,
-            responses::read,
+            |body| responses::read(body, &|id| Some(json!({"role": "user", "content": id}))),
             thinking_message,
         ] {
             let Ok(asked) = read(&value) else {
