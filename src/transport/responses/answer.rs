@@ -22,6 +22,8 @@ pub struct Answer {
     waiting: Vec<Value>,
     reason: Option<FinishReason>,
     usage: Option<Usage>,
+    /// When it was whole, in seconds since 1970.
+    ended: Option<u64>,
     /// It has not begun.
     queued: bool,
     fate: Option<Fate>,
@@ -43,6 +45,7 @@ pub fn stored(service: &Service, kept: &service::Turn) -> Value {
         answer.open(index);
     }
     answer.usage = Some(kept.usage);
+    answer.ended = kept.ended;
     answer.reason = match kept.ending {
         Ending::Whole(reason) => Some(reason),
         Ending::Cut => None,
@@ -54,45 +57,11 @@ pub fn stored(service: &Service, kept: &service::Turn) -> Value {
     answer.response(service)
 }
 
-/// What a kept answer was asked, each with an id.
-pub fn stored_input(kept: &service::Turn) -> Vec<Value> {
-    let items = kept.face["input"].as_array().into_iter().flatten();
-    let named = items.enumerate().map(|(i, item)| {
-        let mut item = item.clone();
-        if let Value::Object(fields) = &mut item {
-            fields.entry("type").or_insert(json!("message"));
-            fields
-                .entry("id")
-                .or_insert(json!(item_id("in_", &kept.id, i)));
-        }
-        item
-    });
-    named.collect()
-}
-
-/// An item that was told of an answer that is kept, or that it was asked.
-pub fn stored_item(service: &Service, uid: u32, id: &str) -> Option<Value> {
-    let kept = service.sessions().answer(uid, &answer_of(id)?).ok()?.turn;
-    let output = match stored(service, &kept)["output"].take() {
-        Value::Array(items) => items,
-        _ => Vec::new(),
-    };
-    let mut items = output.into_iter().chain(stored_input(&kept));
-    items.find(|item| item["id"] == id)
-}
-
-/// The answer that gave an item its id.
-fn answer_of(item: &str) -> Option<String> {
-    let (_, own) = item.split_once('_')?;
-    let own = own.get(..own.len().checked_sub(INDEX)?)?;
-    Some(format!("resp_{own}"))
-}
-
 /// Digits of an item's number.
-const INDEX: usize = 4;
+pub(super) const INDEX: usize = 4;
 
 /// The same each time that the answer is told.
-fn item_id(kind: &str, answer: &str, index: usize) -> String {
+pub(super) fn item_id(kind: &str, answer: &str, index: usize) -> String {
     let own = answer.trim_start_matches("resp_");
     format!("{kind}{own}{index:0INDEX$x}")
 }
@@ -117,6 +86,7 @@ impl Answer {
             waiting: Vec::new(),
             reason: None,
             usage: None,
+            ended: None,
             queued: false,
             fate: None,
             sequence: 0,
@@ -144,6 +114,7 @@ impl Answer {
             "id": self.id,
             "object": "response",
             "created_at": self.created,
+            "completed_at": self.ended.filter(|_| status == "completed"),
             "status": status,
             "error": match &self.fate {
                 Some(Fate::Failed(why)) => json!({"code": "server_error", "message": why}),
@@ -330,7 +301,10 @@ impl Render for Answer {
                 let closed = self.said.close();
                 frames.extend(closed.into_iter().flat_map(|s| self.step(s)));
             }
-            Event::Done(usage) => self.usage = Some(usage),
+            Event::Done(usage, took) => {
+                self.usage = Some(usage);
+                self.ended = Some(took.until);
+            }
             Event::Failed(failure) => return Err(failure),
         }
         Ok(frames)

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::echo::echo;
 use crate::door::chat::{self, Asked};
 use crate::door::fields::{Fields, refuse, wrong};
 use crate::door::messages;
@@ -119,35 +120,6 @@ fn origin(f: &Fields, keep: bool) -> Result<Origin, Refusal> {
         }),
         (Some(_), Some(_)) => refuse("conversation", "got previous_response_id too; want one"),
     }
-}
-
-/// What the answer repeats of its body.
-fn echo(body: &Value, keep: bool) -> Value {
-    let given = |name: &str, or: Value| match body.get(name) {
-        Some(value) if !value.is_null() => value.clone(),
-        _ => or,
-    };
-    json!({
-        "background": given("background", json!(false)),
-        "conversation": match given("conversation", Value::Null) {
-            Value::String(id) => json!({"id": id}),
-            other => other,
-        },
-        "instructions": given("instructions", Value::Null),
-        "max_output_tokens": given("max_output_tokens", Value::Null),
-        "metadata": given("metadata", json!({})),
-        "parallel_tool_calls": given("parallel_tool_calls", json!(true)),
-        "previous_response_id": given("previous_response_id", Value::Null),
-        "prompt_cache_key": given("prompt_cache_key", Value::Null),
-        "temperature": given("temperature", json!(1.0)),
-        "text": given("text", json!({"format": {"type": "text"}})),
-        "tool_choice": given("tool_choice", json!("auto")),
-        "tools": given("tools", json!([])),
-        "top_p": given("top_p", json!(1.0)),
-        "top_logprobs": given("top_logprobs", json!(0)),
-        "truncation": "disabled",
-        "store": keep,
-    })
 }
 
 fn said(role: &str, content: String) -> Message {
