@@ -273,7 +273,7 @@ pub enum Event {
         /// What was drawn, without a token that ended the turn.
         tokens: Vec<Token>,
     },
-    Done(Usage),
+    Done(Usage, Took),
     Failed(Failure),
 }
 
@@ -310,6 +310,17 @@ pub struct Usage {
     /// Of the prompt, tokens that were not computed again.
     pub cached_tokens: usize,
     pub completion_tokens: usize,
+}
+
+/// How long the engine took, and when it was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Took {
+    /// The passes that read the prompt.
+    pub reading: Duration,
+    /// From the first token to the last one.
+    pub answering: Duration,
+    /// Seconds since 1970.
+    pub until: u64,
 }
 
 /// How much of a prompt was there already when its reading began, and why not more of it.

@@ -79,7 +79,7 @@ pub async fn whole(
             Event::Prompt(_) | Event::Read(_) => {}
             Event::Delta { .. } => {}
             Event::Finished { reason: why, .. } => reason = why,
-            Event::Done(usage) => {
+            Event::Done(usage, _) => {
                 let answer = events.answer(0).cloned().unwrap_or_default();
                 events.settle();
                 return Ok((answer, reason, usage));
@@ -240,7 +240,7 @@ impl Run {
                     }
                     self.say(&events::finished(choice, reason)).await?;
                 }
-                Event::Done(usage) => {
+                Event::Done(usage, _) => {
                     self.usage = usage;
                     // What is to be kept is kept before the end is told.
                     self.events.settle();

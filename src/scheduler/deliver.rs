@@ -86,14 +86,9 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Usage;
     use tokio::sync::mpsc;
 
-    const EVENT: Event = Event::Done(Usage {
-        prompt_tokens: 0,
-        cached_tokens: 0,
-        completion_tokens: 0,
-    });
+    const EVENT: Event = Event::Read(0);
 
     #[test]
     fn a_reader_that_stops_is_parked_then_given_up_and_loses_nothing_if_it_returns() {

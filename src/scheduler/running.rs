@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::beside::Mask;
 use super::choice::{self, Choice, Said};
@@ -17,7 +17,7 @@ use super::start;
 use super::stats::Stats;
 use super::{Admitted, Style, failed};
 use crate::engine::{Lane, Logits, Next, Want};
-use crate::request::{Event, FinishReason, Token, TokenLogprob, Usage};
+use crate::request::{Event, FinishReason, Token, TokenLogprob, Took, Usage};
 use crate::sampler::logprobs;
 use crate::text::{Constraint, Tokenizer};
 
@@ -40,6 +40,9 @@ pub struct Running<M: Model> {
     /// Prompt tokens or answers of the pass that it was made ready for.
     granted: usize,
     usage: Usage,
+    took: Took,
+    /// When the first answer's first token was there.
+    first_token: Option<Instant>,
 }
 
 enum Phase<M: Model> {
@@ -79,6 +82,8 @@ pub struct Came {
     pub logits: Vec<Logits>,
     /// The constraints that it lent, with their masks.
     pub lent: Vec<(Constraint, Mask)>,
+    /// How long it took, for all who took part.
+    pub took: Duration,
 }
 
 impl<M: Model> Running<M> {
@@ -119,6 +124,8 @@ impl<M: Model> Running<M> {
                 cached_tokens: done,
                 completion_tokens: 0,
             },
+            took: Took::default(),
+            first_token: None,
             request,
         })
     }
@@ -219,6 +226,7 @@ impl<M: Model> Running<M> {
         came: Came,
         house: &mut House<'_, M>,
     ) -> Result<(), Fault> {
+        self.took.reading += came.took;
         let tokens = &self.request.prompt;
         let (from, end) = (prompt.done, prompt.done + self.granted);
         prompt.done = end;
@@ -360,6 +368,7 @@ impl<M: Model> Running<M> {
         stats: &Stats,
     ) -> bool {
         self.usage.completion_tokens += 1;
+        self.first_token.get_or_insert_with(Instant::now);
         stats.token(self.standing.uid, since.elapsed(), before.is_empty());
         let Said {
             token,
@@ -408,7 +417,12 @@ impl<M: Model> Running<M> {
 
     fn end(&mut self) {
         self.phase = Phase::Finished;
-        self.outbox.push(Event::Done(self.usage));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        self.took.until = now.map_or(0, |now| now.as_secs());
+        self.took.answering = self
+            .first_token
+            .map_or(Duration::ZERO, |first| first.elapsed());
+        self.outbox.push(Event::Done(self.usage, self.took));
     }
 
     /// Keeps the state after what was fed. Only conversations come back.

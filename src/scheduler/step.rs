@@ -1,6 +1,8 @@
 //! One pass: its lanes are gathered from the requests that were granted one, it is run with the
 //! masks computed beside it, and what came is handed back. Decides nothing about who is granted.
 
+use std::time::Instant;
+
 use super::beside::Beside;
 use super::model::{Fault, Model};
 use super::plan::Grant;
@@ -42,12 +44,15 @@ pub fn step<M: Model>(
         lent.extend(constraints);
     }
     let pass = || forward(&mut guests, house.model);
+    let begun = Instant::now();
     let (n_lanes, lent) = beside.run(lent, pass);
+    let took = begun.elapsed();
     let mut lent = lent.into_iter();
     for guest in guests {
         let came = Came {
             lent: lent.by_ref().take(guest.n_lent).collect(),
             logits: guest.logits,
+            took,
         };
         let went = match guest.fault {
             Some(fault) => Err(fault),

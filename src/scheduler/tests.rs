@@ -96,16 +96,21 @@ fn a_request_runs_to_its_limit_and_counts_what_it_did() {
         completion_tokens: 4,
     };
     let (choice, stop) = (0, None);
-    let end = [
-        Event::Finished {
-            choice,
-            reason,
-            stop,
-            tokens: tokens(&events),
-        },
-        Event::Done(usage),
-    ];
-    assert_eq!(events[events.len() - 2..], end);
+    let end = Event::Finished {
+        choice,
+        reason,
+        stop,
+        tokens: tokens(&events),
+    };
+    assert_eq!(events[events.len() - 2], end);
+    let Some(Event::Done(counted, took)) = events.last() else {
+        panic!("{:?}", events.last());
+    };
+    assert_eq!(*counted, usage);
+    assert!(
+        took.reading > Duration::ZERO && took.answering > Duration::ZERO,
+        "{took:?}"
+    );
 }
 
 #[test]
@@ -212,7 +217,7 @@ fn the_next_turn_goes_on_from_the_last_and_says_what_a_cold_one_says() {
         run(scheduler, request, events)
     };
     let cached = |events: &[Event]| match events.last() {
-        Some(Event::Done(usage)) => usage.cached_tokens,
+        Some(Event::Done(usage, _)) => usage.cached_tokens,
         other => panic!("{other:?}"),
     };
     let (scheduler, _) = start(Fake::default(), LIMITS);
@@ -290,7 +295,7 @@ fn stopping_lets_short_work_finish_and_cuts_long_work_with_a_word() {
     });
     scheduler.stop(Instant::now() + Duration::from_secs(600));
     let short_events = all(short_events);
-    assert!(matches!(short_events.last(), Some(Event::Done(_))));
+    assert!(matches!(short_events.last(), Some(Event::Done(..))));
     assert!(matches!(
         long_events.blocking_recv(),
         Some(Event::Delta { .. })

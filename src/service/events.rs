@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Receiver;
 
-use crate::request::{Event, Failure, FinishReason, Message, Part, TemplateOptions, Token, Usage};
+use crate::request::{
+    Event, Failure, FinishReason, Message, Part, TemplateOptions, Token, Took, Usage,
+};
 use crate::sessions::{Answer, Claim, Ended, Ending, Key, Receipt, Sessions, Turn};
 
 /// Dropping it cancels the answer.
@@ -18,7 +20,7 @@ pub struct Events {
     /// Of the first answer.
     reason: Option<FinishReason>,
     tokens: Vec<Token>,
-    end: Option<Result<Usage, Failure>>,
+    end: Option<Result<(Usage, Took), Failure>>,
     memory: Option<Memory>,
     turn: Option<Open>,
     pieces: Pieces,
@@ -71,6 +73,7 @@ impl Open {
         Turn {
             id: self.id.clone(),
             created: self.created,
+            ended: None,
             input,
             answer,
             ending,
@@ -166,7 +169,7 @@ impl Events {
                 stop,
                 tokens,
             } => self.finished(*choice, *reason, stop.is_some(), tokens),
-            Event::Done(usage) => self.end = Some(Ok(*usage)),
+            Event::Done(usage, took) => self.end = Some(Ok((*usage, *took))),
             Event::Failed(failure) => self.end = Some(Err(failure.clone())),
         }
         event
@@ -230,9 +233,9 @@ impl Events {
 
     /// Keeps the turn, if it is to be kept. Whoever tells the end needs the receipt.
     pub fn settle(&mut self) -> Receipt {
-        let usage = match &self.end {
-            Some(Ok(usage)) => *usage,
-            _ => Usage::default(),
+        let (usage, ended) = match &self.end {
+            Some(Ok((usage, took))) => (*usage, Some(took.until)),
+            _ => (Usage::default(), None),
         };
         let Some(open) = self.turn.take() else {
             return Sessions::settle(None);
@@ -250,7 +253,10 @@ impl Events {
             None => Ending::Cut,
         };
         let turn = open.keep.then(|| {
-            let turn = open.turn(open.input.clone(), answer, ending, usage);
+            let turn = Turn {
+                ended,
+                ..open.turn(open.input.clone(), answer, ending, usage)
+            };
             let tokens = std::mem::take(&mut self.tokens);
             let claim = open.claim;
             Ended {

@@ -27,6 +27,8 @@ pub struct Turn {
     pub id: String,
     /// Seconds since 1970.
     pub created: u64,
+    /// When its answer was whole, in the same; it may not be known.
+    pub ended: Option<u64>,
     pub input: Vec<Message>,
     /// `None` where nothing was asked.
     pub answer: Option<Answer>,
@@ -47,6 +49,7 @@ impl Turn {
         Turn {
             id: super::fresh_id("turn_"),
             created: super::now(),
+            ended: None,
             input,
             answer: None,
             ending: Ending::Whole(FinishReason::Stop),

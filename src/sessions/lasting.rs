@@ -45,6 +45,8 @@ struct Said {
 #[derive(Serialize, Deserialize)]
 struct Around {
     created: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ended: Option<u64>,
     ending: Ending,
     usage: Usage,
     before: Vec<Message>,
@@ -272,6 +274,7 @@ pub(super) fn written(turn: &Turn, kept: usize, new: &[Token]) -> store::Turn {
     };
     let around = Around {
         created: turn.created,
+        ended: turn.ended,
         ending: turn.ending,
         usage: turn.usage,
         before: turn.before.clone(),
@@ -300,6 +303,7 @@ fn read(turn: &store::Turn) -> Option<Turn> {
     Some(Turn {
         id: turn.response.clone(),
         created: around.created,
+        ended: around.ended,
         input: said.input,
         answer: said.answer,
         ending: around.ending,

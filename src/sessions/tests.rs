@@ -18,6 +18,7 @@ fn turn(id: &str, question: &str) -> Turn {
     Turn {
         id: id.into(),
         created: 1,
+        ended: Some(2),
         input: vec![Message {
             role: "user".into(),
             content: question.into(),

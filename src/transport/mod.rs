@@ -6,6 +6,7 @@ mod body;
 mod cached;
 mod carry;
 mod error;
+mod figures;
 pub mod http;
 mod kept;
 pub mod messages;

@@ -42,7 +42,7 @@ impl Render for Reading {
                 Ok(vec![Frame::named("reading", &told)])
             }
             Event::Failed(failure) => Err(failure),
-            Event::Prompt(_) | Event::Delta { .. } | Event::Finished { .. } | Event::Done(_) => {
+            Event::Prompt(_) | Event::Delta { .. } | Event::Finished { .. } | Event::Done(..) => {
                 Ok(Vec::new())
             }
         }

@@ -2,10 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
+use super::figures::{timings, usage_json};
 use super::render::{Frame, Render};
 use crate::door::chat::Asked;
 use crate::door::messages::call_json;
-use crate::request::{Event, Failure, FinishReason, Part, Token, TokenLogprob, Usage};
+use crate::request::{Event, Failure, FinishReason, Part, Token, TokenLogprob, Took, Usage};
 use crate::service::{Answer, Receipt, Service, fresh_id, now};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub struct Replies {
     stream: bool,
     include_usage: bool,
     usage: Usage,
+    took: Took,
     choices: Vec<Choice>,
 }
 
@@ -57,11 +59,14 @@ impl Replies {
             stream: asked.stream,
             include_usage: asked.include_usage,
             usage: Usage::default(),
+            took: Took::default(),
             choices: (0..n_choices).map(|_| Choice::default()).collect(),
         }
     }
 
-    fn count(&mut self, usage: Usage) {
+    fn count(&mut self, usage: Usage, took: Took) {
+        self.took.reading += took.reading;
+        self.took.answering += took.answering;
         self.usage.prompt_tokens += usage.prompt_tokens;
         self.usage.cached_tokens += usage.cached_tokens;
         self.usage.completion_tokens += usage.completion_tokens;
@@ -94,7 +99,7 @@ impl Replies {
                 self.choices[index].reason = Some(reason);
             }
             Event::Read(_) => {}
-            Event::Done(usage) => self.count(usage),
+            Event::Done(usage, took) => self.count(usage, took),
             Event::Failed(failure) => return Err(failure),
         }
         Ok(())
@@ -141,6 +146,7 @@ impl Replies {
         };
         let mut body = self.frame(service, object, choices);
         body["usage"] = usage_json(self.usage);
+        body["timings"] = timings(self.usage, self.took);
         body
     }
 
@@ -189,8 +195,8 @@ impl Replies {
                 Ok(chunks)
             }
             Event::Read(_) => Ok(Vec::new()),
-            Event::Done(usage) => {
-                self.count(usage);
+            Event::Done(usage, took) => {
+                self.count(usage, took);
                 Ok(Vec::new())
             }
             Event::Failed(failure) => Err(failure),
@@ -270,6 +276,7 @@ impl Replies {
         };
         let mut chunk = self.frame(service, object, Vec::new());
         chunk["usage"] = usage_json(self.usage);
+        chunk["timings"] = timings(self.usage, self.took);
         chunk
     }
 
@@ -450,13 +457,4 @@ fn reason(reason: FinishReason) -> &'static str {
         FinishReason::Length => "length",
         FinishReason::ToolCalls => "tool_calls",
     }
-}
-
-fn usage_json(usage: Usage) -> Value {
-    json!({
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-    })
 }

@@ -1,7 +1,7 @@
 //! What programs use, over the Unix socket: the official Python clients of OpenAI and Anthropic, and
-//! Hugging Face's, and a tool that reads the description for programs and tries what it says, in a
-//! virtual environment of their own. Skipped, and said so, where there is no
-//! Python or no way to get the packages.
+//! Hugging Face's, what others build assistants with, the types of Open Responses, and a tool that reads
+//! the description for programs and tries what it says, in virtual environments of their own. Skipped,
+//! and said so, where there is no Python or no way to get the packages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,15 +9,25 @@ use std::process::Command;
 use super::daemon::{demo, start, start_with};
 use super::venv::{self, runs};
 
-fn python() -> Result<PathBuf, String> {
+fn clients() -> Result<PathBuf, String> {
     let wanted = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/requirements.txt");
-    let imports = "openai, anthropic, huggingface_hub, schemathesis";
+    let imports = "openai, anthropic, huggingface_hub, openresponses_types, schemathesis";
     venv::python("clients-venv", imports, &["-r", wanted])
+}
+
+fn frameworks() -> Result<PathBuf, String> {
+    let wanted = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/frameworks.txt");
+    let imports = "agents, pydantic_ai, instructor, langchain_openai";
+    venv::python("frameworks-venv", imports, &["-r", wanted])
 }
 
 /// A script against the daemon at `socket`; fails with what it printed.
 fn content(script: &str, socket: &Path) {
-    let python = match python() {
+    content_with(clients(), script, socket);
+}
+
+fn content_with(python: Result<PathBuf, String>, script: &str, socket: &Path) {
+    let python = match python {
         Ok(python) => python,
         Err(why) => return eprintln!("SKIPPED: no client packages for Python here: {why}"),
     };
@@ -41,6 +51,18 @@ fn what_programs_ask_through_the_official_client_is_answered() {
 fn clients_of_other_makers_are_content() {
     let daemon = start_with(&demo("model"), "f16", "");
     content("other_clients.py", &daemon.socket);
+}
+
+#[test]
+fn answers_and_events_are_as_open_responses_has_them() {
+    let daemon = start_with(&demo("model"), "f16", "");
+    content("open_responses.py", &daemon.socket);
+}
+
+#[test]
+fn what_others_build_assistants_with_reads_nothing_twice() {
+    let daemon = start_with(&demo("model"), "f16", "");
+    content_with(frameworks(), "frameworks.py", &daemon.socket);
 }
 
 #[test]

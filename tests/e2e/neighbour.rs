@@ -73,7 +73,17 @@ fn a_chat_has_an_id_a_role_and_counts_and_parts_are_one_text() {
     let two = two["choices"].as_array().expect("choices");
     assert_eq!(two.len(), 2);
     assert!(two.iter().all(|c| c["message"] == choice["message"]));
-    assert!(answer.get("timings").is_none());
+    let (timings, usage) = (&answer["timings"], &answer["usage"]);
+    let cached = &usage["prompt_tokens_details"]["cached_tokens"];
+    assert_eq!(&timings["cache_n"], cached);
+    let read = timings["prompt_n"]
+        .as_u64()
+        .zip(cached.as_u64())
+        .map(|(n, kept)| n + kept);
+    assert_eq!(read, usage["prompt_tokens"].as_u64());
+    assert_eq!(timings["predicted_n"], usage["completion_tokens"]);
+    assert!(timings["prompt_ms"].as_f64() > Some(0.0), "{timings}");
+    assert!(timings["predicted_ms"].as_f64() > Some(0.0), "{timings}");
     let (_, models) = daemon.get("/v1/models");
     assert_eq!(models["data"].as_array().map(Vec::len), Some(1));
 }
@@ -87,6 +97,10 @@ fn a_streamed_chat_has_one_id_one_role_and_an_end_without_content() {
     assert!(chunks.iter().all(|c| c["id"] == chunks[0]["id"]));
     let (usage, chunks) = chunks.split_last().expect("chunks");
     assert_eq!(usage["choices"], json!([]));
+    assert!(
+        usage["timings"]["prompt_ms"].as_f64() > Some(0.0),
+        "{usage}"
+    );
     let (told, counted) = (&usage["usage"], &whole["usage"]);
     assert_eq!(told["prompt_tokens"], counted["prompt_tokens"]);
     assert_eq!(told["completion_tokens"], 8);

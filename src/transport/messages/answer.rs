@@ -159,7 +159,7 @@ impl Render for Answer {
                 let closed = self.said.close();
                 frames.extend(closed.map(|s| self.frame(s)));
             }
-            Event::Done(usage) => self.done = Some(usage),
+            Event::Done(usage, _) => self.done = Some(usage),
             Event::Failed(failure) => return Err(failure),
         }
         Ok(frames)

@@ -172,7 +172,7 @@ fn run(service: &Service, uid: u32, request: Request) {
                     texts[choice]
                 );
             }
-            Event::Done(_) => return,
+            Event::Done(..) => return,
             Event::Failed(why) => panic!("a request that was taken failed: {why}"),
             Event::Prompt(_) | Event::Read(_) => {}
         }
