@@ -116,18 +116,18 @@ fn thinking_message(body: &Value) -> Result<chat::Asked, Refusal> {
     messages::read(body, true)
 }
 
+/// As if every item that is named were kept.
+fn response(body: &Value) -> Result<chat::Asked, Refusal> {
+    responses::read(body, &|id| Some(json!({"role": "user", "content": id})))
+}
+
 /// What is taken comes to its end, and says what it promised.
 pub fn request(dir: &Path) -> Run {
     let service = daemon(dir);
     let (seeds, words) = (bodies(), words());
     Box::new(move |dice| {
         let value = body(dice, &seeds, &words);
-        for read in [
-            chat::chat,
-            openai::completion,
-            |body| responses::read(body, &|id| Some(json!({"role": "user", "content": id}))),
-            thinking_message,
-        ] {
+        for read in [chat::chat, openai::completion, response, thinking_message] {
             let Ok(asked) = read(&value) else {
                 continue;
             };
