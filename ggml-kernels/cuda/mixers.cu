@@ -3,4 +3,5 @@
 #include "mixers/norm.cuh"
 #include "mixers/route.cuh"
 #include "mixers/kda_small.cuh"
-#include "mixers/kda_wide.cuh"
+#include "mixers/kda_prepare.cuh"
+#include "mixers/kda_scan.cuh"

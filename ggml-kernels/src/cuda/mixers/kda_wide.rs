@@ -1,5 +1,5 @@
 //! KDA of many tokens: [`kda_prepare`], [`kda_scan`], [`kda_finish`], one after the other. S moves on by
-//! fours of tokens, whose records lie in working memory in between. Each begins when all before it has
+//! sixteen tokens, whose records lie in working memory in between. Each begins when all before it has
 //! ended: see the kernels.
 
 use half::f16;
@@ -16,7 +16,7 @@ struct PrepareArgs {
     rows: RowsArgs,
     weights: WeightArgs,
     lanes: u64,
-    fours: u64,
+    chunks: u64,
 }
 // SAFETY: numbers without gaps; every part is a multiple of 8 bytes.
 unsafe impl Plain for PrepareArgs {}
@@ -25,11 +25,13 @@ unsafe impl Plain for PrepareArgs {}
 #[repr(C)]
 struct ScanArgs {
     lanes: u64,
-    fours: u64,
+    chunks: u64,
     o: u64,
     layer: u64,
     heads: u32,
     taps: u32,
+    stages: u32,
+    pad: u32,
 }
 // SAFETY: as above.
 unsafe impl Plain for ScanArgs {}
@@ -59,8 +61,8 @@ pub struct KdaWide<'b> {
     pub lanes: Part<'b, WideLane>,
     /// The tokens of the lane that has most.
     pub longest: usize,
-    /// Working memory, [`fours_len`] long.
-    pub fours: Part<'b, f32>,
+    /// Working memory, [`chunks_len`] long.
+    pub chunks: Part<'b, f32>,
     /// `[rows, inner]`: not normed yet.
     pub o: Part<'b, f32>,
 }
@@ -77,60 +79,77 @@ pub struct KdaFinish<'b> {
     pub f16: Option<Part<'b, f16>>,
 }
 
-/// Tokens that a block of `kda_prepare` has, columns and stages of one of `kda_scan`.
-const TOKENS: usize = 16;
+/// Tokens of a chunk.
+const CHUNK: usize = 16;
+/// Columns and threads of a block of `kda_scan`, and what it has in shared memory beside its stages.
 const COLUMNS: usize = 32;
-const STAGES: usize = 6;
+const SCAN_THREADS: u32 = 128;
+const TOLD: u32 = 3 * 16 * SCAN_THREADS;
 
-/// Floats of working memory for `rows` rows of `lanes` lanes: see `Record` and `first_four` of the
+/// Words of working memory for `rows` rows of `lanes` lanes: see `Record` and `first_chunk` of the
 /// kernels.
-pub fn fours_len(shape: &KdaShape, rows: usize, lanes: usize) -> usize {
-    let fours = (rows + 6 * lanes) / 4;
-    fours * shape.heads * (17 * shape.head_dim + 16)
+pub fn chunks_len(shape: &KdaShape, rows: usize, lanes: usize) -> usize {
+    let chunks = (rows + 2 * (CHUNK - 1) * lanes) / CHUNK;
+    chunks * shape.heads * (before_v(shape.head_dim) + CHUNK * shape.head_dim)
 }
 
-/// What can be said of every four tokens on its own; and the tails.
+/// Words of a record before what each column has of its own.
+fn before_v(head_dim: usize) -> usize {
+    3 * CHUNK * head_dim + CHUNK * CHUNK + head_dim
+}
+
+/// What can be said of every chunk on its own; and the tails.
 pub fn kda_prepare(stream: &Stream, wide: &KdaWide<'_>) -> Result<(), CudaError> {
     const PLACE: &str = "kda_prepare";
     let (shape, rows) = wide.checked(PLACE)?;
+    // A thread reads two channels at once.
+    let stride = wide.rows.stride;
+    let strided = |values| Strided { values, stride };
+    for (what, read) in [
+        ("q", strided(wide.rows.q)),
+        ("k", strided(wide.rows.k)),
+        ("v", strided(wide.rows.v)),
+        ("the decay", wide.rows.decay),
+    ] {
+        read.check(PLACE, what, (rows, shape.inner()), true)?;
+    }
     let args = PrepareArgs {
         rows: wide.rows.args(PLACE, &shape, rows, false)?,
         weights: wide.layer.args(PLACE)?,
         lanes: wide.lanes.address(),
-        fours: wide.fours.address(),
+        chunks: wide.chunks.address(),
     };
     let names = ["kda_prepare_32", "kda_prepare_64", "kda_prepare_128"];
     let kernel = stream
         .device()
         .kernel(name_of(PLACE, names, shape.head_dim)?)?;
-    // A lane may begin inside a four, and a lane without rows has its tails moved.
-    let blocks = (wide.longest + 3).div_ceil(TOKENS);
-    let grid = [blocks, shape.heads, wide.lanes.len()].map(|n| n as u32);
+    // A lane may begin inside a chunk, and a lane without rows has its tails moved.
+    let blocks = count(PLACE, "chunks", (wide.longest + CHUNK - 1).div_ceil(CHUNK))?;
+    let grid = [shape.heads as u32, blocks, wide.lanes.len() as u32];
+    let threads = (shape.head_dim as u32 / 2).max(32);
+    let shared = (4 * CHUNK * shape.head_dim * size_of::<f32>()) as u32;
     // SAFETY: rows, weights and working memory have the sizes that shape, rows and lanes say
     // (checked); lanes by their word.
-    unsafe {
-        stream.launch(
-            &kernel,
-            grid,
-            shape.head_dim as u32,
-            0,
-            Overlap::Alone,
-            &args,
-        )
-    }
+    unsafe { stream.launch(&kernel, grid, threads, shared, Overlap::Alone, &args) }
 }
 
 /// S from each lane's `from` to its `to`, and what its tokens see of it.
 pub fn kda_scan(stream: &Stream, wide: &KdaWide<'_>) -> Result<(), CudaError> {
     const PLACE: &str = "kda_scan";
     let (shape, _) = wide.checked(PLACE)?;
+    let stage = (before_v(shape.head_dim) + CHUNK * COLUMNS) * size_of::<u32>();
+    // Four where a card has room for them: with three a hundredth of the time is waited for memory.
+    let room = stream.device().shared_memory().saturating_sub(TOLD) as usize;
+    let stages = if 4 * stage <= room { 4 } else { 3 };
     let args = ScanArgs {
         lanes: wide.lanes.address(),
-        fours: wide.fours.address(),
+        chunks: wide.chunks.address(),
         o: wide.o.address(),
         layer: wide.layer.offset as u64,
         heads: shape.heads as u32,
         taps: shape.taps as u32,
+        stages: stages as u32,
+        pad: 0,
     };
     let names = ["kda_scan_32", "kda_scan_64", "kda_scan_128"];
     let kernel = stream
@@ -138,10 +157,9 @@ pub fn kda_scan(stream: &Stream, wide: &KdaWide<'_>) -> Result<(), CudaError> {
         .kernel(name_of(PLACE, names, shape.head_dim)?)?;
     let blocks = shape.heads * shape.head_dim / COLUMNS;
     let grid = [blocks as u32, wide.lanes.len() as u32, 1];
-    let stage = 13 * shape.head_dim + 4 * COLUMNS + 16;
-    let shared = (STAGES * stage * size_of::<f32>()) as u32;
+    let shared = (stages * stage) as u32;
     // SAFETY: as above.
-    unsafe { stream.launch(&kernel, grid, 128, shared, Overlap::Alone, &args) }
+    unsafe { stream.launch(&kernel, grid, SCAN_THREADS, shared, Overlap::Alone, &args) }
 }
 
 impl KdaWide<'_> {
@@ -158,10 +176,16 @@ impl KdaWide<'_> {
             self.longest,
             rows,
         )?;
-        let wanted = fours_len(&shape, rows, self.lanes.len());
-        let is_enough = self.fours.len() >= wanted;
-        hold(is_enough, place, "working memory", self.fours.len(), wanted)?;
-        aligned(place, "working memory", self.fours.address())?;
+        let wanted = chunks_len(&shape, rows, self.lanes.len());
+        let is_enough = self.chunks.len() >= wanted;
+        hold(
+            is_enough,
+            place,
+            "working memory",
+            self.chunks.len(),
+            wanted,
+        )?;
+        aligned(place, "working memory", self.chunks.address())?;
         count(place, "rows", rows)?;
         Ok((shape, rows))
     }

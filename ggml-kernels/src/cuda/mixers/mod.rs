@@ -23,7 +23,7 @@ mod route;
 
 pub use kda::{KdaLayer, KdaRows, Second};
 pub use kda_small::{KdaGate, KdaStep, kda_gate, kda_step};
-pub use kda_wide::{KdaFinish, KdaWide, fours_len, kda_finish, kda_prepare, kda_scan};
+pub use kda_wide::{KdaFinish, KdaWide, chunks_len, kda_finish, kda_prepare, kda_scan};
 pub use norm::{To, norm_rows, quantize_rows};
 pub use route::{Chosen, Routed, Router, route_small, route_wide};
 

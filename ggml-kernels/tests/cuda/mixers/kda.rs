@@ -5,7 +5,7 @@ use ggml_kernels::cpu::kda::{
 };
 use ggml_kernels::cuda::driver::{Buffer, Device, Part, Stream};
 use ggml_kernels::cuda::mixers::{
-    KdaFinish, KdaGate, KdaLayer, KdaRows, KdaStep, KdaWide, Second, Strided, fours_len,
+    KdaFinish, KdaGate, KdaLayer, KdaRows, KdaStep, KdaWide, Second, Strided, chunks_len,
     kda_finish, kda_gate, kda_prepare, kda_scan, kda_step,
 };
 use ggml_kernels::cuda::weights::{Lane, Matrix, WeightType, WideLane};
@@ -228,8 +228,8 @@ fn wide(stream: &Stream, layer: &KdaLayer<'_>, merged: &Merged, lanes: &[WideLan
     let device = stream.device();
     let n = merged.rows * merged.inner;
     let on_card = device.upload(lanes).unwrap();
-    let len = fours_len(&layer.shape, merged.rows, lanes.len());
-    let fours = device.upload(&vec![f32::NAN; len]).unwrap();
+    let len = chunks_len(&layer.shape, merged.rows, lanes.len());
+    let chunks = device.upload(&vec![f32::NAN; len]).unwrap();
     let o = device.upload(&vec![f32::NAN; n]).unwrap();
     let (y, h) = (device.zeroed(n).unwrap(), device.zeroed::<f16>(n).unwrap());
     let wide = KdaWide {
@@ -241,7 +241,7 @@ fn wide(stream: &Stream, layer: &KdaLayer<'_>, merged: &Merged, lanes: &[WideLan
             .map(|lane| lane.rows as usize)
             .max()
             .unwrap_or(0),
-        fours: fours.all(),
+        chunks: chunks.all(),
         o: o.all(),
     };
     kda_prepare(stream, &wide).unwrap();
@@ -335,11 +335,11 @@ fn cases() -> Vec<Case> {
     let softplus = GateLaw::Softplus;
     let bounded = GateLaw::Bounded { lower: -5.0 };
     vec![
-        Case::new([2, 128, 4], 27, softplus, 1.0),
-        Case::new([1, 128, 4], 22, softplus, 60.0),
-        Case::new([3, 64, 4], 37, softplus, 3.0),
+        Case::new([2, 128, 4], 55, softplus, 1.0),
+        Case::new([1, 128, 4], 38, softplus, 60.0),
+        Case::new([3, 64, 4], 70, softplus, 3.0),
         Case::new([2, 64, 2], 9, bounded, 1.0),
-        Case::new([4, 32, 3], 21, bounded, 2.0),
+        Case::new([4, 32, 3], 37, bounded, 2.0),
         Case::new([1, 32, 1], 13, softplus, 0.1),
     ]
 }
@@ -395,7 +395,7 @@ fn a_sequence_begun_wide_and_ended_by_single_tokens_is_its_twin_s() {
 }
 
 #[test]
-fn a_sequence_cut_between_fours_gives_the_same_bits_and_cut_elsewhere_nearly() {
+fn a_sequence_cut_between_chunks_gives_the_same_bits_and_cut_elsewhere_nearly() {
     let Some(device) = device() else { return };
     let stream = device.stream().unwrap();
     for case in cases() {
@@ -415,7 +415,14 @@ fn a_sequence_cut_between_fours_gives_the_same_bits_and_cut_elsewhere_nearly() {
         };
         let whole = run(&[]);
         assert_eq!(whole.0.len(), case.tokens * inner);
-        assert!(whole == run(&[4]) && whole == run(&[8]) && whole == run(&[4, 8]));
+        for ends in [&[16][..], &[32], &[16, 32]] {
+            let ends: Vec<_> = ends
+                .iter()
+                .copied()
+                .filter(|&end| end < case.tokens)
+                .collect();
+            assert!(whole == run(&ends), "{:?} cut at {ends:?}", case.shape);
+        }
         for ends in [&[1][..], &[2, 3], &[5, 7], &[1, 2, 3, 4, 5, 6]] {
             let cut = run(ends);
             check(

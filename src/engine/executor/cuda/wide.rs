@@ -1,4 +1,4 @@
-//! Passes of any number of rows: products on tensor cores, KDA from four tokens to four, attention over
+//! Passes of any number of rows: products on tensor cores, KDA from sixteen tokens to sixteen, attention over
 //! keys and values that the cache's rows are expanded to. Rows of a lane are neighbours; lanes come in
 //! the order in which they were given.
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ggml_kernels::cuda::attention::{MlaWeights, WideMla};
 use ggml_kernels::cuda::driver::{Buffer, CudaError, Device, Part, Stream};
 use ggml_kernels::cuda::mixers::{
-    KdaFinish, KdaRows, KdaWide, Strided, To, fours_len, kda_finish, kda_prepare, kda_scan,
+    KdaFinish, KdaRows, KdaWide, Strided, To, chunks_len, kda_finish, kda_prepare, kda_scan,
     norm_rows, quantize_rows,
 };
 use ggml_kernels::cuda::products::{Tokens, embed};
@@ -50,7 +50,7 @@ pub(super) struct Wide {
     beta: Buffer<f32>,
     low: Both,
     low_open: Both,
-    fours: Buffer<f32>,
+    chunks: Buffer<f32>,
     o: Buffer<f32>,
     mixed: Both,
     mla: Option<WideMla>,
@@ -142,7 +142,7 @@ impl Wide {
             beta: floats(s.heads)?,
             low: both(low)?,
             low_open: both(low)?,
-            fours: device.zeroed(fours_len(&kda_shape(h), rows, lanes))?,
+            chunks: device.zeroed(chunks_len(&kda_shape(h), rows, lanes))?,
             o: floats(s.inner)?,
             mixed: both(s.mixed)?,
             mla: mla.transpose()?,
@@ -344,7 +344,7 @@ impl<'p> Pass<'p> {
             decay: strided(decays, inner),
             beta: strided(beta, heads),
         };
-        let fours = fours_len(&layer.shape, self.rows, self.lanes.len());
+        let chunks = chunks_len(&layer.shape, self.rows, self.lanes.len());
         let wide = KdaWide {
             layer: &layer,
             rows,
@@ -355,7 +355,7 @@ impl<'p> Pass<'p> {
                 .map(|l| l.rows as usize)
                 .max()
                 .unwrap_or(0),
-            fours: room.fours.part(0..fours)?,
+            chunks: room.chunks.part(0..chunks)?,
             o: self.part(&room.o, inner)?,
         };
         kda_prepare(self.stream, &wide)?;
