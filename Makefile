@@ -56,7 +56,7 @@ test-cuda-emulated: deps ## our kernels for NVIDIA cards, run on the processor b
 	@scripts/cuda.sh target/cuda-emulated emulated
 	$(EMULATED) $(CARGO) test --release --locked -p ggml-kernels --test cuda
 	EMULATED_COMPUTE=80 $(EMULATED) $(CARGO) test --release --locked -p ggml-kernels --test cuda wide::
-	$(EMULATED) $(CARGO) test --release --locked --test engine cuda
+	$(EMULATED) $(CARGO) test --release --locked --test engine card
 
 bench: deps ## every benchmark; figures are printed
 	$(CARGO) bench --locked --workspace --profile release
