@@ -1,9 +1,12 @@
 //! Our quantizer beside llama.cpp's: the same F16 file, the same importance, both results read by
 //! the same engine and held against the F16 file. A program, not a harness: it prints a table.
 //!
-//! `cargo bench --bench quality [-- [F16.gguf TEXT] [--imatrix F.gguf] [--types q4_k_m,q3_k_m]]`
+//! `cargo bench --bench quality [-- [F16.gguf TEXT] [--imatrix F.gguf] [--text FILE] [--types T,T]
+//! [--matrix-only] [--keep DIR]]`
 //! Without arguments: the demo model, its held-out text, and an importance matrix made from its
-//! calibration text.
+//! calibration text. `--keep` leaves the files in a directory, and beside them `files.json`, which says
+//! what each is and what was measured (`demo/beside.py` asks them the held-out questions).
+//! `-- quantize SOURCE TARGET TYPE` is llama.cpp's quantizer and nothing else.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -17,6 +20,7 @@ use quantize::convert::{Conversion, Input, Silent};
 use quantize::imatrix::{Imatrix, Record};
 use quantize::recipe::FileType;
 use quantize::schema;
+use serde_json::json;
 
 const CHUNK: usize = 512;
 
@@ -26,6 +30,14 @@ fn main() {
         .skip(1)
         .filter(|a| a != "--bench")
         .collect();
+    if let [what, from, to, ty] = args.as_slice()
+        && what == "quantize"
+    {
+        let ty: FileType = ty.parse().expect("a file type");
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        return rival::quantize(Path::new(from), Path::new(to), ty.id(), &[], cores)
+            .expect("a file");
+    }
     let value = |name: &str| {
         let at = args.iter().position(|a| a == name)?;
         args.get(at + 1).cloned()
@@ -44,10 +56,14 @@ fn main() {
             convert(&demo.join("model"), &f16, FileType::F16, None);
             let imatrix = home.path().join("importance.gguf");
             collect(&f16, &demo.join("calibration.txt"), &imatrix);
-            (f16, demo.join("eval.txt"), Some(imatrix))
+            let text = value("--text").map_or(demo.join("eval.txt"), PathBuf::from);
+            (f16, text, Some(imatrix))
         }
-        _ => panic!("wanted: [F16.gguf TEXT] [--imatrix F.gguf] [--types T,T]"),
+        _ => panic!("wanted: [F16.gguf TEXT] [--imatrix F.gguf] [--types T,T] and so on"),
     };
+    let keep = value("--keep").map(PathBuf::from);
+    let matrix_only = args.iter().any(|a| a == "--matrix-only");
+    let mut kept = Vec::new();
     let types = value("--types").unwrap_or_else(|| "q4_k_m,q3_k_m".into());
     let types = types
         .split(',')
@@ -58,14 +74,16 @@ fn main() {
     println!("type    importance  by         bytes     bits  mean KL            99.9 % KL  top-1");
     for to in types {
         for imatrix in [None, imatrix.as_ref()] {
-            if imatrix.is_none() && to.needs_importance() {
+            if imatrix.is_none() && (to.needs_importance() || matrix_only) {
                 continue;
             }
-            let (ours, theirs) = (home.path().join("ours"), home.path().join("theirs"));
+            let with = if imatrix.is_some() { "yes" } else { "no" };
+            let place = keep.as_deref().unwrap_or(home.path());
+            let name = |by: &str| place.join(format!("{to}-{with}-{by}.gguf"));
+            let (ours, theirs) = (name("deltad"), name("llama.cpp"));
             convert(&f16, &ours, to, imatrix);
             let importance = imatrix.map_or(Vec::new(), |i| all_of(i, &f16));
-            rival::quantize(&f16, &theirs, to.id(), &importance, cores).expect("a file");
-            let with = if imatrix.is_some() { "yes" } else { "no" };
+            rival::quantize(&f16, &theirs, theirs_id(to), &importance, cores).expect("a file");
             for (by, file) in [("deltad", &ours), ("llama.cpp", &theirs)] {
                 let (bytes, bits) = size(file);
                 let s = divergence(&f16, file, &text);
@@ -76,8 +94,29 @@ fn main() {
                     s.kl_999,
                     100.0 * s.top_1
                 );
+                kept.push(json!({
+                    "file": file.file_name().map(|name| name.to_string_lossy()),
+                    "type": to.name(), "importance": with, "by": by, "bytes": bytes, "bits": bits,
+                    "kl": s.kl.mean, "error": s.kl.error, "kl_999": s.kl_999, "top_1": s.top_1,
+                }));
+                if keep.is_none() {
+                    std::fs::remove_file(file).expect("the file");
+                }
             }
         }
+    }
+    if let Some(dir) = keep {
+        let all = serde_json::to_vec_pretty(&kept).expect("plain values");
+        std::fs::write(dir.join("files.json"), all).expect("a list");
+    }
+}
+
+/// llama.cpp's mix of the same bulk: its IQ2_S has one of `iq2_xs`, its IQ2_M that of ours.
+fn theirs_id(to: FileType) -> u32 {
+    const IQ2_M: u32 = 29;
+    match to {
+        FileType::Iq2S => IQ2_M,
+        other => other.id(),
     }
 }
 

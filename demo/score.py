@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Asks a running deltad the held-out questions, as any OpenAI client would, and judges the replies. Greedy.
 
-usage: score.py [--socket PATH] [--heldout heldout.jsonl] [--only CATEGORY]... [--json OUT] [--show]
+usage: score.py [--socket PATH] [--heldout heldout.jsonl] [--only CATEGORY]... [--every N] [--json OUT] [--show]
 Standard library only: HTTP over the Unix socket."""
 import argparse
 import http.client
@@ -55,12 +55,14 @@ def main():
     ap.add_argument("--socket", default=default_socket())
     ap.add_argument("--heldout", default=os.path.join(HERE, "heldout.jsonl"))
     ap.add_argument("--only", action="append", metavar="CATEGORY", help="this category alone; may be repeated")
+    ap.add_argument("--every", type=int, default=1, metavar="N", help="of these every Nth question alone")
     ap.add_argument("--json", metavar="OUT", help="also write the scores here")
     ap.add_argument("--show", action="store_true", help="print what went wrong")
     a = ap.parse_args()
     with open(a.heldout) as f: items = [json.loads(line) for line in f]
     if a.only: items = [i for i in items if i["category"] in a.only]
     if not items: ap.error("no such category")
+    items = items[::a.every]
     model = call(a.socket, "GET", "/v1/models")["data"][0]["id"]
     results, began = [], time.time()
     for n, item in enumerate(items, 1):

@@ -27,7 +27,7 @@ def run(*args):
 def quantizer(*args): return run(os.path.join(PROGRAMS, "deltad-quantize"), *args)
 
 
-def scores(model, home, ty, only):
+def scores(model, home, ty, only, every=1):
     """Of a daemon that serves `model` on a socket of its own and is stopped at the end."""
     socket, out, log = (os.path.join(home, f"{ty}.{end}") for end in ("sock", "scores", "log"))
     deltad = os.path.join(PROGRAMS, "deltad")
@@ -35,7 +35,7 @@ def scores(model, home, ty, only):
         daemon = subprocess.Popen([deltad, "serve", "--model", model, "--socket", socket, "--bus", "none", "--threads", "1"], stdout=words, stderr=words)
     try:
         run(deltad, "--socket", socket, "status", "--wait", "60")
-        run(sys.executable, os.path.join(HERE, "score.py"), "--socket", socket, "--json", out, *(a for c in only for a in ("--only", c)))
+        run(sys.executable, os.path.join(HERE, "score.py"), "--socket", socket, "--json", out, "--every", str(every), *(a for c in only for a in ("--only", c)))
     finally:
         daemon.send_signal(signal.SIGTERM)
         daemon.wait(30)
