@@ -148,19 +148,19 @@ impl FileType {
         Some(match self {
             Self::F32 | Self::F16 => 0.0,
             Self::Q8_0 => 0.0003,
-            Self::Q6K => 0.0010,
-            Self::Q5KM => 0.0022,
-            Self::Q4KM => 0.0052,
-            Self::Q3KM => 0.0185,
-            Self::Q3KS => 0.0340,
-            Self::Iq3S => 0.0319,
-            Self::Iq3Xxs => 0.0339,
-            Self::Q2K => 0.0637,
-            Self::Iq2S => 0.0476,
-            Self::Q2KS => 0.0723,
-            Self::Iq2Xs => 0.0810,
-            Self::Iq2Xxs => 0.1200,
-            Self::Iq1M => 0.2185,
+            Self::Q6K => 0.0009,
+            Self::Q5KM => 0.0015,
+            Self::Q4KM => 0.0063,
+            Self::Q3KM => 0.0180,
+            Self::Q3KS => 0.0286,
+            Self::Iq3S => 0.0278,
+            Self::Iq3Xxs => 0.0332,
+            Self::Q2K => 0.0751,
+            Self::Iq2S => 0.0524,
+            Self::Q2KS => 0.0874,
+            Self::Iq2Xs => 0.0841,
+            Self::Iq2Xxs => 0.1324,
+            Self::Iq1M => 0.2860,
             _ => return None,
         })
     }
@@ -182,7 +182,7 @@ impl FileType {
     /// Mixes whose bulk has so few bits that everything else needs more.
     pub(super) fn is_low(self) -> bool {
         let low = [TensorType::Q2K, TensorType::Iq3S];
-        self.base().needs_importance() || low.contains(&self.base())
+        self.base().needs_importance() || low.contains(&self.base()) || self == Self::Q3KS
     }
 
     /// Mixes that spend more bits where they matter more.

@@ -11,72 +11,52 @@ use super::FileType;
 use crate::schema::{self, Hparams, Role};
 use ggml_kernels::quant::TensorType;
 
-/// A mix. What is not named has the type of the bulk.
-struct Mix {
-    /// Rows that are looked up, so that nobody knows which of their columns matter.
-    embedding: TensorType,
-    output: TensorType,
-    latent: TensorType,
-    kda_output: TensorType,
-    kda_v: TensorType,
-    /// MLA's outputs and the dense layer's last.
-    later: TensorType,
-    mla_q: TensorType,
-    /// KDA's queries and keys.
-    kda_qk: TensorType,
-    down: TensorType,
-}
+/// The mixes, by the bits of their bulk.
+const MIXES: [FileType; 9] = [
+    FileType::Iq1M,
+    FileType::Iq2Xxs,
+    FileType::Iq2Xs,
+    FileType::Iq2S,
+    FileType::Q2KS,
+    FileType::Q2K,
+    FileType::Iq3Xxs,
+    FileType::Iq3S,
+    FileType::Q3KS,
+];
 
-fn mix(to: FileType) -> Mix {
+/// What a kind of tensor is in each of [`MIXES`]; what is not named has the type of the bulk.
+fn in_mixes(role: Role) -> Option<[TensorType; MIXES.len()]> {
     use TensorType::{Iq1M, Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Q2K, Q3K, Q4K, Q5K};
-    let of = |[
-        embedding,
-        output,
-        latent,
-        kda_output,
-        kda_v,
-        later,
-        mla_q,
-        kda_qk,
-        down,
-    ]: [TensorType; 9]| Mix {
-        embedding,
-        output,
-        latent,
-        kda_output,
-        kda_v,
-        later,
-        mla_q,
-        kda_qk,
-        down,
-    };
-    match to {
-        FileType::Iq1M => of([Q2K, Q4K, Iq3Xxs, Iq3Xxs, Iq3Xxs, Iq3Xxs, Iq2Xxs, Iq1M, Iq1M]),
-        FileType::Iq2Xxs => of([Q2K, Q4K, Iq3S, Iq3S, Iq3Xxs, Iq3Xxs, Iq2Xs, Iq2Xxs, Iq2Xxs]),
-        FileType::Iq2Xs => of([Q2K, Q4K, Iq3S, Iq3S, Iq3S, Iq3S, Iq2S, Iq2Xs, Iq2Xs]),
-        FileType::Iq2S => of([Q3K, Q4K, Q4K, Q4K, Iq3S, Iq3S, Iq3Xxs, Iq2S, Iq2S]),
-        FileType::Q2KS => of([Q3K, Q4K, Q3K, Q3K, Q3K, Q3K, Q2K, Q2K, Q2K]),
-        FileType::Q2K => of([Q3K, Q5K, Q3K, Q4K, Q3K, Q3K, Q2K, Q2K, Q3K]),
-        FileType::Iq3Xxs => of([Q3K, Q4K, Iq3S, Iq3S, Iq3S, Iq3S, Iq3Xxs, Iq2S, Iq3Xxs]),
-        _ => of([Q3K, Q5K, Q4K, Q4K, Iq3S, Iq3S, Iq3S, Iq3S, Iq3S]),
-    }
+    Some(match role {
+        // Rows that are looked up, so that nobody knows which of their columns matter.
+        Role::TokenEmbd => [Q2K, Q2K, Q2K, Q3K, Q3K, Q3K, Q3K, Q3K, Q3K],
+        Role::Output => [Q4K, Q4K, Q4K, Q4K, Q4K, Q5K, Q4K, Q5K, Q5K],
+        Role::MlaKvA => [Iq3Xxs, Iq3S, Iq3S, Q4K, Q3K, Q3K, Iq3S, Q4K, Q4K],
+        Role::KdaOutput => [Iq3Xxs, Iq3S, Iq3S, Q4K, Q3K, Q4K, Iq3S, Q4K, Q4K],
+        Role::KdaV => [Iq3Xxs, Iq3Xxs, Iq3S, Iq3S, Q3K, Q3K, Iq3S, Iq3S, Q4K],
+        Role::MlaOutput => [Iq3Xxs, Iq3Xxs, Iq3S, Iq3S, Q3K, Q2K, Iq3S, Iq3S, Q3K],
+        Role::FfnDown => [Iq3Xxs, Iq3Xxs, Iq3S, Iq3S, Q3K, Q3K, Iq3S, Iq3S, Q3K],
+        Role::MlaQ | Role::MlaQA | Role::MlaQB => {
+            [Iq2Xxs, Iq2Xs, Iq2S, Iq3Xxs, Q2K, Q2K, Iq3Xxs, Iq3S, Q3K]
+        }
+        Role::KdaQ | Role::KdaK => [Iq1M, Iq2Xxs, Iq2Xs, Iq2S, Q2K, Q2K, Iq2S, Iq3S, Q2K],
+        // Rows as short as these matrices have in small models are Q5_0 then.
+        Role::KdaFB | Role::KdaGB => [Iq1M, Iq2Xxs, Iq2Xs, Iq2S, Q2K, Q2K, Iq3Xxs, Iq3S, Q4K],
+        Role::DownExps => [Iq1M, Iq2Xxs, Iq2Xs, Iq2S, Q2K, Q3K, Iq3Xxs, Iq3S, Q3K],
+        _ => return None,
+    })
 }
 
 /// What a tensor that nothing else decides becomes.
 pub(super) fn choose(h: &Hparams, role: Role, to: FileType) -> TensorType {
-    let mix = mix(to);
-    let ty = match role {
-        Role::TokenEmbd => return mix.embedding,
-        Role::Output => mix.output,
-        Role::MlaKvA => mix.latent,
-        Role::KdaOutput => mix.kda_output,
-        Role::KdaV => mix.kda_v,
-        Role::MlaOutput | Role::FfnDown => mix.later,
-        Role::MlaQ | Role::MlaQA | Role::MlaQB => mix.mla_q,
-        Role::KdaQ | Role::KdaK => mix.kda_qk,
-        Role::DownExps => mix.down,
+    let column = MIXES.iter().position(|&mix| mix == to);
+    let ty = match (in_mixes(role), column) {
+        (Some(row), Some(at)) => row[at],
         _ => to.base(),
     };
+    if role == Role::TokenEmbd {
+        return ty;
+    }
     let least = TensorType::Q4K;
     if ty.bits() < least.bits() && !is_routed(role) && is_sparse(h) {
         return least;
