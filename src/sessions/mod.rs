@@ -137,6 +137,16 @@ impl Sessions {
         self.lasting.as_ref().map_or_else(Vec::new, Lasting::users)
     }
 
+    /// Bytes that were written for conversations to be kept since this began.
+    pub fn written(&self) -> u64 {
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let users = users.values().filter_map(|cell| cell.get());
+        users
+            .filter_map(User::store)
+            .map(store::Store::written)
+            .sum()
+    }
+
     /// Whether a state that is written is one less in memory.
     pub fn has_disk(&self) -> bool {
         let place = self.lasting.as_ref().map(|lasting| &lasting.place);

@@ -1,4 +1,4 @@
-//! `/metrics`: the scheduler's figures in Prometheus' text format.
+//! `/metrics`: the scheduler's and the sessions' figures in Prometheus' text format.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,7 +14,7 @@ use crate::service::Service;
 /// Figures that are kept as plain numbers, read when they are asked for.
 #[derive(Debug)]
 struct Now {
-    counters: [(&'static str, &'static str, u64); 4],
+    counters: [(&'static str, &'static str, u64); 5],
     gauges: [(&'static str, &'static str, usize); 3],
 }
 
@@ -55,6 +55,11 @@ pub fn text(service: &Service) -> Result<String, std::fmt::Error> {
                 "completion_tokens",
                 "Tokens generated",
                 count(&stats.completion_tokens),
+            ),
+            (
+                "session_written_bytes",
+                "Bytes written to keep conversations",
+                service.sessions().written(),
             ),
         ],
         gauges: [

@@ -64,6 +64,43 @@ fn a_killed_daemon_has_lost_no_turn_and_reads_nothing_again_that_was_saved() {
     assert!(answer.to_string().contains("4827"), "{answer}");
 }
 
+fn written(daemon: &Daemon) -> u64 {
+    let text = exchange(daemon.connect(), "GET", "/metrics", "").1;
+    let name = "deltad_session_written_bytes_total ";
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|n| n.trim().parse().ok()).expect("a count")
+}
+
+#[test]
+fn a_turn_writes_little_a_state_once_and_rest_nothing() {
+    let daemon = start_with(&demo("model"), "f16", "");
+    post(&daemon, "/v1/sessions", json!({"name": "talk"}));
+    let mut before = written(&daemon);
+    for question in ["My locker code is 4827.", "What is my locker code?"] {
+        say(&daemon, question);
+        let now = written(&daemon);
+        assert!((1..=64 << 10).contains(&(now - before)), "{before}, {now}");
+        before = now;
+    }
+    // A chat that is sent whole is not kept.
+    let messages = json!([{"role": "user", "content": "What is 3 + 4?"}]);
+    let chat = json!({"messages": messages, "max_tokens": 16});
+    post(&daemon, "/v1/chat/completions", chat);
+    assert_eq!(written(&daemon), before);
+    let suspended = post(&daemon, "/v1/sessions/talk/suspend", json!({}));
+    let state = suspended["written"].as_u64().expect("a count");
+    let now = written(&daemon);
+    assert!(
+        (state..=state + (64 << 10)).contains(&(now - before)),
+        "{before}, {now}"
+    );
+    let again = post(&daemon, "/v1/sessions/talk/suspend", json!({}));
+    assert_eq!(
+        (again["written"].as_u64(), written(&daemon)),
+        (Some(0), now)
+    );
+}
+
 /// Seen so far of an answer without an end, after so many words.
 fn begin(daemon: &Daemon, words: usize) -> String {
     post(daemon, "/v1/sessions", json!({"name": "talk"}));
