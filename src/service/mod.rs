@@ -1,7 +1,17 @@
 //! The single door: validates, renders the template, tokenizes and admits, whatever transport a
 //! request came by. What it lets through needs no second check. Writes no wire format and runs
 //! nothing itself.
+//!
+//! | file | job |
+//! |---|---|
+//! | `checks` | what a request asks for, held against what may be asked |
+//! | `prompt` | from what was said to tokens, as they were where they are known |
+//! | `conversations` | conversations that are kept: gone on with, saved, measured, carried |
+//! | [`events`] | an answer heard out, and kept |
+//! | `held`, [`groups`] | memory by kind; who is in a group |
 
+mod checks;
+mod conversations;
 pub mod events;
 pub mod groups;
 mod held;
@@ -14,16 +24,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::request::{
-    Cached, Caller, Format, Message, Origin, Prompt, Refusal, Request, Sampling, Stop,
-    TemplateOptions, Thread, Token, ToolChoice,
-};
-use crate::scheduler::{self, Admitted, Resume, Scheduler, Stats, Style};
-use crate::sessions::{Resting, Sessions, store::Id};
-use crate::text::{
-    ChatTemplate, Constraint, Expect, Grammars, Markup, Tokenizer, constraint, markup,
-};
-use events::{Events, Memory, Open};
+use crate::request::{Cached, Caller, Refusal, Request, Thread, Token};
+use crate::scheduler::{self, Admitted, Scheduler, Stats, Style};
+use crate::sessions::Sessions;
+use crate::text::{ChatTemplate, Expect, Grammars, Markup, Tokenizer, markup};
+use events::{Events, Memory};
 pub use held::Held;
 
 pub use crate::sessions::{
@@ -36,7 +41,6 @@ pub use crate::text::Specials;
 const UNREAD_EVENTS: usize = 64;
 const MAX_CHOICES: usize = 128;
 const MAX_LOGPROBS: usize = 20;
-const MAX_STOPS: usize = 16;
 /// Tokens of thought before an answer that must keep to a grammar, and half of what the answer may
 /// have at most: a model that never ended its thought would not answer at all.
 const MOST_THOUGHT: usize = 4096;
@@ -198,13 +202,6 @@ impl Service {
         self.scheduler.forget();
     }
 
-    /// What rests is written, where that is to a disk: to memory it would only make more of it.
-    fn unburden(&self, leave: Option<u64>) {
-        if self.sessions.has_disk() {
-            self.save(Rest { save: 0, leave });
-        }
-    }
-
     /// How far it has come.
     pub fn set_pressure(&self, pressure: Pressure) {
         *self
@@ -252,24 +249,6 @@ impl Service {
         self.scheduler.state_bytes(tokens)
     }
 
-    /// Tokens of a session with these messages after it.
-    pub fn measure(&self, uid: u32, who: &str, more: &[Message]) -> Result<usize, Refusal> {
-        let mut messages = self.sessions.messages(uid, who)?;
-        messages.extend_from_slice(more);
-        if messages.is_empty() {
-            return Ok(0);
-        }
-        let (tools, tool_choice) = (Vec::new(), ToolChoice::Auto);
-        let prompt = Prompt::Chat {
-            messages,
-            tools,
-            tool_choice,
-            parallel_tool_calls: true,
-            options: TemplateOptions::default(),
-        };
-        Ok(self.prompt(uid, &prompt, false)?.tokens.len())
-    }
-
     /// Admits a request or says why not. Takes time in proportion to the prompt's text.
     pub fn submit(&self, caller: Caller, raw: Request) -> Result<Generation, Refusal> {
         self.submit_in(caller, raw, None)
@@ -287,8 +266,8 @@ impl Service {
         if self.pressure().turns_away {
             return Err(Refusal::MemoryShort);
         }
-        check_sampling(&raw.sampling, self.card.n_vocab)?;
-        check_stop(&raw.stop)?;
+        checks::sampling(&raw.sampling, self.card.n_vocab)?;
+        checks::stop(&raw.stop)?;
         if !(1..=MAX_CHOICES).contains(&raw.n) {
             return invalid("n", format!("got {}, want 1 to {MAX_CHOICES}", raw.n));
         }
@@ -383,165 +362,6 @@ impl Service {
         })
     }
 
-    /// The state on disk that a prompt goes on from, where there is none in memory.
-    fn resume(&self, uid: u32, (id, tokens): (Id, Vec<Token>), prompt: &[Token]) -> Option<Resume> {
-        let saved = self.sessions.saved(uid, &id);
-        let seen = tokens.get(..saved).filter(|seen| !seen.is_empty())?;
-        if prompt.len() <= saved || !prompt.starts_with(seen) {
-            return None;
-        }
-        let n = tokens.len();
-        let in_memory = |n: usize| n >= saved && self.scheduler.holds(uid, &tokens[..n]);
-        if [n, n.saturating_sub(1), saved].into_iter().any(in_memory) {
-            return None;
-        }
-        let loaded = self.sessions.load(uid, &id, &tokens)?;
-        Some(Resume {
-            tokens: tokens[..loaded.tokens].to_vec(),
-            state: loaded.host(),
-        })
-    }
-
-    /// Writes the states of conversations that rest to the disk, and lets go of those that rest for
-    /// long. Waits for passes and for the disk.
-    pub fn save(&self, rest: Rest) {
-        for resting in self.sessions.resting(rest) {
-            if let Err(why) = self.save_one(resting) {
-                log::warn!("a conversation's state is not saved: {why}");
-            }
-        }
-    }
-
-    fn save_one(&self, resting: Resting) -> Result<u64, String> {
-        let Resting {
-            uid,
-            id,
-            tokens,
-            leaves,
-        } = resting;
-        let found = self.scheduler.saved(uid, tokens.clone(), leaves);
-        let Some((state, n)) = found.filter(|(_, n)| *n > self.sessions.saved(uid, &id)) else {
-            return Ok(0);
-        };
-        self.sessions.save(uid, &id, &tokens[..n], &*state)
-    }
-
-    /// A session's state goes to the disk, and from memory; how many bytes were written.
-    pub fn suspend(&self, uid: u32, who: &str) -> Result<u64, Refusal> {
-        let resting = self.sessions.rests(uid, who)?;
-        let Some(resting) = resting else {
-            return invalid(
-                "id",
-                "the session is in memory only, by its own wish or sessions.disk",
-            );
-        };
-        let leaving = Resting {
-            leaves: true,
-            ..resting
-        };
-        self.save_one(leaving).or_else(|why| invalid("id", why))
-    }
-
-    /// A session to be written to a file, its newest state along with it.
-    pub fn export(&self, uid: u32, who: &str) -> Result<Outgoing, Refusal> {
-        if let Ok(Some(resting)) = self.sessions.rests(uid, who)
-            && let Err(why) = self.save_one(resting)
-        {
-            log::warn!("a session leaves without its newest state: {why}");
-        }
-        self.sessions.export(uid, who)
-    }
-
-    /// Makes a session of a file that came in.
-    pub fn import(&self, file: Incoming, name: Option<String>) -> Result<Summary, Refusal> {
-        self.sessions.import(file, name, self.card.n_vocab)
-    }
-
-    /// The words stay and the state goes, to be read anew. Of a session that could not be taken up, a
-    /// new one is made of what can be read.
-    pub fn rebuild(&self, uid: u32, who: &str) -> Result<Summary, Refusal> {
-        match self.sessions.shed(uid, who) {
-            Ok(tokens) => {
-                self.scheduler.saved(uid, tokens, true);
-                self.sessions.summary(uid, who)
-            }
-            Err(Refusal::NoSuchSession { .. }) => self.sessions.rebuild(uid, who),
-            Err(refused) => Err(refused),
-        }
-    }
-
-    /// 1 live: its state is in memory; 2 suspended: it is on disk; 3: its text is read again.
-    pub fn state(&self, uid: u32, who: &str) -> Result<u32, Refusal> {
-        let tokens = self.sessions.tokens(uid, who)?;
-        let n = tokens.len();
-        let held = |n: usize| n > 0 && self.scheduler.holds(uid, &tokens[..n]);
-        if held(n) || held(n.saturating_sub(1)) {
-            return Ok(1);
-        }
-        let on_disk = self.sessions.rests(uid, who)?;
-        let saved = on_disk.is_some_and(|r| self.sessions.saved(uid, &r.id) > 0);
-        Ok(if saved { 2 } else { 3 })
-    }
-
-    /// Puts what was said before into a chat's prompt.
-    fn take_up(&self, caller: &Caller, raw: &mut Request, thread: Thread) -> Result<Open, Refusal> {
-        let Prompt::Chat {
-            messages,
-            tools,
-            options,
-            ..
-        } = &mut raw.prompt
-        else {
-            return invalid("input", "only a chat goes on from what was said before");
-        };
-        let origin = match thread.origin {
-            Origin::Replayed => self.rejoin(caller.uid, messages, tools, options),
-            origin => origin,
-        };
-        let claim = self.sessions.claim(caller.uid, &origin)?;
-        let apart = thread.apart.min(messages.len());
-        let input = messages.split_off(apart);
-        messages.extend(claim.history());
-        messages.extend_from_slice(&input);
-        Ok(Open {
-            claim,
-            keep: thread.keep,
-            reads: !thread.answer,
-            before: messages[..apart].to_vec(),
-            tools: tools.clone(),
-            options: options.clone(),
-            id: thread.id,
-            created: thread.created,
-            input,
-            face: thread.face,
-        })
-    }
-
-    /// What is kept already of messages that were sent whole; they are cut down to what is behind it.
-    fn rejoin(
-        &self,
-        uid: u32,
-        messages: &mut Vec<Message>,
-        tools: &[serde_json::Value],
-        options: &TemplateOptions,
-    ) -> Origin {
-        let replays = &self.sessions.replays;
-        let keys = replays.keys(uid, options, tools, messages);
-        let answers = (0..messages.len()).rev();
-        let mut answers = answers.filter(|&i| messages[i].role == "assistant");
-        let kept = answers.find_map(|i| {
-            let id = replays.answer(uid, keys[i + 1])?;
-            self.sessions.answer(uid, &id).is_ok().then_some((i, id))
-        });
-        match kept {
-            Some((i, id)) => {
-                messages.drain(..=i);
-                Origin::Answer(id)
-            }
-            None => Origin::New,
-        }
-    }
-
     /// `add_special` puts the model's beginning-of-text token first, where it expects one.
     pub fn tokenize(&self, text: &str, add_special: bool, specials: Specials) -> Vec<Token> {
         let bos = self.tokenizer.bos().filter(|_| add_special);
@@ -559,72 +379,6 @@ impl Service {
     pub fn token_bytes(&self, token: Token) -> &[u8] {
         self.tokenizer.token_bytes(token)
     }
-
-    /// What begins a call, where tools are told of and must not be called.
-    fn forbidden(&self, raw: &Request) -> Option<(Token, f32)> {
-        let Prompt::Chat {
-            tools, tool_choice, ..
-        } = &raw.prompt
-        else {
-            return None;
-        };
-        let must_not = *tool_choice == ToolChoice::None && !tools.is_empty();
-        let markup = self.markup.as_ref().filter(|_| must_not);
-        markup.map(|markup| (markup.opening(), f32::NEG_INFINITY))
-    }
-
-    fn constraint(&self, raw: &Request) -> Result<Option<Constraint>, Refusal> {
-        let chat = match &raw.prompt {
-            Prompt::Chat {
-                tools,
-                tool_choice,
-                parallel_tool_calls,
-                ..
-            } => Some((tools.as_slice(), tool_choice, *parallel_tool_calls)),
-            _ => None,
-        };
-        let calls =
-            chat.filter(|(tools, choice, _)| !tools.is_empty() && **choice != ToolChoice::None);
-        let must = matches!(
-            chat,
-            Some((_, ToolChoice::Required | ToolChoice::Named(_), _))
-        );
-        if must && calls.is_none() {
-            return invalid("tool_choice", "asks for a call, but no tools were given");
-        }
-        if must && raw.format != Format::Text {
-            return invalid(
-                "response_format",
-                "cannot be met by an answer that must be a call",
-            );
-        }
-        if calls.is_none() && raw.format == Format::Text {
-            return Ok(None);
-        }
-        let Some(grammars) = &self.grammars else {
-            return invalid(
-                "response_format",
-                "this model's answers cannot be constrained",
-            );
-        };
-        let named = |param: &'static str| {
-            move |e: constraint::ConstraintError| Refusal::Invalid {
-                param: param.into(),
-                message: e.to_string(),
-            }
-        };
-        let made = match (&raw.format, calls) {
-            (Format::JsonObject, _) => grammars.json_object().map_err(named("response_format"))?,
-            (Format::JsonSchema(schema), _) => grammars
-                .json_schema(schema)
-                .map_err(named("response_format"))?,
-            (Format::Text, Some((tools, choice, parallel))) => grammars
-                .tool_calls(tools, choice, parallel)
-                .map_err(named("tools"))?,
-            (Format::Text, None) => return Ok(None),
-        };
-        Ok(Some(made))
-    }
 }
 
 /// Behind the last message is only what opens the answer: the state at the prompt's end is as good.
@@ -639,43 +393,4 @@ fn marks_until(marks: &[(usize, Duration)], prompt: usize, now: Instant) -> Vec<
 /// The standard library seeds its hash keys from the system's randomness.
 fn fresh_seed() -> u64 {
     RandomState::new().hash_one(Instant::now())
-}
-
-fn check_sampling(s: &Sampling, n_vocab: usize) -> Result<(), Refusal> {
-    let ranges = [
-        ("temperature", s.temperature, 0.0, 2.0),
-        ("top_p", s.top_p, 0.0, 1.0),
-        ("min_p", s.min_p, 0.0, 1.0),
-        ("presence_penalty", s.presence_penalty, -2.0, 2.0),
-        ("frequency_penalty", s.frequency_penalty, -2.0, 2.0),
-        ("repetition_penalty", s.repetition_penalty, 0.01, 100.0),
-    ];
-    for (param, got, low, high) in ranges {
-        if !(low..=high).contains(&got) {
-            return invalid(param, format!("got {got}, want {low} to {high}"));
-        }
-    }
-    for &(token, bias) in &s.logit_bias {
-        if token as usize >= n_vocab {
-            let why = format!("got token {token}, want less than {n_vocab}");
-            return invalid("logit_bias", why);
-        }
-        if !(-100.0..=100.0).contains(&bias) {
-            let why = format!("token {token}: got {bias}, want -100 to 100");
-            return invalid("logit_bias", why);
-        }
-    }
-    Ok(())
-}
-
-fn check_stop(stop: &Stop) -> Result<(), Refusal> {
-    let n = stop.strings.len();
-    if n > MAX_STOPS {
-        return invalid("stop", format!("got {n} strings, want at most {MAX_STOPS}"));
-    }
-    if stop.strings.iter().any(String::is_empty) {
-        invalid("stop", "got an empty string, which would stop every answer")
-    } else {
-        Ok(())
-    }
 }
