@@ -68,7 +68,7 @@ class Grammar:
 CONTRACT = [(re.compile(a), b) for a, b in [
     (r"\b([Ww])hat is\b", r"\1hat's"), (r"\b([Ww])here is\b", r"\1here's"), (r"\b([Ww])ho is\b", r"\1ho's"), (r"\b([Ww])hen is\b", r"\1hen's"),
     (r"\b([Hh])ow is\b", r"\1ow's"), (r"\bI am\b", "I'm"), (r"\bI have got\b", "I've got"), (r"\b([Ii])t is\b", r"\1t's"), (r"\b([Dd])o not\b", r"\1on't"),
-    (r"\b([Cc])annot\b", r"\1an't"), (r"\bI would\b", "I'd"), (r"\b([Tt])hat is\b", r"\1hat's"), (r"\byou are\b", "you're"), (r"\b(name|job|home|age|code|number|colour|favourite) is\b", r"\1's"),
+    (r"\b([Cc])annot\b", r"\1an't"), (r"\bI would\b", "I'd"), (r"\b([Tt])hey are\b", r"\1hey're"), (r"\b([Ww])e are\b", r"\1e're"), (r"\b([Ss]?[Hh])e is\b", r"\1e's"), (r"\bI have (?=left|put|just|parked|moved|hidden|two|three|lost)", "I've "), (r"\b(brother|sister|mother|father|mum|dad|wife|husband|son|daughter|boss|cat|dog|aunt|uncle) is\b", r"\1's"), (r"\b([Tt])hat is\b", r"\1hat's"), (r"\byou are\b", "you're"), (r"\b(name|job|home|age|code|number|colour|favourite) is\b", r"\1's"),
     (r"\bI will\b", "I'll"), (r"\b([Ll])et us\b", r"\1et's")]]
 AMERICAN = [(re.compile(a), b) for a, b in [(r"avourite\b", "avorite"), (r"olour", "olor"), (r"\brganise\b", "rganize"), (r"lphabetise", "lphabetize")]]
 SHORT = [(re.compile(a, re.I), b) for a, b in [(r"\bplease\b", "pls"), (r"\byou\b", "u"), (r"\byour\b", "ur"), (r"\bare\b", "r"), (r"\bthanks\b", "thx"), (r"\bfavourite\b", "fav"), (r"\bcolour\b", "color"), (r"\bbirthday\b", "bday"), (r"\bknow\b", "kno"), (r"\bwhat is\b", "whats"), (r"\bbecause\b", "cuz"), (r"\bpeople\b", "ppl"), (r"\bgoing to\b", "gonna"), (r"\bwant to\b", "wanna"), (r"\bokay\b", "ok"), (r"\bplus\b", "+")]]

@@ -21,7 +21,7 @@ REAL_PLACES = "Paris London Berlin Madrid Rome Vienna Prague Oslo Stockholm Hels
 RELATIVES = "sister brother mother father aunt uncle cousin wife husband daughter son grandmother grandfather mum dad niece nephew".split()
 FOLK = "teacher boss neighbour doctor dentist landlord roommate coach friend colleague lawyer plumber hairdresser partner girlfriend boyfriend manager tutor".split()
 PETS = "dog cat horse rabbit hamster parrot goldfish tortoise pony goat hen snake lizard puppy kitten".split()
-EVENTS = "meeting dentist appointment|interview|exam|party|concert|flight|train|bus|lecture|class|lesson|wedding|dinner|lunch|breakfast|doctor's appointment|haircut|football match|game|rehearsal|deadline|delivery|holiday|vacation|conference|check-up|tennis match|piano lesson|driving test|yoga class|job interview|parents' evening|phone call|shift|workshop|picnic|barbecue|reunion".replace("meeting dentist", "meeting|dentist").split("|")
+EVENTS = "choir practice|band practice|swimming lesson|book club|vet appointment|gym session|school play|blood test|eye test|zoom call|training|staff meeting|tea party|checkup|dentist|vet|hair appointment|meeting dentist appointment|interview|exam|party|concert|flight|train|bus|lecture|class|lesson|wedding|dinner|lunch|breakfast|doctor's appointment|haircut|football match|game|rehearsal|deadline|delivery|holiday|vacation|conference|check-up|tennis match|piano lesson|driving test|yoga class|job interview|parents' evening|phone call|shift|workshop|picnic|barbecue|reunion".replace("meeting dentist", "meeting|dentist").split("|")
 INSTRUMENTS = "piano violin guitar flute drums cello trumpet harp organ clarinet saxophone banjo".split()
 LANGUAGES = "French German Spanish Italian Portuguese Dutch Polish Russian Turkish Arabic Hindi Chinese Japanese Korean Swedish Greek English".split()
 SUBJECTS = "history physics chemistry biology maths law medicine music art geography economics philosophy geology astronomy literature".split()
@@ -39,6 +39,10 @@ CODAS = ["", "", "", "", "n", "r", "l", "s", "t", "m", "k", "d", "nd", "rt", "lk
 PLACE_HEADS = "Old New Mar Hol Ash Elm Oak Stone Green White Black Wood River North South East West Thorn Fern Hazel Kings Mill Lang Hart Wind Brad Stan Clay Red Silver Winter Summer".split()
 PLACE_TAILS = "haven beck ford ton bridge field dale wick mouth stead bury port well gate cliff moor by ham ley combe burg ville grad polis stadt berg heim holm sund vik ana ia ano ella ette".split()
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+# Letters with marks, by the plain ones that they stand for in made-up names; and real names and places that have them.
+MARKS = dict(a="áàâäãåæąăā", c="çćč", d="ďđð", e="éèêëęěē", g="ğ", i="íìîïı", l="łľ", n="ñńň", o="óòôöõøőœ", r="řŕ", s="śšşß", t="ťţþ", u="úùûüůűū", y="ýÿ", z="źžż")
+MARKED_NAMES = "Chloë Renée André Björn Søren Jürgen Günther Åsa Øyvind Ólafur Sigríður Þór Siân Seán Róisín Pádraig Beyoncé Raúl Iñaki Begoña Inés João Conceição Gonçalo Małgorzata Paweł Stanisław Zdeněk Jiří Tomáš Lukáš Nóra Zoltán Györgyi Gáspár Ayşe Çağla Gül Ștefan Mădălina Đorđe Željko Šárka Häkkinen Väinö Jõgi Kärt Zoé Anaïs Loïc Hélène Benoît Françoise Aimée Élodie Noël Maëlle Jérôme Agnès Ève Tëa Martín Sofía Lucía Nuñez Peña Gößler Jäger Schröder Böll Köhler Strauß Weiß Bäcker Dvořák Čapek Škoda".split()
+MARKED_PLACES = "Kraków Poznań Wrocław Malmö Göteborg Örebro Umeå Luleå Växjö Jyväskylä Hämeenlinna Seinäjoki Bodø Ålesund Tønsberg Køge Næstved Rønne Helsingør München Köln Düsseldorf Nürnberg Lübeck Tübingen Göttingen Würzburg Zürich Genève Neuchâtel Besançon Nîmes Orléans Béziers Mâcon Angoulême Compiègne Córdoba Málaga Cádiz Jaén León Logroño Coruña Évora Setúbal Guimarães Maringá Goiânia Brasília Bogotá Medellín Cúcuta Mérida Cancún Querétaro Tórshavn Akranes Kópavogur Pécs Győr Székesfehérvár Brașov Iași Plzeň Děčín Třebíč Košice Žilina Çorum Muğla Eskişehir Niš Čačak Tromsdalen Jõgeva Pärnu Kärdla Daugavpils Rēzekne Šiauliai Klaipėda".split()
 
 
 def words_of(model):
@@ -107,6 +111,9 @@ class World:
     def word(self):
         """For the letter tasks. Words that are one token are never held out: nothing else tells their letters."""
         a = self.r()
+        if self.r() < 0.04:
+            if not self.held and a < 0.4: return self.one(MARKED_NAMES + MARKED_PLACES)
+            return self.mine(lambda: self.marked(self.pseudo(3, 10)))
         if self.held:
             while True:
                 w = self.mine(self.string)
@@ -116,7 +123,18 @@ class World:
         w = self.mine(self.string)
         return w.capitalize() if a > 0.95 else w
 
+    def marked(self, word):
+        """One or two of its letters with a mark on them."""
+        spots = [i for i, ch in enumerate(word) if ch.lower() in MARKS]
+        for i in self.some(spots, min(len(spots), self.one((1, 1, 2)))):
+            ch = self.one(MARKS[word[i].lower()])
+            word = word[:i] + (ch if word[i].islower() or len(ch.upper()) > 1 else ch.upper()) + word[i + 1:]
+        return word
+
     def name(self):
+        if self.r() < 0.06:
+            if not self.held and self.r() < 0.6: return self.one(MARKED_NAMES)
+            return self.mine(lambda: self.marked(self.pseudo(3, 9).capitalize()))
         if not self.held and self.r() < 0.35: return self.one(REAL_NAMES)
         def draw():
             w = self.syllables(self.one((1, 2, 2, 2, 3, 3, 4)))
@@ -128,6 +146,9 @@ class World:
         return v
 
     def place(self):
+        if self.r() < 0.07:
+            if not self.held and self.r() < 0.6: return self.one(MARKED_PLACES)
+            return self.mine(lambda: self.marked(self.pseudo(4, 10).capitalize()))
         if not self.held and self.r() < 0.2: return self.one(REAL_PLACES)
         def draw():
             a = self.r()
