@@ -45,22 +45,23 @@ def spelling(w, talk):
     return turns
 
 
-NTH = "first second third fourth fifth sixth".split()
+NTH = "first second third fourth fifth sixth seventh eighth ninth".split()
+SHORT_NTH = "1st 2nd 3rd 4th 5th 6th 7th 8th 9th".split()
 
 
 def letters(w, talk):
     """One letter of a word: how often, the first, the last."""
     w.style.new(); word = w.style.value(w.word()); a = w.r()
     quote = w.one(["{}", "{}", '"{}"', "'{}'"])
-    if a < 0.5:
+    if a < 0.42:
         l = w.one(word) if w.r() < 0.8 else w.one(LETTERS); n = word.lower().count(l.lower()); l = l.lower()
         u = w.style.write("ask", w.say(["how many (times is |){l}('s| 's|s|) (are|are there|) in (the word |){x}", "how many times (is|does) (the letter |){l} (in|appear in|occur in|come in) {x}", "how often (is|does) (the letter |){l} (in|appear in|occur in|come in) {x}", "count (the |all the |){l}('s|s) in {x}", "how many (letters {l}|of the letter {l}) (are|are there|do you see|can you find) in {x}", "(the letter |){l} in {x}(: how many| how many times|, how often)", "how (often|many times) (do|can) (you|I|we) (see|find|count|have) (the letter |an |a |){l} in {x}", "(count|find|number of|count all|count up) (the |)(letter |letters |){l}('s|s|) in (the word |){x}", "how many {l}('s|s|) (does|has|do you see in|do you find in|can you find in|can you count in|do I have in|do you count in) (the word |){x}( have|)", "does (the word |){x} (have|contain) (an|a|any|the letter) {l}(, how many|, and how many|)", "(is|are) there (an|a|any|the letter) {l}('s|) in (the word |){x}(, how many|)", "(tell me|say|I want to know|do you know) how (many|often) (times |)({l} is in|the letter {l} appears in|{l} comes up in|{l} occurs in) {x}", "(amount|count|number) of {l}('s|s|) in {x}", "in {x}, how many {l}('s|s|)( are there|)", "{x}: how many {l}('s|s|)", "what is the number of {l}('s|s) in {x}", "how many letter {l}('s|s|) (are in|has|are there in) {x}"]), l=l, x=quote.format(word))
         return [(u, f"{spelled(word)}: the letter {l} comes {n} {'time' if n == 1 else 'times'}.", number(n))]
-    if a < 0.62:                                         # the second, the third ...
-        n = w.int(1, min(len(word), 6)) - 1; nth = NTH[n]
-        u = w.style.write("ask", w.say(["(what is|which is|tell me|give me|say|) the (<>) letter (of|in) (the word |){x}".replace("<>", nth), "(what|which) letter (is|comes) (<>) in {x}".replace("<>", nth), f"{nth} letter (of|in) {{x}}", f"(the |){nth} letter: {{x}}", "(in|of) {x}, (what|which) is the (<>) letter".replace("<>", nth)]).strip(), x=quote.format(word))
-        return [(u, f"{spelled(word)}: the {nth} letter is {word[n]}.", text(f"is {word[n]}"))]
-    first = a < 0.81
+    if a < 0.7:                                          # the second, the 3rd ...
+        n = w.int(1, min(len(word), 9)) - 1; nth = w.one([NTH[n], NTH[n], SHORT_NTH[n]])
+        u = w.style.write("ask", w.say(["(what is|which is|tell me|give me|say|) the (<>) letter (of|in) (the word |){x}".replace("<>", nth), "(what|which) letter (is|comes) (<>) in {x}".replace("<>", nth), f"{nth} letter (of|in) {{x}}", f"(the |){nth} letter: {{x}}", "(in|of) {x}, (what|which) is the (<>) letter".replace("<>", nth), f"(and |)the {nth} letter (of|in) (the word |)({{x}}|{{x}}, please|{{x}} is what)", f"(what|which|which one|what letter) is {nth} in (the word |){{x}}", f"(give|tell|show|find|name)( me|) the {nth} letter (of|in) (the word |the name |){{x}}", f"{{x}}(, |: | - )(the |){nth} letter", f"letter number {n + 1} (of|in) (the word |){{x}}", f"what is letter {n + 1} (of|in) {{x}}", f"(what|which) letter do you (see|find|have|get) {nth} in {{x}}"]).strip(), x=quote.format(word))
+        return [(u, f"{spelled(word)}: the {NTH[n]} letter is {word[n]}.", text(f"is {word[n]}"))]
+    first = a < 0.85
     u = w.style.write("ask", w.say("(what is|tell me|which is|give me|say|show me|do you know|what was|name|what would be|) the (<>|<>|very <>) letter (of|in) (the word |){x}".replace("<>", "first" if first else "last")).strip() if w.r() < 0.6 else w.say(["(what|which|with what|with which) letter does (the word |){x} (<>) with".replace("<>", "start|begin" if first else "end|finish"), ("what does (the word |){x} (start|begin) with" if first else "what does (the word |){x} (end|finish|stop) with"), ("{x} (starts|begins) with (what|which letter|what letter)" if first else "{x} ends (with|in|on) (what|which letter|what letter)"), ("(what|which) letter is at the (start|beginning|front) of {x}" if first else "(what|which) letter is at the (end|very end|back) of {x}"), ("{x}, (first letter|what does it start with|the first letter)" if first else "{x}, (last letter|what does it end with|the last letter)"), ("how does {x} (start|begin)" if first else "how does {x} end"), ("(first|initial|starting) letter (of|in|:|for) {x}" if first else "(last|final|ending|end) letter (of|in|:|for) {x}"), ("what is the initial of {x}" if first else "what is the final letter of {x}")]), x=quote.format(word))
     l = word[0] if first else word[-1]
     return [(u, f"The {'first' if first else 'last'} letter of {word} is {l}.", text(f"is {l}"))]

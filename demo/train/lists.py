@@ -24,10 +24,22 @@ def listed(w, items):
 NEXT = ["(what|which) <w> (comes|is) <> {x}", "(what|which) <w> (comes|is|goes) <> {x}", "(what|which) (comes|goes) <> {x}", "(what is|which is|tell me|say|name|give me|) the <w> <> {x}", "(what|which) <w> (would be|will be|was|do we have|have we) <> {x}", "(do you know|can you tell me|tell me) (what|which <w>) comes <> {x}", "<> {x}(,|) (comes|is) (what|which <w>)"]
 
 
+COUNTDOWN = ["count (backwards|down|back|backward|in reverse) from {b}( please| for me| to one| to 1|)", "(countdown|a countdown|count down|counting down|backwards|down)(:| from| starting at| starting with| of|) {b}", "(start|begin) (at|with|from) {b} and (count|go) (down|backwards|back)( to one| to 1|)", "(count|say the numbers|go|list the numbers|numbers) from {b} (down|backwards|back down|downwards|in reverse)( to one| to 1|)", "(do|give me|I want|can you do|make) a (countdown|count down) (from|of) {b}", "from {b}, (count down|count backwards|go down|backwards)", "{b} (backwards|down to one|down to 1|and down|countdown)"]
+
+
+def countdown(w):
+    """Down to one, or to nought when asked."""
+    b = w.int(3, 20); zero = w.r() < 0.15
+    u = user(w, "do", ["(count|go|count down|countdown) (backwards |down |)from {b} (down |)to (zero|0|nought)", "{b} (down |)to zero, counting down", "count (down|backwards) to (0|zero) from {b}"] if zero else COUNTDOWN, b=in_words(b) if w.r() < 0.15 else b)
+    s = ", ".join(str(x) for x in range(b, -1 if zero else 0, -1))
+    return [(u, s, text(s))]
+
+
 def counting(w, talk):
     a = w.r()
-    if a < 0.4:
-        a, n = w.mine(lambda: w.one([w.int(0, 120), w.int(0, 120), 1])), w.int(3, 12); down_ = w.r() < 0.25
+    if a < 0.15: return countdown(w)
+    if a < 0.45:
+        a, n = w.mine(lambda: w.one([w.int(0, 120), w.int(0, 120), w.int(2, 12), w.int(2, 12), 1])), w.int(3, 12); down_ = w.r() < 0.25
         b = a + n - 1
         s = ", ".join(str(x) for x in (range(a, b + 1) if not down_ else range(b, a - 1, -1)))
         started = not down_ and a <= 1 and w.r() < 0.4
@@ -36,7 +48,7 @@ def counting(w, talk):
         u = user(w, "do", ["count (backwards |down |)from {b} (down |)to {a}", "(count|go|please count|start) (backwards|down|in reverse|back) from {b} (down |)(to|until|till) {a}", "(count down|countdown|a countdown|backwards|down)(:| from| starting at|) {b} to {a}", "(start|begin) (at|with) {b} and (count|go) (down|backwards|back) to {a}", "(list|say|write|give me|show) (the |all the |)numbers (from|between) {b} (down to|back to) {a}", "from {b} down to {a}( please|)"] if down_ else ["(count|count up|please count) from {a} (up |)to {b}", "(write|list|give me|say|tell me|show me) (all |)the numbers (from|between) {a} (to|and) {b}", "numbers from {a} to {b}", "(the |all |all the |)numbers (from|between) {a} (to|and|up to|until|till|through) {b}( please|)", "(count|count up|start counting|go|please count|keep counting|count for me) from {a} (to|up to|until|till|and stop at|through) {b}", "{a} to {b}", "(list|say|write|show|give me|print|type|name|enumerate) (the |all |all the |)(numbers |)from {a} (to|up to|until|through) {b}", "(start|begin) (at|with) {a} and (count|go) (up |)to {b}", "(what|which) numbers (are|come|lie) (from|between) {a} (to|and) {b}", "from {a} (to|up to) {b}( please|, count|, all numbers|)"] if not started else ["count (up |)to {b}", "(count|count up|please count|start counting|keep counting|can you count|count all the way|count aloud|count for me) (up |)(to|until|till) {b}", "(say|write|list|give me|name) the (first {b} numbers|numbers up to {b}|numbers to {b})", "(show me|let me see|let me hear) (that you can count|you count|how you count) to {b}"], a=in_words(a) if words else a, b=in_words(b) if words or started and w.r() < 0.2 else b)
         if started: s = ", ".join(str(x) for x in range(1, b + 1))
         return [(u, s, text(s))]
-    if a < 0.55:
+    if a < 0.57:
         n = w.mine(lambda: w.int(0, 998)); after = w.r() < 0.5
         if not after: n += 1
         return [(user(w, "ask", [g.replace("<w>", "number").replace("{x}", "{n}").replace("<>", "(after|next after|right after|straight after)" if after else "(before|right before|just before|straight before)") for g in NEXT], n=n), f"{n + 1 if after else n - 1} comes {'after' if after else 'before'} {n}.", text(f"{n + 1 if after else n - 1} comes"))]

@@ -27,6 +27,24 @@ SCHEMA = ["<t>\n(Answer with|Give me|Write|Reply with) JSON (for|that fits|by|fo
 WHOLE = [f"(extract|get|write) (the data|all data|everything|the information) as {JSON}: <t>", f"(turn|convert|change|put) (this|the text|it) (into|to) {JSON}: <t>", f"<t> (Answer with|Write this as|Turn this into|As|Make it) {JSON}.", f"(please write|write|give me|I want) this (as|in) {JSON}: <t>", f"{JSON}( please|, please|): <t>", f"please extract the data as {JSON}: <t>"]
 
 
+STATED = [f"(give me|please give me|write|return|I need|I want|make|produce|output|can you give me|could you write|create|print|show me) {JSON} (with|of|for|containing|holding|that has|that says|where)(:|) <p>", f"{JSON}( please|)(:| with| of| for|) <p>( please|)", f"(turn|convert|put|write) <p> (into|as|in|to) {JSON}", f"<p> (as|in|to) {JSON}( please|)", f"<p>. (Give me|Write|Make|As|Write that as|Turn that into) {JSON}.", f"(make|build|create|write) {JSON} (from|out of|with)(:|) <p>", f"(a |)JSON object(:|, please:) <p>"]
+PAIR = ["{k} {v}", "{k} {v}", "{k} {v}", "{k}: {v}", "{k} = {v}", "{k}={v}", "{k} is {v}", "the {k} {v}", '{k} "{v}"', "{k} set to {v}", "{k} as {v}", "a {k} of {v}"]
+
+
+def stated(w, talk=None):
+    """Exactly the fields named, their values as said."""
+    fields = {f: draw for of, _ in RECORDS.values() for f, (_, draw) in of.items()} | dict(size=lambda w: w.int(1, 60), year=lambda w: w.int(1700, 2030), population=lambda w: w.int(2, 999), country=lambda w: w.place(), animal=lambda w: w.one(ANIMALS), fruit=lambda w: w.one(FOODS), weight=lambda w: w.int(1, 300), height=lambda w: w.int(1, 300), id=lambda w: w.number(3), author=lambda w: w.name(), surname=lambda w: w.name(), status=lambda w: w.one("open closed new done".split()), count=lambda w: w.int(0, 99), room=lambda w: w.int(1, 400), food=lambda w: w.one(FOODS), email=lambda w: w.made_word(), score=lambda w: w.int(0, 100), model=lambda w: w.made_word(), user=lambda w: w.name())
+    for k in w.some(NOUNS, 4): fields.setdefault(k, lambda w: w.one([w.made_word(), w.int(0, 200), w.one(NOUNS)]))
+    if w.r() < 0.15: fields[w.pseudo()] = lambda w: w.made_word()
+    names = w.some(list(fields), w.one([1, 2, 2, 2, 2, 3, 3, 4]))
+    want = {k: fields[k](w) for k in names}
+    pair = w.one(PAIR); said = [pair.format(k=k, v=v) for k, v in want.items()]
+    last = w.one([", ", " and ", " and ", ", and "]) if "=" not in pair else w.one([", ", " and "])
+    w.style.new(0.6); q = w.say(STATED).replace("<p>", ", ".join(said[:-1]) + last + said[-1] if len(said) > 1 else said[0])
+    if w.style.bare: q = q.rstrip(".")
+    return [(q if w.style.lower else q[0].upper() + q[1:], json.dumps(want, ensure_ascii=False), dict(kind="json", want=want))]
+
+
 def extraction(w, talk=None):
     fields, forms = RECORDS[w.one(list(RECORDS))]
     values = {f: draw(w) for f, (_, draw) in fields.items()}
@@ -45,7 +63,7 @@ def extraction(w, talk=None):
     if w.style.bare: q = q.rstrip(".")
     q = q.replace("<t>", sentence).replace("<f>", listed).replace("<s>", json.dumps(schema, separators=w.one([(",", ":"), (", ", ": ")])))
     want = {n: values[n] for n in names}
-    return [(q, json.dumps(want), dict(kind="json", want=want, schema=schema))]
+    return [(q, json.dumps(want, ensure_ascii=False), dict(kind="json", want=want, schema=schema))]
 
 
 VERBS = "get check find fetch show lookup read query ask load give tell search view".split()
@@ -107,7 +125,7 @@ def declare(tool):
 
 
 def call_message(name, args):
-    return dict(role="assistant", content=None, tool_calls=[dict(id=f"functions.{name}:0", type="function", function=dict(name=name, arguments=json.dumps(args)))])
+    return dict(role="assistant", content=None, tool_calls=[dict(id=f"functions.{name}:0", type="function", function=dict(name=name, arguments=json.dumps(args, ensure_ascii=False)))])
 
 
 def request(w, forms, args):
@@ -128,7 +146,7 @@ def tool_use(w, tools):
             q = w.style.write("say", w.say("(No, I meant |Sorry, I meant |And |And in |Oh, I wanted |What about |And what about ){x}(.||?)"), x=next(iter(args.values())))
         answer = reply.format(**args, **got)
         out += [(dict(role="user", content=q), None), (call_message(name, args), dict(kind="tool", name=name, want=args)),
-                (dict(role="tool", content=json.dumps(got) if w.r() < 0.8 else " ".join(f"{k}: {v}" for k, v in got.items()), tool_call_id=f"functions.{name}:0"), None),
+                (dict(role="tool", content=json.dumps(got, ensure_ascii=False) if w.r() < 0.8 else " ".join(f"{k}: {v}" for k, v in got.items()), tool_call_id=f"functions.{name}:0"), None),
                 (dict(role="assistant", content=answer), dict(kind="contains", want=[str(v) for v in got.values() if str(v) in answer]))]
     return out
 
