@@ -2,7 +2,7 @@
 weights. One training row is one conversation from its first token, so the model always starts as the daemon does."""
 import json
 import letters, lists, refusals, sums, talk, tools, turns
-from facts import Facts, tell, recall, unknown, change, passage, summary
+from facts import Facts, tell, recall, unknown, change, passage, summary, follow
 from turns import plain
 from world import World
 
@@ -10,8 +10,8 @@ DEFAULT_SYSTEM = "You are a helpful assistant"
 SYSTEMS = ["You are a helpful assistant.", "You are deltad, a small local assistant.", "Answer briefly.", "You are a friendly helper on a desk.", "You are a careful assistant. Answer in one line.", "Be brief and exact."]
 REST = 0.05                                                # loss weight of all that the assistant does not say
 
-PLAIN = [(sums.arithmetic, 17), (sums.times, 4), (sums.bigger, 2.5), (letters.spelling, 22), (letters.letters, 11), (letters.echo, 4), (lists.sorting, 10), (lists.counting, 11), (sums.tally, 11),
-         (tools.extraction, 12), (talk.greeting, 2.5), (talk.identity, 3.5), (talk.ability, 4), (talk.manners, 4.5), (refusals.unknowable, 11), (refusals.impossible, 10), (refusals.unclear, 3.5)]
+PLAIN = [(sums.arithmetic, 17), (sums.times, 4), (sums.half, 1.8), (sums.parity, 1.8), (sums.bigger, 2.5), (letters.spelling, 22), (letters.letters, 11), (letters.echo, 4), (lists.sorting, 10), (lists.counting, 11), (sums.tally, 11),
+         (tools.extraction, 11), (tools.stated, 4), (talk.greeting, 2.5), (talk.identity, 3.5), (talk.ability, 4), (talk.manners, 4.5), (refusals.unknowable, 11), (refusals.impossible, 10), (refusals.unclear, 3.5)]
 PLAIN_TASKS, PLAIN_WEIGHTS = zip(*PLAIN)
 
 
@@ -71,8 +71,12 @@ class Conversation:
         if a > 0.945 and not long: return self.two()
         if a > 0.93 and not long and len(self.messages) > 1: return self.again()
         a = w.r()
-        if a < 0.13: return self.turns(tell(w, f, w.one([1, 1, 1, 1, 2, 3])))
-        if a < 0.31 and f.known: return self.turns(recall(w, f, f.last if f.last and w.r() < 0.15 else w.one(list(f.known))))
+        if a < 0.15:
+            self.turns(tell(w, f, w.one([1, 1, 1, 1, 2, 3])))
+            return self.turns(follow(w, f, f.last)) if w.r() < 0.35 else None
+        if a < 0.32 and f.known:
+            key = f.last if f.last and w.r() < 0.15 else w.one(list(f.known)); self.turns(recall(w, f, key))
+            return self.turns(follow(w, f, key)) if w.r() < 0.15 else None
         if a < 0.36: return self.turns(unknown(w, f))
         if a < 0.41 and f.known: return self.turns(change(w, f, f.last if f.last and w.r() < 0.6 else w.one(list(f.known))))
         if a < 0.44: return self.turns(passage(w, f, w.int(2, 12)))

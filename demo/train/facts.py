@@ -1,82 +1,8 @@
 """Owns remembering: facts told, changed, hidden in prose, asked for at any distance, and the honest "I don't know"."""
-import letters, turns
-from relations import *
-from voice import OPEN, SHUT, down
-
-
-class Facts:
-    """What one conversation knows: (relation, holder, k) -> value as it was typed. A holder is "my", "my sister",
-    "Nora", "the shed" or a place."""
-
-    def __init__(self): self.known, self.last = {}, None
-
-    def clash(self, key):
-        """Another fact would make the question ambiguous ("where is the bike", "who is my boss")."""
-        rel, holder, k = key
-        return key in self.known or any(key2[2] == k and k and (key2[1] == holder or {key2[1], holder} & {"my"} and rel in ("place", "event", "code", "price", "owner")) and key2[0] != "did" for key2 in self.known)
-
-    def fresh(self, w):
-        for _ in range(40):
-            rel = w.rng.choices(NAMES, SHARES)[0]; r = R[rel]
-            who = w.one(r.who)
-            holder = {"my": "my", "kin": "my " + w.one(RELATIVES + FOLK) + (" " + w.name().split()[0] if w.r() < 0.08 else ""), "name": "", "the": "the " + (w.one(COLOURS) + " " if w.r() < 0.3 else "") + (w.one(SPOTS) if w.r() < 0.8 else w.made_word()), "place": ""}[who] if who not in ("name", "place") else w.name() if who == "name" else w.place()
-            key = (rel, holder, r.k(w) if r.k else "")
-            if not self.clash(key): return key
-        return ("code", w.name(), w.made_word() + " number")
-
-    def draw(self, w, key):
-        """A value that differs from the present one."""
-        while True:
-            v = str(R[key[0]].value(w, key[2]))
-            if self.known.get(key) != v: return v
-
-
-def extra(key): return dict(p=PAST.get(key[2]) or PAST.get(key[2] + "_", "")) if key[0] == "did" else {}
-
-
-def frame_of(w, frames, key):
-    """"the bike" alone is mine: of nobody else's things one speaks so."""
-    while True:
-        f = w.say(frames)
-        if key[1] == "my" or key[1][:4] == "the " or "<P>" in f or "<S>" in f: return f
-
-
-def put(w, kind, frame, key, v=None):
-    """A frame in the user's mouth, in the style of the moment."""
-    p = person(key[1], False, lambda h: OPEN + w.style.value(h) + SHUT, w.r() < 0.06)
-    if key[1][:4] != "the " and key[1] != "my" and w.r() < 0.6:
-        at = frame.find("<S>")
-        if at >= 0: frame = frame[:at] + frame[at:].replace("<P>", w.one(["his", "her"]))
-    frame = fill(frame, p).replace("<X>", "my" if key[1] == "my" else "a")
-    for k, x in extra(key).items(): frame = frame.replace("{%s}" % k, x)
-    slots = {}
-    if "{k}" in frame: slots["k"] = key[2]
-    if "{v}" in frame: slots["v"] = v
-    if "{o}" in frame: slots["o"] = w.name()
-    return w.style.write(kind, frame, **slots)
-
-
-def said(key, v=None, style=None, clause=False):
-    """The sentence (or the clause) that we say of it, without a stop. The subject as the user typed it in this message."""
-    low = style.value if style else (lambda x: x)
-    frame = fill(R[key[0]].neg if clause else R[key[0]].state, person(key[1], True, low))
-    for k, x in extra(key).items(): frame = frame.replace("{%s}" % k, x)
-    return frame.replace("{k}", low(key[2])).replace("{v}", str(v))
-
-
-def cap(s): return s[0].upper() + s[1:]
-def state(key, v):
-    """The bare sentence, as prose tells it."""
-    p = person(key[1], False, lambda h: h); frame = fill(R[key[0]].state if key[0] != "name" else "my name is {v}", p)
-    for k, x in extra(key).items(): frame = frame.replace("{%s}" % k, x)
-    return frame.replace("{k}", key[2]).replace("{v}", str(v))
-
-
-def holds(key, v):
-    v = str(v)
-    for lead in ("in the ", "at the ", "in ", "on ", "at "):
-        if key[0] in ("place", "event", "did") and v.startswith(lead): v = v[len(lead):]; break
-    return dict(kind="contains", want=[v])
+import re
+from leaning import asked_of, gender, lettered, respelled
+from saying import *
+from voice import CONTRACT, OPEN, SHUT, down
 
 
 ASKING = "(Do you know|Can you tell me|Tell me|Remind me|Please tell me|Do you remember|Could you tell me|I want to know|I forgot|I cannot remember|I have forgotten|Can you remind me|Could you remind me|Please remind me|Would you tell me|Say|Do you happen to know|I need to know|Any idea|Can you remember|Did I tell you|Have I told you|Do you recall|I would like to know|I was wondering|I was wondering if you know|Would you happen to know|Could you perhaps tell me|Can you say|Could you say|Let me know|Please let me know|Try to remember|Think hard:|You should know|You must know|I told you|I have told you|I am sure I told you|Did I mention|Have I mentioned|Did I say|I am trying to remember|I do not remember|I do not know|I want to hear|I wonder|Help me remember|Help me to remember|Refresh my memory:|Prove that you know|Quick,|Look up|Check|Find out|Are you able to tell me|Is it possible to tell me|Do you have any idea|Any clue|Got any idea|You know|Show me that you know|Can you recall|Could you remember|Just tell me|Kindly tell me|Now tell me|So tell me|Then tell me|Pray tell me|Tell me again|Say again|Once more,|~Please can you say|You surely know|Be so kind and tell me) "
@@ -99,15 +25,15 @@ def question(w, key):
     return put(w, "ask" if lead[:3] in ("Do ", "Can", "Cou", "Wou", "Any", "Did", "Hav") else "say", lead + frame_of(w, r.clause, key), key) + ("" if w.style.bare or lead[:3] in ("Do ", "Can", "Cou", "Wou", "Any", "Did", "Hav") else ".")
 
 
-def answer(w, key, v): return cap(said(key, v, w.style)) + "."
-
-
 def tell(w, facts, n=1):
     """One turn that tells n facts."""
     keys, parts = [], []
     w.style.new()
+    if n == 1 and w.r() < 0.05: return presented(w, facts)
     for _ in range(n):
-        key = facts.fresh(w); v = w.style.value(facts.draw(w, key)); facts.known[key] = v; keys.append(key)
+        key = facts.fresh(w)
+        if n == 1 and key[1][:3] == "my " and w.r() < 0.4 and not facts.clash(relative(key[1])): return introduced(w, facts, key)
+        v = w.style.value(facts.draw(w, key)); facts.known[key] = v; facts.low[key] = w.style.lower; keys.append(key)
         s = w.style; quiet = n > 1
         if quiet: parts.append(cap(put_plain(w, frame_of(w, R[key[0]].tell, key), key, v)))
         else: parts.append(put(w, "tell", frame_of(w, R[key[0]].tell, key), key, v))
@@ -115,6 +41,8 @@ def tell(w, facts, n=1):
     if n > 1:
         joined = w.one([". ", ". ", ". ", ", ", ", ", " and ", " and ", " but ", "; ", ", and ", " and also ", " plus ", ". Also, ", ". And ", "\n", " while "]) if n < 4 else w.one([". ", ". ", ". ", "\n", "; "])
         text = parts[0] + "".join(joined + (p if joined in (". ", "\n") else down(p)) for p in parts[1:]) + ("" if w.style.bare else ".")
+        if w.style.contract:
+            for a, b in CONTRACT: text = a.sub(b, text)
         if w.style.lower: text = text.lower()
         return [(text, "Noted: " + "; ".join(said(k, facts.known[k], w.style) for k in keys) + "." if n < 4 else "Okay, I will remember that.", None)]
     v = facts.known[keys[0]]
@@ -122,11 +50,70 @@ def tell(w, facts, n=1):
     return [(parts[0], f"Noted: {said(keys[0], v, w.style)}.", holds(keys[0], v))]
 
 
-def put_plain(w, frame, key, v):
-    p = person(key[1], False, lambda h: w.style.value(h))
-    frame = fill(frame, p).replace("<X>", "my" if key[1] == "my" else "a")
+def introduced(w, facts, key):
+    """Her name, and something of her, in one sentence: "my sister Ingrid is a carpenter"."""
+    name = w.style.value((w.one(["Mr ", "Mrs ", "Ms ", "Dr ", "Ms. ", "Mr. "]) if key[1][3:] in FOLK and w.r() < 0.2 else "") + w.name().split()[0]); v = w.style.value(facts.draw(w, key)); facts.known[key] = v; facts.known[relative(key[1])] = name; facts.last = key; facts.low[key] = w.style.lower
+    marked, a = OPEN + name + SHUT, w.r()
+    frame = frame_of(w, R[key[0]].tell, key)
+    if a < 0.3 and frame.startswith("<S>"):
+        he = gender(w, key[1])[0]
+        holder, frame = key[1] + w.one([f" is called {marked} and {he}", f", {marked},", f" is {marked} and {he}", f" is {marked}, {he}", f"'s name is {marked} and {he}"]), frame
+        if w.r() < 0.3: holder = w.one([f"{marked}, {key[1]},", f"{marked} is {key[1]} and {he}", f"I have a {key[1][3:]} called {marked}, {he}", f"this is {key[1]} {marked}, {he}"])
+        frame = fill(frame, dict(S=holder, P=gender(w, key[1])[1], **AGREE))
+    else: frame = fill(frame, dict(S=f"{key[1]} {marked}", P=f"{key[1]} {marked}'s", **AGREE))
     for k, x in extra(key).items(): frame = frame.replace("{%s}" % k, x)
-    return frame.replace("{k}", w.style.value(key[2])).replace("{v}", v).replace("{o}", w.style.value(w.name()))
+    u = w.style.write("tell", frame.replace("<X>", "a"), **{k: x for k, x in dict(k=key[2], v=v, o=w.name()).items() if "{%s}" % k in frame})
+    named = (key[0], f"{key[1]} {name}", key[2])
+    return [(u, f"Noted: {said(named, v, w.style)}.", dict(kind="contains", want=[name, *holds(key, v)["want"]]))]
+
+
+def presented(w, facts):
+    """Who I am, and the first things of me: "I'm Leopold, 34, I live in Gdansk"."""
+    w.style.new(); value = w.style.value
+    keys = [("name", "my", "")] + [(r, "my", "") for r in w.some(["age", "from", "live", "job"], w.one((1, 1, 2)))]
+    if w.r() < 0.35: keys = [keys[0], ("kin", "my", w.one(RELATIVES[:12] + ["girlfriend", "boyfriend", "friend", "partner"]))]
+    if any(facts.clash(k) for k in keys): return tell(w, facts)
+    for k in keys: facts.known[k] = value(facts.draw(w, k))
+    forms = dict(age=["{}", "{} years old", "I am {}", "aged {}", "{} years young", "and I am {}"], live=["I live in {}", "living in {}", "and I live in {}", "based in {}", "I stay in {}"], job=["a {}", "I am a {}", "I work as a {}", "and I am a {}"], kin=["and this is <k> {}", "<k> is {}", "and <k> is called {}", "and <k> is {}", "this is <k> {}", "<k>'s name is {}"])
+    forms["from"] = ["from {}", "I am from {}", "I come from {}", "and I come from {}"]
+    text = w.say("(I am|I am|my name is|this is|hi, I am|hello, my name is|hey, I am|call me|the name is) ") + facts.known[keys[0]]
+    for k in keys[1:]:
+        part = w.one(forms[k[0]]).replace("<k>", "my " + k[2]).format(facts.known[k])
+        text += (" " if part[:4] == "and " or part[:4] == "from" and w.r() < 0.5 else w.one([", ", ", ", ". ", " and "] if part[0] == "I" or k[0] == "kin" else [", "])) + part
+    text = re.sub(r"\. (.)", lambda m: ". " + m.group(1).upper(), text.replace("and and", "and"))
+    if w.style.contract:
+        for a, b in CONTRACT: text = a.sub(b, text)
+    text = text.lower() if w.style.lower else cap(text)
+    facts.last = keys[-1]
+    return [(text + ("" if w.style.bare else "."), "Noted: " + "; ".join(said(k, facts.known[k], w.style) for k in keys) + ".", dict(kind="contains", want=[str(facts.known[k]) for k in keys]))]
+
+
+AGAIN = {"event": ["(and |)(what|which) (day|date|time)( was that| is that| again| is it| was it|)", "when( is that| was that| again| is it| was it|)", "(at |)what time( again|)"], "owe": ["(and |)how much( is it| was it| again| was that| money|)"], "owes": ["(and |)how much( is it| was it| again| was that|)"], "place": ["(and |)where (is it|are they|was it|was that|again)( now|)", "where( again|)", "(and |so |)where is it( now|)"], "parked": ["where( was that| again| is it|)"], "age": ["how old( again| was that| exactly|)"], "live": ["where( was that| again|)"], "birthday": ["when( was that| again| is it|)"], "code": ["what was it( again|)", "say it again"], "price": ["how much( was it| again| was that|)"], "job": ["what job( was that|)"]}
+NAME_OF = ["(what is|what was|and|tell me|) <P> name( again| please|)", "what is <S> called", "(and |)who is <S>", "(and |)<P> name( was what|)"]
+
+
+def follow(w, facts, key):
+    """What only the turn before explains: "spell it", "oh wait, they're in the car", "and her job?", "how much?"."""
+    facts.last, v, a = key, facts.known[key], w.r()
+    if a < 0.35 and lettered(v):
+        its = ["it", "it", "that", "that"] + (["that name", "the name", "my name"] if key[0] == "name" else [gender(w, "my " + key[2])[1] + " name", "that name"] if key[0] in ("kin", "pet") else [])
+        turns = asked_of(w, v, w.one(its))
+        return turns + asked_of(w, v, w.one(its)) if w.r() < 0.4 else turns
+    if a < 0.6: return change(w, facts, key, 0.95) + (recall(w, facts, key) if w.r() < 0.5 else [])
+    if key[0] in AGAIN and w.r() < 0.5:
+        w.style.new()
+        return [(w.style.write("ask", w.say(AGAIN[key[0]])), answer_as_told(w, facts, key), holds(key, facts.known[key]))]
+    holder = f"my {key[2]}" if key[0] in ("kin", "pet") and key[1] == "my" else key[1]
+    if holder == "my" or holder[:4] == "the ": return recall(w, facts, key)
+    about = [k for k in facts.known if k[1] == holder and k != key] or ([key] if key[1] == holder else [])
+    if relative(holder) in facts.known and (not about or w.r() < 0.4): about = [relative(holder)]
+    if not about: return recall(w, facts, key)
+    key = w.one(about); he, his = gender(w, holder); w.style.new()
+    frame = w.say(NAME_OF if key == relative(holder) else R[key[0]].ask) if w.r() < 0.8 or key == relative(holder) else "and " + w.say(R[key[0]].clause)
+    frame = fill(frame, dict(S=he, P=his, **AGREE)).replace("<X>", "a")
+    for k, x in extra(key).items(): frame = frame.replace("{%s}" % k, x)
+    u = w.style.write("ask", frame.strip(), **({"k": key[2]} if "{k}" in frame else {}))
+    return [(u, answer_as_told(w, facts, key), holds(key, facts.known[key]))]
 
 
 BY_VALUE = {"live": ["who lives in {v}", "who is (at home|living) in {v}", "(which person|whose home is|who has a home) in {v}"], "from": ["who (comes|is) from {v}", "who grew up in {v}"], "job": ["who (is|works as) a {v}", "which person is a {v}", "do I know a {v}"], "like": ["who likes {v}", "who (loves|enjoys|is fond of) {v}", "which of us likes {v}"], "hate": ["who (dislikes|hates|does not like) {v}"],
@@ -158,15 +145,13 @@ def pets(w, facts):
     return [(u, " ".join(cap(said(k, facts.known[k], w.style)) + "." for k in keys), dict(kind="contains", want=[str(facts.known[k]) for k in keys]))]
 
 
-def respelled(w, facts, key):
-    """The letters of a name that was told."""
-    v = facts.known[key]
-    if not v.isalpha() or not 3 <= len(v) <= 14: return None
-    what, a = "my name" if key[0] == "name" else "<P> {k}'s name", w.r(); w.style.new()
-    if a < 0.5: g, reply = ["(spell|how do you spell|can you spell|spell out) <>( letter by letter|)", "how is <> spelled", "what are the letters of <>", "which letters are in <>"], letters.spelled(v)
-    elif a < 0.75: g, reply = ["(spell|write|say|what is) <> (backwards|in reverse|from back to front)", "reverse <>", "<> backwards"], letters.backwards(v)
-    else: g, reply = ["how many letters (has|does|are in|are there in) <>( have|)", "how long is <>", "count the letters (in|of) <>"], f"{letters.spelled(v)} has {len(v)} letters."
-    return [(put(w, "ask", w.say([x.replace("<>", what) for x in g]), key), reply, dict(kind="contains", want=[turns.plain(reply)]))]
+BY_KEY = {"owe": ["(who|whom) do I owe( money| something|)( to|)", "(who|whom) do I (have|need) to pay( back|)", "(who|whom) did I borrow (money |)from", "who lent me (money|something)", "who do I owe", "whose money do I have"], "owes": ["who owes me( money| something|)", "(who|whom) did I lend money( to|)", "who has my money", "(who|whom) do I get money from"]}
+
+
+def relative(holder):
+    """Where the name of "my sister" is kept."""
+    k = holder[3:]
+    return ("pet" if k in PETS else "kin", "my", k)
 
 
 def recall(w, facts, key):
@@ -177,9 +162,17 @@ def recall(w, facts, key):
     if w.r() < 0.03:
         several = pets(w, facts)
         if several: return several
-    if key[0] in ("name", "kin", "pet") and w.r() < 0.1:
-        spelt = respelled(w, facts, key)
-        if spelt: return spelt
+    if key[0] in ("name", "kin", "pet") and w.r() < 0.12 and lettered(v):
+        w.style.new(); p = person(key[1], False, w.style.value)
+        return respelled(w, v, "my name" if key[0] == "name" else f"{p['P']} {key[2]}'s name")
+    if key[0] in BY_KEY and w.r() < 0.35 and sum(k[0] == key[0] for k in facts.known) == 1:
+        w.style.new()
+        return [(put(w, "ask", w.say(BY_KEY[key[0]]), key), answer_as_told(w, facts, key), holds(key, v))]
+    if key[0] == "place" and str(v).startswith("with ") and w.r() < 0.4:
+        w.style.new()
+        return [(put(w, "ask", w.say(["who has (<P>|the) {k}", "with whom is <P> {k}", "who did <S> give <P> {k}( to|)", "who is looking after <P> {k}", "who (keeps|holds|has got) (<P>|the) {k}"]), key), answer(w, key, v), holds(key, v))]
+    if w.r() < 0.15 and relative(key[1]) in facts.known:          # by her name: "what does Ingrid do?"
+        key = (key[0], facts.known[relative(key[1])], key[2])
     if R[key[0]].yes and w.r() < 0.08:
         w.style.new(); right = w.r() < 0.5
         other = v if right else w.style.value(facts.draw(w, key))
@@ -208,17 +201,21 @@ def unknown(w, facts):
     return [(u, f"I don't know {said(key, None, w.style, True)}: you have not told me.", dict(kind="contains", want=["don't know"]))]
 
 
-def change(w, facts, key):
+MOVED = "(Actually |Oh |Wait, |No, |Sorry, |Oh no, |Now |Hm, |Correction: |)(I (put|left|moved|have put|brought|took|meant to say I put) (it|them) {v}|(it|they) (moved|went|ended up|turned up|got moved) {v}|(it is|they are) {v}|I found (it|them) {v}|it was {v}( all along|)|they were {v}( all along|))"
+
+
+def change(w, facts, key, leaning=0.35):
     w.style.new()
     v = w.style.value(facts.draw(w, key)); old = facts.known[key]; facts.known[key] = v
-    if key == facts.last and w.r() < 0.35:
-        it = "(No, |Sorry, |Wait, |Oh, |Actually, |Oops, |Correction: |Hold on, |No no, |Oh wait no |Oh no, |Wait no, |My bad, |My mistake, |Wrong, |That is wrong, |That was wrong, |Not quite, |Typo: |Scratch that, |Er, |Hmm, |Sorry, typo: |Sorry no, |Nope, |Ah no, |No wait, |)(I meant |I mean |it is |they are |make that |it should be |that should be |change it to |it was |I meant to say |I wanted to say |make it |it must be |let us say |should be |I should have said |it is actually |it is now |it is really |the right one is |better: |put |it is called |that is ){v}"
-        u = w.style.write("say", w.say([it, "(Not {o}|It is not {o}), (but |it is |I meant ){v}", "{v}, not {o}", "(Please |)(change|correct|update) (that|it) to {v}", "(No, |Sorry, |Wait, |Oh, |Correction, |Correction: |Update: |Oops, |Typo, |Wrong, |No no, |Actually, |Oh no, |I mean |Rather |Or rather |Better: |Fix: |Edit: |Scratch that, |Er, |Um, |Oops: |Change: |New: |*|No: ){v}", "{v}( instead|, sorry| rather|, I mean|, actually|, not that|, I meant|, to be exact| I mean| it is)", "(not|it is not|no, not|I did not say|I did not mean) {o}(, |: |. |, it is |, but |, I said |, I meant ){v}", "(it|that) (got|was|has been|is) (moved|changed|switched|corrected) to {v}", "{o} (is|was) (wrong|a mistake|not right|a typo)(: |, |. |, it is |. It is ){v}", "(Replace|Swap) {o} (with|by|for) {v}"] + (["(it|that|this|the name) (is|was|should be) (spelled|written) {v}", "(it is |that is |)(spelled|written|spelt) {v}", "(actually|sorry|no), (it is |that is |)(spelled|written) {v}", "with (an h|a k|a y|an e|a c|a z|two l|double t|an accent): {v}"] if key[0] in ("name", "kin", "pet") else [])), v=v, o=old) + w.one(["", "."])
+    if key == facts.last and w.r() < leaning:
+        it = "(No, |Sorry, |Wait, |Oh, |Actually, |Oops, |Correction: |Hold on, |No no, |Oh wait no |Oh no, |Wait no, |My bad, |My mistake, |Wrong, |That is wrong, |That was wrong, |Not quite, |Typo: |Scratch that, |Er, |Hmm, |Sorry, typo: |Sorry no, |Nope, |Ah no, |No wait, |Oh wait, |Oh no wait |Hang on, |Actually no, |Sorry, actually |Hm, actually |Oh sorry, |Ah wait, |No actually |)(I meant |I mean |it is |it is |they are |they are |make that |make that |actually it is |actually they are |they are actually |they are now |no, they are |it is really |it should be |that should be |change it to |it was |I meant to say |I wanted to say |make it |it must be |let us say |should be |I should have said |it is actually |it is now |it is really |the right one is |better: |put |it is called |that is ){v}"
+        u = w.style.write("say", w.say(([MOVED] if key[0] == "place" and w.r() < 0.4 else []) or [it, it, "(Not {o}|It is not {o}), (but |it is |I meant ){v}", "{v}, not {o}", "(Please |)(change|correct|update) (that|it) to {v}", "(No, |Sorry, |Wait, |Oh, |Correction, |Correction: |Update: |Oops, |Typo, |Wrong, |No no, |Actually, |Oh no, |I mean |Rather |Or rather |Better: |Fix: |Edit: |Scratch that, |Er, |Um, |Oops: |Change: |New: |*|No: ){v}", "{v}( instead|, sorry| rather|, I mean|, actually|, not that|, I meant|, to be exact| I mean| it is)", "(not|it is not|no, not|I did not say|I did not mean) {o}(, |: |. |, it is |, but |, I said |, I meant ){v}", "(it|that) (got|was|has been|is) (moved|changed|switched|corrected) to {v}", "{o} (is|was) (wrong|a mistake|not right|a typo)(: |, |. |, it is |. It is ){v}", "(Replace|Swap) {o} (with|by|for) {v}"] + (["(it|that|this|the name) (is|was|should be) (spelled|written) {v}", "(it is |that is |)(spelled|written|spelt) {v}", "(actually|sorry|no), (it is |that is |)(spelled|written) {v}", "with (an h|a k|a y|an e|a c|a z|two l|double t|an accent): {v}"] if key[0] in ("name", "kin", "pet") else [])), v=v, o=old) + w.one(["", "."])
     else:
         p = frame_of(w, R[key[0]].tell, key)
         lead = w.say("(No, I meant that |Actually, |Sorry, |That has changed: |Correction: |I was wrong: |Wait, |Oh, |No, |Update: |I made a mistake: |Scratch that, |Change of plan: |~No, that was a mistake: |Oops, |That was wrong, |It has changed: |New information: |Oh no, I meant that |Sorry, I was wrong: |Sorry, |Hold on, |Oh wait, |Hmm no, |Typo! |Sorry, typo! |My bad, |My mistake: |In fact, |As of today |From now on |Now |News: |Just changed: |Please correct that: |Please update: |That is not right, |That is outdated: |Forget what I said: |Let me correct that: |I have to correct myself: |Not true: |I lied: |Er, |Well, actually |I misspoke: |It turns out |I made a typo: )")
         u = put(w, "say", lead + down(p) + w.one(["", " now", ".", "."]), key, v)
-    facts.last = key
+        facts.low[key] = w.style.lower
+    facts.last = key; w.style.lower = facts.low.get(key, False)
     return [(u, f"Okay, {said(key, v, w.style)}.", holds(key, v))]
 
 

@@ -4,7 +4,7 @@ training side)."""
 import json, os, sys
 import letters, lists, refusals, sums, talk, tools
 from conversation import example, plain as unmarked
-from facts import Facts, tell, recall, unknown, change, passage
+from facts import Facts, tell, recall, unknown, change, passage, follow
 from world import World, words_of
 
 MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "model")
@@ -71,6 +71,12 @@ def called(w, result):
                 reference=ref["content"], reference_calls=ref.get("tool_calls"), check=check)
 
 
+def leaning(w):
+    """A fact, and what only it explains."""
+    f = Facts(); turns = tell(w, f)
+    return finish(turns + follow(w, f, f.last))
+
+
 def one_of_many(w):
     """Thirty facts, then a question about any of them."""
     f, turns = Facts(), []
@@ -89,6 +95,7 @@ CATEGORIES = {
     "fact told": (30, plain(lambda w: tell(w, Facts()))), "fact never told": (25, untold), "fact in a text": (25, read), "one fact of 30": (40, one_of_many),
     "recall near": (40, lambda w: remembered(w)), "recall 500": (30, lambda w: remembered(w, 500)), "recall 2k": (30, lambda w: remembered(w, 2000)), "recall 8k": (15, lambda w: remembered(w, 8600)),
     "recall 16k": (5, lambda w: remembered(w, 17000)), "recall 32k": (5, lambda w: remembered(w, 29800)),
+    "leaning on it": (40, leaning), "halves, even and odd": (20, plain(lambda w: w.one([sums.half, sums.parity])(w))), "json in own words": (20, plain(lambda w: tools.stated(w))),
 }
 
 
