@@ -168,7 +168,8 @@ for refused in (
 
 # A key keeps the end of its last answer: the next request computes what is new.
 keyed = dict(**greedy, prompt_cache_key="talk", prompt_cache_retention="24h")
-talk = [user("My locker code is 4827. " + "Keep it in mind. " * 20)]
+prose = "The baker walked to the mill. In March there was rain over the harbour for 4 days. "
+talk = [user(prose * 5 + "My locker code is 4827.")]
 first = client.chat.completions.create(**keyed, messages=talk)
 talk += [{"role": "assistant", "content": first.choices[0].message.content}, user("What is my locker code?")]
 second = client.chat.completions.create(**keyed, messages=talk)
