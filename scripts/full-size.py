@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Writes a checkpoint of random weights in the hub's layout with Kimi-Linear-48B's widths, 256 experts among them, converts it
-with deltad-quantize in one step and, given llama.cpp's sources, with its converter and its quantizer, and finds out an
-importance matrix of it; prints seconds and what each process had in memory at most, beside the files that it maps.
+"""Writes a checkpoint of random weights in the hub's layout with Kimi-Linear-48B's widths, 256 experts among them,
+converts it with deltad-quantize in one step and, given llama.cpp's sources, with its converter and its quantizer, and
+finds out an importance matrix of it; prints seconds and what each process had in memory at most, beside the files that
+it maps.
 
 usage: full-size.py DIR [--layers 4] [--dense 3] [--type q4_k_m] [--also q8_0] [--llama.cpp SOURCES [--python PYTHON]]
 Four layers, three of them dense, are 5.8 GB and as much again for llama.cpp's converter; --dense 1 as in the real model 13 GB.
