@@ -4,7 +4,8 @@ from F16 on a text, asks each the held-out questions through a running daemon, a
 docs/quantization.md.
 
 usage: beside.py [--types q3_k_s,iq3_s,...] [--text FILE] [--json OUT] [--every N] [--jobs N]
-Questions with 8000 tokens between fact and question, and more (25 of 765), are left out: they take most of the time. Standard library only. Run `make build` first; the bench that quantizes is built on the way."""
+Questions with 8000 tokens between fact and question, and more, are left out: few as they are, they take most of the time.
+Standard library only. Run `make build` first; the bench that quantizes is built on the way."""
 import argparse
 import json
 import os
