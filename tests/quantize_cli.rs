@@ -390,22 +390,26 @@ fn a_disk_that_fills_midway_costs_neither_the_old_file_nor_leaves_half_a_new_one
     assert_eq!(entries(home.path()), [target]);
 }
 
+/// A file of random weights that takes a while to convert.
+fn random(home: &Path) -> String {
+    let source = home.join("random.gguf").to_str().unwrap().to_owned();
+    let synth = ["synth", &source, "--layers", "4", "--shape", "edge"];
+    let made = run(&[&synth[..], &["--type", "bf16", "--quiet"]].concat());
+    assert!(made.status.success());
+    source
+}
+
 #[test]
 fn an_interrupted_conversion_leaves_the_old_file_as_it_was() {
     let home = tempfile::tempdir().unwrap();
-    let source = home.path().join("random.gguf");
-    let source = source.to_str().unwrap();
-    let synth = [
-        "synth", source, "--layers", "4", "--shape", "edge", "--type", "bf16",
-    ];
-    assert!(run(&[&synth[..], &["--quiet"]].concat()).status.success());
+    let source = random(home.path());
     let place = home.path().join("place");
     fs::create_dir(&place).unwrap();
     let target = place.join("out.gguf");
     fs::write(&target, "precious").unwrap();
     // A type that takes its time.
     let mut child = Command::new(env!("CARGO_BIN_EXE_deltad-quantize"))
-        .args(["convert", source, target.to_str().unwrap()])
+        .args(["convert", &source, target.to_str().unwrap()])
         .args(["--type", "q3_k_m", "--overwrite", "--quiet"])
         .spawn()
         .unwrap();
@@ -428,17 +432,12 @@ fn an_interrupted_conversion_leaves_the_old_file_as_it_was() {
 #[test]
 fn what_was_finished_when_it_was_killed_or_interrupted_is_not_done_again() {
     let home = tempfile::tempdir().unwrap();
-    let source = home.path().join("random.gguf");
-    let source = source.to_str().unwrap();
-    let synth = [
-        "synth", source, "--layers", "4", "--shape", "edge", "--type", "bf16",
-    ];
-    assert!(run(&[&synth[..], &["--quiet"]].concat()).status.success());
+    let source = random(home.path());
     let place = home.path().join("place");
     fs::create_dir(&place).unwrap();
     let (target, part) = (place.join("out.gguf"), place.join(".out.gguf.part"));
     let name = target.to_str().unwrap();
-    let convert = ["convert", source, name, "--type", "q8_0"];
+    let convert = ["convert", &source, name, "--type", "q8_0"];
     assert!(run(&convert).status.success());
     let whole = fs::read(&target).unwrap();
     for signal in [rustix::process::Signal::KILL, rustix::process::Signal::INT] {
