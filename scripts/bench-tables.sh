@@ -1,8 +1,8 @@
 #!/bin/sh
 # Measures every table of docs/performance.md on this machine, beside llama.cpp, and writes them into
 # that file behind its marker, with the pictures beside it. On two quiet cores it takes about an
-# hour, most of it llama.cpp reading 32k tokens; close what else is busy, the tables say if anything
-# was.  Usage: scripts/bench-tables.sh [DEPTHS]   (0,8k,32k if not said)
+# hour, the two builds among it; close what else is busy, the tables say if anything was. Depths are laid,
+# not read.  Usage: scripts/bench-tables.sh [DEPTHS]   (0,8k,32k if not said)
 set -eu
 cd "$(dirname "$0")/.."
 depths=${1:-0,8k,32k}
@@ -16,18 +16,26 @@ grep -qxF "$marker" $page || {
 }
 
 $cargo build --release --locked --features rival --bin deltad --bin deltad-quantize
+if grep -qw avx2 /proc/cpuinfo; then
+  # llama.cpp, in the same program, has no more instructions than ours then.
+  RUSTFLAGS='-C target-cpu=x86-64-v3' $cargo build --release --locked --features rival --bin deltad \
+    --target-dir "$target/avx2"
+fi
 dir=$(mktemp -d "${TMPDIR:-/tmp}/deltad-tables.XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 trap 'exit 130' INT TERM HUP
 # Copies: a later build without the feature must not replace what is being measured.
 cp "$target/release/deltad" "$target/release/deltad-quantize" "$dir/"
-deltad() { "$dir/deltad" "$@"; }
+[ ! -e "$target/avx2" ] || cp "$target/avx2/release/deltad" "$dir/deltad-avx2"
+program=$dir/deltad
 quantize() { "$dir/deltad-quantize" "$@" --quiet; }
 
 quantize convert demo/model "$dir/demo-q8_0.gguf" --type q8_0
 quantize synth "$dir/slice-q4_k.gguf" --shape 48b --layers 4 --type q4_k
 quantize synth "$dir/slice-all-mla-q4_k.gguf" --shape 48b --layers 4 --type q4_k --all-mla
 quantize synth "$dir/edge-q4_k.gguf" --shape edge --layers 12 --type q4_k
+quantize synth "$dir/thin-q4_k.gguf" --shape edge --layers 4 --type q4_k
+quantize synth "$dir/ling-q4_k.gguf" --shape ling-tiny --layers 24 --type q4_k
 
 # section TITLE ARGUMENTS OF BENCH...: one table, and the command that repeats it.
 out=$dir/tables.md
@@ -37,28 +45,34 @@ section() {
   echo "== $title" >&2
   {
     printf '\n### %s\n\n' "$title"
-    printf '    deltad bench %s\n\n' "$(echo "$*" | sed "s|$dir/||g")"
-    deltad bench "$@" --markdown
+    printf '    %s bench %s\n\n' "${program##*/}" "$(echo "$*" | sed "s|$dir/||g")"
+    "$program" bench "$@" --markdown
   } >>"$out"
 }
-section 'The 48B slice' "$dir/slice-q4_k.gguf" --depths "$depths" --against llama.cpp --profile \
+section 'The 48B slice' "$dir/slice-q4_k.gguf" --depths "$depths" --laid --against llama.cpp --profile \
   --svg docs/performance-slice.svg
 printf '\n![Speed over depth](performance-slice.svg)\n' >>"$out"
-section 'The slice with rows of q8_0' "$dir/slice-q4_k.gguf" --depths "$depths" --cache-type q8_0
-if grep -qw avx2 /proc/cpuinfo; then
-  section 'The slice with AVX2 alone' "$dir/slice-q4_k.gguf" --depths "$depths" --tier avx2
+section 'The slice with rows of q8_0' "$dir/slice-q4_k.gguf" --depths "$depths" --laid --cache-type q8_0
+if [ -e "$dir/deltad-avx2" ]; then
+  program=$dir/deltad-avx2
+  section 'The slice with AVX2 alone, llama.cpp built alike' "$dir/slice-q4_k.gguf" \
+    --depths "$depths" --laid --tier avx2 --repeats 3 --against llama.cpp
+  program=$dir/deltad
 fi
+section 'The slice, deeper' "$dir/slice-q4_k.gguf" --depths "$depths,128k" --laid --repeats 3
 section 'The slice with full attention in every layer' "$dir/slice-all-mla-q4_k.gguf" \
-  --depths "$depths"
-section 'The edge shape, 12 layers' "$dir/edge-q4_k.gguf" --depths "$depths" --against llama.cpp
-section 'The demo model' "$dir/demo-q8_0.gguf" --depths 0,2k,16k --against llama.cpp \
+  --depths "$depths,128k" --laid --repeats 3
+section 'The edge shape, 12 layers' "$dir/edge-q4_k.gguf" --depths "$depths" --laid --against llama.cpp
+section "Ling-3.0-tiny's shape" "$dir/ling-q4_k.gguf" --depths "$depths" --laid --repeats 3 \
+  --against llama.cpp
+section 'The demo model' "$dir/demo-q8_0.gguf" --depths 0,2k,16k --laid --against llama.cpp \
   --svg docs/performance-demo.svg
 printf '\n![Speed over depth](performance-demo.svg)\n' >>"$out"
 section 'Many callers, the slice' "$dir/slice-q4_k.gguf" --depths 0 --lanes 1,2,4,8,16 \
   --against llama.cpp
 section 'Many callers, the demo model' "$dir/demo-q8_0.gguf" --depths 64 --lanes 1,2,4,8,16 \
   --against llama.cpp
-section 'A conversation that doubles, the edge shape' "$dir/edge-q4_k.gguf" --doubling 1m
+section 'A conversation that doubles, the edge shape in 4 layers' "$dir/thin-q4_k.gguf" --doubling 1m
 {
   printf '\n### A caller beside a long prompt, the demo model\n\n'
   printf '    cargo bench --profile release --bench together -- --neighbour\n\n'

@@ -1,11 +1,11 @@
-//! States laid, then repeats in turn: each begins with the same state, so that a repeat is a repeat.
+//! States read or laid, then repeats in turn: each begins with the same state, so that a repeat is a repeat.
 //! Sides take turns within a repeat, so that what else the machine does meets both.
 
 use std::time::Instant;
 
 use super::company::Company;
 use super::report::{Figure, Kernel, Rate, Report, Share, What};
-use super::side::{Ours, Side};
+use super::side::{Ours, Side, to_stretch};
 use super::{BenchError, Progress, memory};
 use crate::engine::meter::{Meter, Ran, Work};
 use crate::request::Token;
@@ -22,6 +22,8 @@ pub struct Plan {
     pub tokens: usize,
     pub repeats: usize,
     pub profile: bool,
+    /// Depths are laid and not read.
+    pub laid: bool,
     /// Measures at how many bytes a second memory is read now.
     pub read: Option<Box<dyn Fn() -> f64>>,
 }
@@ -85,21 +87,30 @@ struct Case<'c> {
 }
 
 impl Case<'_> {
-    /// Feeds every lane its depth and keeps that; the bytes that the side took for it.
+    /// Feeds every lane its depth, or as much as can be stretched to it, and keeps that; the bytes that
+    /// the side took for it.
     fn lay(&self, side: &mut dyn Side) -> Result<u64, BenchError> {
         let before = memory::own();
         let (lanes, name) = (self.texts.len(), side.name());
         side.begin(lanes, self.texts[0].len())?;
-        if self.depth > 0 {
-            let depth = self.depth;
+        let depth = self.depth;
+        let read = if self.plan.laid {
+            to_stretch(depth)
+        } else {
+            depth
+        };
+        if read > 0 {
             self.progress.say(format_args!(
-                "{name}: reading {depth} tokens for {lanes} lanes"
+                "{name}: reading {read} tokens for {lanes} lanes"
             ));
         }
         for (lane, text) in self.texts.iter().enumerate() {
-            for piece in text[..self.depth].chunks(self.plan.pass) {
+            for piece in text[..read].chunks(self.plan.pass) {
                 self.progress.go_on()?;
                 side.feed(&[(lane, piece)])?;
+            }
+            if read < depth {
+                side.stretch(lane, depth)?;
             }
         }
         side.keep()?;

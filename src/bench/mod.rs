@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `side` | who is measured: the engine, and what any other must be able to do |
 //! | `rival` | llama.cpp as a side, in programs built with the feature of that name |
-//! | `measure` | states laid, then repeats in turn, timed |
+//! | `measure` | states read or laid, then repeats in turn, timed |
 //! | `doubling` | one sequence as it grows |
 //! | `memory`, `company` | what the process holds, and who else is busy |
 //! | `report` | the figures as data, and as JSON |
@@ -157,6 +157,7 @@ pub fn run(flags: &Bench) -> Result<(), BenchError> {
             tokens: flags.tokens,
             repeats: flags.repeats.into(),
             profile: flags.profile,
+            laid: flags.laid,
             read: (flags.profile && engine.is_on_cpu()).then(|| reader(flags, &options)),
         };
         let mut ours = Ours::new(engine);
@@ -231,6 +232,7 @@ fn setting(flags: &Bench, options: &Options, engine: &Engine) -> Setting {
         prompt: flags.prompt,
         tokens: flags.tokens,
         repeats: flags.repeats.into(),
+        laid: flags.laid,
     }
 }
 

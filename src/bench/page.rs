@@ -64,6 +64,9 @@ fn heading(report: &Report) -> String {
             "Tokens/s: median of {} (least to most); {} tokens read, {} decoded by each lane.\n",
             s.repeats, s.prompt, s.tokens
         );
+        if s.laid {
+            text += "Depths are laid: rows of a short reading again and again.\n";
+        }
     }
     text
 }

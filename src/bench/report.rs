@@ -29,6 +29,8 @@ pub struct Setting {
     pub prompt: usize,
     pub tokens: usize,
     pub repeats: usize,
+    /// Depths were laid and not read.
+    pub laid: bool,
 }
 
 /// What this machine can do at most with these threads, a second. Of a card: what copies within its

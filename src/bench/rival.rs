@@ -84,6 +84,11 @@ impl Side for Theirs {
         Ok(())
     }
 
+    fn stretch(&mut self, lane: usize, depth: usize) -> Result<(), BenchError> {
+        self.llama()?.stretch(lane, depth)?;
+        Ok(())
+    }
+
     fn keep(&mut self) -> Result<(), BenchError> {
         let lanes = if self.has_fed { self.lanes } else { 0 };
         let llama = self.llama()?;

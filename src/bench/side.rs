@@ -1,9 +1,11 @@
 //! Who is measured. A side holds sequences numbered from 0, feeds them and goes back to where they
 //! were; what the tokens say is nobody's concern.
 
+use bytes::Bytes;
+
 use super::BenchError;
 use crate::engine::meter::Meter;
-use crate::engine::{Engine, Lane, Sequence, Snapshot, Want};
+use crate::engine::{BLOCK, Engine, HostState, Lane, Lent, Sequence, Snapshot, Want};
 use crate::request::{Draw, Token};
 
 pub trait Side {
@@ -16,11 +18,20 @@ pub trait Side {
     /// At most a pass's tokens in all.
     fn feed(&mut self, lanes: &[(usize, &[Token])]) -> Result<(), BenchError>;
 
+    /// Puts a sequence that has read [`to_stretch`] of `depth` tokens where it would be after all of
+    /// them: its rows are the same again and again, each in a place of its own.
+    fn stretch(&mut self, lane: usize, depth: usize) -> Result<(), BenchError>;
+
     /// Keeps the state of every sequence.
     fn keep(&mut self) -> Result<(), BenchError>;
 
     /// Every sequence as it was when it was kept.
     fn go_back(&mut self) -> Result<(), BenchError>;
+}
+
+/// Tokens to read before a sequence can be stretched to `depth`: a block, and what lies behind the last.
+pub fn to_stretch(depth: usize) -> usize {
+    depth.min(BLOCK + depth % BLOCK)
 }
 
 /// The engine.
@@ -77,6 +88,21 @@ impl Side for Ours {
             Some(meter) => self.engine.forward_metered(&mut fed, meter)?,
             None => self.engine.forward(&mut fed)?,
         };
+        Ok(())
+    }
+
+    fn stretch(&mut self, lane: usize, depth: usize) -> Result<(), BenchError> {
+        let short = self.engine.snapshot(&self.sequences[lane]);
+        let block = short.block(0);
+        let copy = |_| Bytes::copy_from_slice(&block);
+        let long = HostState {
+            len: depth,
+            blocks: (0..depth / BLOCK).map(copy).collect(),
+            slot: short.slot(),
+            tail: short.tail(),
+            lent: Lent::default(),
+        };
+        self.sequences[lane] = self.engine.restore(&self.engine.adopt(&long)?)?;
         Ok(())
     }
 

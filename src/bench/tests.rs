@@ -19,6 +19,7 @@ fn report(figures: Vec<Figure>) -> Report {
         prompt: 512,
         tokens: 24,
         repeats: 3,
+        laid: false,
     });
     report.figures = figures;
     report.memory = Memory {
@@ -54,6 +55,14 @@ fn the_rival_has_columns_where_it_was_measured_alone() {
     let beside = markdown(&report(vec![beside]));
     let row = "| decode | 8192 | 1 | 50.0 (45.0 to 60.0) | 25.0 (22.5 to 30.0) | 2.00 |\n";
     assert!(beside.contains(row), "{beside}");
+}
+
+#[test]
+fn laid_depths_are_said_to_be() {
+    let mut all = report(vec![figure(What::Decode, 8192, 1, 50.0, None)]);
+    assert!(!text(&all).contains("laid"), "{}", text(&all));
+    all.setting.laid = true;
+    assert!(text(&all).contains("Depths are laid"), "{}", text(&all));
 }
 
 #[test]

@@ -20,6 +20,7 @@ Examples:
                                               this machine can do
   deltad bench model.gguf --against llama.cpp on the same file, in turn; wants a program built with
                                               cargo build --release --features rival
+  deltad bench model.gguf --depths 128k --laid  without reading 128k tokens first
   deltad bench model.gguf --doubling 1m       bytes and speed as a conversation doubles";
 
 #[derive(Debug, Args)]
@@ -29,6 +30,10 @@ pub struct Bench {
     /// Tokens before the measured ones; `8k` is 8192 [default: 0,8k,32k as far as the model goes].
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = tokens)]
     pub depths: Vec<usize>,
+    /// Lay depths instead of reading to them: the rows of some hundred tokens again and again, which cost
+    /// as much to look at and are there at once.
+    #[arg(long)]
+    pub laid: bool,
     /// Sequences that decode in one pass.
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1",
           value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -79,7 +84,7 @@ pub struct Bench {
     /// Instead of depths: read so many tokens, and at each doubling say the state's bytes and the
     /// speed.
     #[arg(long, value_name = "N", value_parser = some_tokens,
-          conflicts_with_all = ["depths", "lanes", "against", "profile", "svg", "repeats", "prompt"])]
+          conflicts_with_all = ["depths", "laid", "lanes", "against", "profile", "svg", "repeats", "prompt"])]
     pub doubling: Option<usize>,
     /// Print one JSON object.
     #[arg(long, conflicts_with = "markdown")]

@@ -93,6 +93,27 @@ fn every_depth_and_number_of_lanes_has_its_figures_profile_and_picture() {
 }
 
 #[test]
+fn a_depth_is_laid_where_nobody_wants_to_read_to_it() {
+    let home = home("");
+    // Shorter than a block, whole blocks, and rows behind the last.
+    let mut args = vec!["--depths", "5,640,1001", "--lanes", "2", "--laid", "--json"];
+    args.extend(SHORT);
+    let output = ran(&home, &args);
+    let report: Value = serde_json::from_str(&out(&output)).expect("JSON");
+    assert_eq!(
+        report["figures"].as_array().map(Vec::len),
+        Some(3),
+        "{report:#}"
+    );
+    assert_eq!(report["setting"]["laid"], true);
+    let progress = String::from_utf8_lossy(&output.stderr).into_owned();
+    for read in [5, 64, 64 + 1001 % 64] {
+        let words = format!("reading {read} tokens for 2 lanes");
+        assert!(progress.contains(&words), "{words}: {progress}");
+    }
+}
+
+#[test]
 fn a_growing_sequence_is_told_at_each_doubling() {
     let home = home("");
     let args = ["--doubling", "2500", "--tokens", "2", "--json", "--quiet"];

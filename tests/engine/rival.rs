@@ -32,6 +32,29 @@ fn llama_cpp_reads_our_files_and_agrees() {
 }
 
 #[test]
+fn a_rivals_sequence_is_stretched_to_a_depth_that_it_did_not_read() {
+    let golden = Golden::of("ling_small");
+    let tokens = golden.tokens(&format!("tokens.{}", golden.lengths().last().unwrap()));
+    let model = convert("ling_small", "f32");
+    let mut rival = Llama::open(&model.path, 1, 512, 512, RivalCache::F32).unwrap();
+    rival.feed(&tokens[..20]).unwrap();
+    let short = rival.state(0).unwrap();
+    let next = rival.feed(&tokens[20..21]).unwrap();
+    rival.clear();
+    rival.set_state(0, &short).unwrap();
+    rival.stretch(0, 20).unwrap();
+    assert_eq!(rival.state(0).unwrap(), short, "to the same length");
+    assert_eq!(rival.feed(&tokens[20..21]).unwrap(), next);
+    rival.clear();
+    rival.set_state(0, &short).unwrap();
+    rival.stretch(0, 403).unwrap();
+    let far = rival.feed(&tokens[20..21]).unwrap();
+    assert!(far != next && far.iter().all(|x| x.is_finite()));
+    let why = rival.stretch(0, 100).unwrap_err().to_string();
+    assert!(why.contains("404 cells, wanted at most 100"), "{why}");
+}
+
+#[test]
 fn files_that_llama_cpp_wrote_run_here_as_ours_do() {
     let dir = tempfile::tempdir().unwrap();
     let theirs = dir.path().join("theirs.gguf");

@@ -1,6 +1,8 @@
 //! llama.cpp, as it comes in the same library: an honest side for benchmarks and cross-checks on
 //! the same file in the same process. The daemon never calls it.
 
+mod state;
+
 use std::ffi::CString;
 use std::path::Path;
 use std::ptr::NonNull;
@@ -288,6 +290,13 @@ impl Llama {
             return Err(refuse("its state was not taken"));
         }
         Ok(())
+    }
+
+    /// Puts a sequence that has read some tokens where it would be after `tokens` of them: its rows are
+    /// the same again and again. What it says then means nothing, how long it takes does.
+    pub fn stretch(&mut self, sequence: usize, tokens: usize) -> Result<(), RivalError> {
+        let state = self.state(sequence)?;
+        self.set_state(sequence, &state::stretched(&state, tokens)?)
     }
 
     /// Forgets every token fed.
