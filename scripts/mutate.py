@@ -42,7 +42,7 @@ MUTANTS = [
      "    if whole < cols {",
      "    if whole + 1 < cols {",
      PRODUCTS),
-    ("tail-of-blocks-of-32", CPU + "quantized/avx512.rs",
+    ("tail-of-blocks-of-32", CPU + "quantized/avx512/by_32.rs",
      "            let is_pair = at + 1 < blocks;\n            // The block's",
      "            let is_pair = at + 1 < blocks && (blocks < 9 || at + 2 < blocks);\n            // The block's",
      PRODUCTS),
