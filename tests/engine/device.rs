@@ -25,10 +25,14 @@ fn open(path: &std::path::Path, cache: CacheType, gpu_layers: Option<usize>) -> 
 /// How far log-probabilities may be from the reference's: all but one in a hundred, and on average.
 /// Devices that compute in f32 are held to our own contract. ggml-cuda and our own kernels for cards round
 /// products to fewer bits, and now and then another expert is chosen for that: seen on one H100, 1.7 at
-/// worst, 0.009 on average.
+/// worst, 0.009 on average. ggml-vulkan multiplies in f16 where a device can: seen on an H200 and on
+/// lavapipe 25, 0.028 at worst, 0.017 and 0.0036.
 fn tolerance(engine: &Engine) -> (f64, f64) {
-    if engine.device().contains("CUDA") {
+    let device = engine.device();
+    if device.contains("CUDA") {
         (0.25, 0.02)
+    } else if device.contains("Vulkan") {
+        (0.05, 0.01)
     } else {
         (1e-3, 1e-4)
     }
