@@ -31,6 +31,7 @@ use crate::text::{ChatTemplate, Expect, Grammars, Markup, Tokenizer, markup};
 use events::{Events, Memory};
 pub use held::Held;
 
+pub use crate::scheduler::Size;
 pub use crate::sessions::{
     About, Answer, Block, Ending, Found, Incoming, MAX_HELD, Outgoing, Receipt, Rest, Step,
     Summary, Turn, Untaken, fresh_id, now,
@@ -245,8 +246,8 @@ impl Service {
     }
 
     /// Bytes that the state of so many tokens takes.
-    pub fn state_bytes(&self, tokens: usize) -> usize {
-        self.scheduler.state_bytes(tokens)
+    pub fn state_size(&self) -> Size {
+        self.scheduler.state_size()
     }
 
     /// Admits a request or says why not. Takes time in proportion to the prompt's text.
