@@ -8,7 +8,7 @@ use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
 
-use super::routes::{Answer, Kind, Prepared, Shared, answer, body, off_thread, service};
+use super::answering::{Answer, Kind, Prepared, Shared, answer, body, off_thread, service};
 use crate::door::chat::{self, Asked};
 use crate::door::fields::{Fields, refuse};
 use crate::door::messages::{message_json, messages};
