@@ -7,7 +7,9 @@ Each trace gets a fresh server of each kind with the same GGUF file, both as the
 (`--ctx-size 32768`, `--parallel 1` for llama.cpp unless --args says otherwise). Printed as Markdown, by the usage that each
 server tells: tokens of prompts that it computed, for each that was new to it, after the first request. How new tokens are
 counted says `tests/traces/make.py`; answers differ from server to server, and each is sent back its own. The assistant,
-which says only what is new, is a session of deltad's and a whole history for llama.cpp. Python's standard library alone.
+which says only what is new, is a session of deltad's and a whole history for llama.cpp. Then what each has left of a
+conversation after its process has ended: deltad's session, suspended, and llama.cpp's slot, saved and restored.
+Python's standard library alone.
 """
 
 import argparse
@@ -80,17 +82,17 @@ class Server:
 
 def deltad(flags, home):
     config = home / "deltad.toml"
-    config.write_text("")
+    config.write_text(f'[sessions]\ndir = "{home}/sessions"\n')
     path = str(home / "s")
     return [flags.deltad, "serve", "--config", config, "--model", flags.model, "--socket", path], path
 
 
-def llama(flags, home):
+def llama(flags, home, *more):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     return [flags.llama_server, "--model", flags.model, "--host", "127.0.0.1", "--port", str(port), "--ctx-size", "32768",
-            "--parallel", "1", "--jinja", *flags.args.split()], port
+            "--parallel", "1", "--jinja", *more, *flags.args.split()], port
 
 
 class Told:
@@ -214,6 +216,55 @@ def one(make, flags, name):
             server.process.wait()
 
 
+@contextlib.contextmanager
+def served(command, flags, home):
+    """A server for as long as this is used."""
+    server = Server(*command(flags, home), subprocess.DEVNULL)
+    try:
+        yield server.wait()
+    finally:
+        server.process.terminate()
+        server.process.wait()
+
+
+TEXT = "The quick brown fox jumps over the lazy dog. " * 500
+ASK = {"max_tokens": 1, "temperature": 0}
+
+
+def asked(server, path, body):
+    """What a server computed of a prompt, of how many tokens, and the milliseconds until its answer was there."""
+    start = time.monotonic()
+    told = Told(server.post(path, body | ASK))
+    return told, [told.prompt, told.prompt - told.cached, f"{(time.monotonic() - start) * 1000:.0f}"]
+
+
+def after_the_end_of_deltad(flags, home):
+    with served(deltad, flags, home) as server:
+        server.post("/v1/sessions", {"name": "talk", "content": TEXT})
+        first = asked(server, "/v1/sessions/talk/send", {"content": "And?"})[1]
+        server.post("/v1/sessions/talk/suspend", {})
+    with served(deltad, flags, home) as server:
+        start = time.monotonic()
+        server.post("/v1/sessions/talk/resume", {})
+        took = (time.monotonic() - start) * 1000
+        return first, took, asked(server, "/v1/sessions/talk/send", {"content": "And then?"})[1]
+
+
+def after_the_end_of_llama(flags, home):
+    keeps = lambda flags, home: llama(flags, home, "--slot-save-path", str(home) + "/")
+    talk = [{"role": "user", "content": TEXT}, {"role": "user", "content": "And?"}]
+    slot = {"filename": "talk"}
+    with served(keeps, flags, home) as server:
+        told, first = asked(server, "/v1/chat/completions", {"messages": talk})
+        server.post("/slots/0?action=save", slot)
+    talk += told.back({}) + [{"role": "user", "content": "And then?"}]
+    with served(keeps, flags, home) as server:
+        start = time.monotonic()
+        server.post("/slots/0?action=restore", slot)
+        took = (time.monotonic() - start) * 1000
+        return first, took, asked(server, "/v1/chat/completions", {"messages": talk})[1]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llama-server", required=True, help="the program of a build of llama.cpp")
@@ -229,6 +280,12 @@ def main():
         requests = len(json.loads((ROOT / f"tests/traces/{name}.json").read_text())["requests"])
         both = [one(make, flags, name) for make in (deltad, llama)]
         print(f"| {name} | {requests - 1} | " + " | ".join(str(x) for row in both for x in row) + " |", flush=True)
+    print("\n| a process later | first prompt, tokens | computed | ms | taken up in, ms | next prompt | computed | ms |\n"
+          + "|---" * 8 + "|")
+    for name, after in (("deltad", after_the_end_of_deltad), ("llama.cpp", after_the_end_of_llama)):
+        with tempfile.TemporaryDirectory() as home:
+            first, took, then = after(flags, pathlib.Path(home))
+        print(f"| {name} | " + " | ".join(str(x) for x in [*first, f"{took:.0f}", *then]) + " |", flush=True)
 
 
 main()
