@@ -46,7 +46,7 @@ fn main() {
             .for_each(|n| engine::resumed(&model.path().join("model.gguf"), n));
     }
     if wanted("text") {
-        for tokens in [2000, 32_000] {
+        for tokens in [2_900, 32_600] {
             text::served(None, tokens);
         }
     }

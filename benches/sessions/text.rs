@@ -45,8 +45,10 @@ fn by_command(daemon: &Daemon) -> f64 {
 pub fn served(model: Option<&Path>, tokens: usize) {
     let daemon = start(model);
     let name = model.map_or("the demo model".into(), |m| m.display().to_string());
-    // A word or two a token; what it came to is told.
-    let text = "The quick brown fox jumps over the lazy dog. ".repeat(tokens / 11);
+    let sentence = "The quick brown fox jumps over the lazy dog. ";
+    let each = daemon.post("/tokenize", &json!({"content": sentence.repeat(100)}));
+    let each = each["tokens"].as_array().expect("tokens").len();
+    let text = sentence.repeat(tokens * 100 / each);
     let start = Instant::now();
     let made = json!({"name": "manual", "content": text, "fixed": true, "read": true});
     daemon.post("/v1/sessions", &made);
