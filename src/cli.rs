@@ -265,6 +265,8 @@ pub enum Session {
         #[arg(long, value_name = "FILE")]
         from: Option<PathBuf>,
     },
+    /// Say what the state of a session of so many tokens would take.
+    Estimate { tokens: usize },
 }
 
 #[derive(Debug, Args)]

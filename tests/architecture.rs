@@ -34,7 +34,7 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms whose files, too, name each other one way.
-const ONE_WAY: &[&str] = &["bus", "door"];
+const ONE_WAY: &[&str] = &["bus", "door", "service", "sessions", "transport"];
 
 /// Wiring and commands: may name everything, and nothing above may name them.
 const WIRING: &[&str] = &[

@@ -148,14 +148,27 @@ async fn run(daemon: &Daemon, command: &Command) -> Result<(), ClientError> {
             let body = more.map_or(json!({}), |text| json!({"content": text}));
             let told = daemon.post(&path(name, "/measure"), &body).await?;
             screen::line(&format!("{} tokens more", told["added"]))?;
-            screen::line(&format!(
-                "{} of {} tokens in all, {} of state",
-                told["tokens"],
-                told["window"],
-                size(&told["bytes"])
-            ))
+            screen::line(&context(&told))
+        }
+        Command::Estimate { tokens } => {
+            let body = json!({"tokens": tokens});
+            let told = daemon.post("/v1/sessions/estimate", &body).await?;
+            screen::line(&context(&told))
         }
     }
+}
+
+/// How long a session is, and what its state takes.
+fn context(told: &Value) -> String {
+    format!(
+        "{} of {} tokens in all, {} of state: {} and {} bytes a token, {} tokens at a time",
+        told["tokens"],
+        told["window"],
+        size(&told["bytes"]),
+        size(&told["bytes_fixed"]),
+        told["bytes_per_token"],
+        told["block_tokens"]
+    )
 }
 
 async fn create(daemon: &Daemon, flags: &CreateSession) -> Result<(), ClientError> {

@@ -13,6 +13,42 @@ pub fn role(role: &str) -> &str {
     }
 }
 
+/// A message of that role, with nothing else to it.
+pub fn said(role: &str, content: String) -> Message {
+    Message {
+        role: role.to_owned(),
+        content,
+        ..Message::default()
+    }
+}
+
+/// A string, or parts of one, each with one of these kinds as its `type`.
+pub fn texts(value: &Value, at: &str, kinds: &[&str]) -> Result<String, Refusal> {
+    let parts = match value {
+        Value::String(text) => return Ok(text.clone()),
+        Value::Array(parts) => parts,
+        other => return wrong(at, other, "a string or an array of parts"),
+    };
+    let each = parts.iter().enumerate().map(|(i, part)| {
+        let p = Fields::of(part, &format!("{at}[{i}]"))?;
+        match (p.string("type")?, p.string("text")?) {
+            (Some(kind), Some(text)) if kinds.contains(&kind) => Ok(text),
+            (Some(kind), None) if kinds.contains(&kind) => {
+                refuse(&p.path("text"), "is missing; want a string")
+            }
+            (kind, _) => unread(&p, kind),
+        }
+    });
+    Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
+}
+
+/// A part of a message that is no text.
+pub fn unread<T>(part: &Fields, kind: Option<&str>) -> Result<T, Refusal> {
+    let got = kind.unwrap_or("nothing");
+    let why = format!("got {got:?}; this model reads text only");
+    refuse(&part.path("type"), why)
+}
+
 pub fn messages(f: &Fields) -> Result<Option<Vec<Message>>, Refusal> {
     let given = f.array("messages")?;
     let each = given.map(|all| all.iter().enumerate().map(|(i, m)| message(i, m)).collect());
@@ -51,25 +87,7 @@ fn message(i: usize, value: &Value) -> Result<Message, Refusal> {
     };
     let content = match f.get("content") {
         None => String::new(),
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(parts)) => {
-            let each = parts.iter().enumerate().map(|(j, part)| {
-                let p = Fields::of(part, &format!("{at}.content[{j}]"))?;
-                match (p.string("type")?, p.string("text")?) {
-                    (Some("text"), Some(text)) => Ok(text),
-                    (Some("text"), None) => refuse(&p.path("text"), "is missing; want a string"),
-                    (kind, _) => {
-                        let got = kind.unwrap_or("nothing");
-                        refuse(
-                            &p.path("type"),
-                            format!("got {got:?}; this model reads text only"),
-                        )
-                    }
-                }
-            });
-            each.collect::<Result<Vec<_>, _>>()?.concat()
-        }
-        Some(other) => return wrong(&f.path("content"), other, "a string or an array of parts"),
+        Some(content) => texts(content, &f.path("content"), &["text"])?,
     };
     let calls = f.array("tool_calls")?.map_or(&[][..], Vec::as_slice);
     let calls = calls.iter().enumerate().map(|(j, call)| {

@@ -1,13 +1,42 @@
-//! What the states of one request may take at most, told before it waits. Pure.
+//! What a state takes, and what the states of one request may take at most, told before it waits. Pure.
 
 use super::Model;
 use crate::request::Refusal;
 
+/// Bytes of a state by its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Of an empty sequence.
+    pub fixed: usize,
+    pub per_token: usize,
+    /// Room for tokens is made for so many at a time.
+    pub block: usize,
+}
+
+impl Size {
+    pub fn new<M: Model>(model: &M) -> Size {
+        let fixed = model.state_bytes(0);
+        let grown = model.state_bytes(STRETCH).saturating_sub(fixed);
+        let per_token = grown.div_ceil(STRETCH);
+        let first = model.state_bytes(1).saturating_sub(fixed);
+        Size {
+            fixed,
+            per_token,
+            block: first.checked_div(per_token).unwrap_or(1).max(1),
+        }
+    }
+
+    /// Of one sequence of so many tokens.
+    pub fn of(&self, tokens: usize) -> usize {
+        let room = tokens.checked_next_multiple_of(self.block);
+        let rows = room.unwrap_or(tokens).saturating_mul(self.per_token);
+        self.fixed.saturating_add(rows)
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 pub struct Memory {
-    /// Of an empty sequence.
-    fixed: usize,
-    per_token: usize,
+    pub size: Size,
     /// Answers of one request that grow at once.
     lanes: usize,
     limit: usize,
@@ -18,27 +47,19 @@ const STRETCH: usize = 1 << 16;
 
 impl Memory {
     pub fn new<M: Model>(model: &M, lanes: usize, limit: usize) -> Memory {
-        let fixed = model.state_bytes(0);
-        let grown = model.state_bytes(STRETCH).saturating_sub(fixed);
         Memory {
-            fixed,
-            per_token: grown.div_ceil(STRETCH),
+            size: Size::new(model),
             lanes,
             limit,
         }
     }
 
-    /// Of one sequence of so many tokens.
-    pub fn of(&self, tokens: usize) -> usize {
-        self.bytes(tokens, 1, 0)
-    }
-
     /// A prompt that `n` answers share, and each answer's own state.
     fn bytes(&self, prompt: usize, n: usize, answer: usize) -> usize {
         let n = n.min(self.lanes);
-        let prompt = prompt.saturating_mul(self.per_token);
-        let own = answer.saturating_mul(self.per_token);
-        prompt.saturating_add(n.saturating_mul(self.fixed.saturating_add(own)))
+        let prompt = prompt.saturating_mul(self.size.per_token);
+        let own = answer.saturating_mul(self.size.per_token);
+        prompt.saturating_add(n.saturating_mul(self.size.fixed.saturating_add(own)))
     }
 
     /// How long each answer may grow: as long as was `asked`, or refused; where nothing was asked,
@@ -59,7 +80,7 @@ impl Memory {
         if asked.is_some() {
             return Ok(least);
         }
-        let each = self.per_token.saturating_mul(n.min(self.lanes)).max(1);
+        let each = self.size.per_token.saturating_mul(n.min(self.lanes)).max(1);
         let more = (self.limit - bytes) / each;
         Ok(most.min(least.saturating_add(more)))
     }

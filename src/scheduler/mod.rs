@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use memory::Size;
 pub use model::{Fault, Model, Outward};
 pub use stats::Stats;
 
@@ -230,9 +231,9 @@ impl Scheduler {
         self.memory.fit(prompt, n, asked, most)
     }
 
-    /// Bytes of the state of so many tokens.
-    pub fn state_bytes(&self, tokens: usize) -> usize {
-        self.memory.of(tokens)
+    /// Bytes of a state by its length.
+    pub fn state_size(&self) -> Size {
+        self.memory.size
     }
 
     pub fn push(&self, request: Admitted) -> Result<(), Refusal> {

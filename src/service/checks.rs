@@ -1,7 +1,7 @@
 //! What a request asks for, held against what may be asked: ranges, stops, and the grammar that its form or
 //! its tools make.
 
-use super::{Service, invalid};
+use super::house::{Service, invalid};
 use crate::request::{Format, Prompt, Refusal, Request, Sampling, Stop, Token, ToolChoice};
 use crate::text::{Constraint, constraint};
 

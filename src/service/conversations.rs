@@ -2,7 +2,7 @@
 //! carried, rebuilt; and how a request goes on from one.
 
 use super::events::Open;
-use super::{Service, invalid};
+use super::house::{Service, invalid};
 use crate::request::{
     Caller, Message, Origin, Prompt, Refusal, Request, TemplateOptions, Thread, Token, ToolChoice,
 };

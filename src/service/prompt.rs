@@ -4,7 +4,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use super::{Service, invalid};
+use super::house::{Service, invalid};
 use crate::request::{Mark, Message, Prompt, Refusal, TemplateOptions, Token, ToolChoice};
 use crate::scheduler::{End, Style};
 use crate::sessions::Key;

@@ -5,10 +5,13 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::{Arc, PoisonError};
 
+use super::all::Sessions;
 use super::conversation::{About, Summary};
+use super::lasting::{self, Untaken};
+use super::replay::Replays;
 use super::store::{self, Carried, Id, StoreError};
 use super::user::User;
-use super::{Sessions, lasting};
+
 use crate::request::{Refusal, Token};
 
 /// The right of a user to a file on its way.
@@ -70,18 +73,6 @@ impl Incoming {
             why: format!("taking in a file failed: {e}"),
         })
     }
-}
-
-/// A session on disk that could not be taken up.
-#[derive(Debug, Clone)]
-pub struct Untaken {
-    pub id: String,
-    pub name: Option<String>,
-    pub turns: usize,
-    pub why: String,
-    /// Ids of its answers, as far as it can be read.
-    pub(super) answers: Vec<String>,
-    pub(super) on_disk: Id,
 }
 
 /// What the store says, to a caller.
@@ -245,7 +236,7 @@ impl Sessions {
 
 impl User {
     /// Puts a session that is on disk, and was not here, on the shelf.
-    fn take_in(&self, id: &Id, uid: u32, replays: &super::Replays) -> Result<Summary, Refusal> {
+    fn take_in(&self, id: &Id, uid: u32, replays: &Replays) -> Result<Summary, Refusal> {
         let (store, identity) = self.disk().ok_or_else(in_memory)?;
         let gone = || Refusal::Storage {
             why: format!("session {id} went to make room for others"),

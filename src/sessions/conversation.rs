@@ -7,7 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Answer;
+use super::answer::Answer;
+use super::ids;
 use super::store::Id;
 use crate::request::{FinishReason, Message, TemplateOptions, Token, Usage};
 
@@ -47,8 +48,8 @@ impl Turn {
     /// Something that was only said.
     pub fn said(input: Vec<Message>) -> Turn {
         Turn {
-            id: super::fresh_id("turn_"),
-            created: super::now(),
+            id: ids::fresh_id("turn_"),
+            created: ids::now(),
             ended: None,
             input,
             answer: None,
@@ -131,7 +132,7 @@ impl Conversation {
     pub fn new(about: About, turns: Vec<Arc<Turn>>) -> Conversation {
         Conversation {
             about,
-            created: super::now(),
+            created: ids::now(),
             turns,
             forgotten: HashSet::new(),
             used: 0,

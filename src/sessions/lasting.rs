@@ -8,9 +8,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::conversation::{About, Conversation};
+use super::answer::Answer;
+use super::conversation::{About, Conversation, Ending, Turn};
+use super::ids::id_of;
+use super::replay::{Key, Replays};
 use super::store::{self, Differs, Digest, Durable, Hands, Id, Identity, InHands, Store};
-use super::{Answer, Ending, Key, Replays, Turn, Untaken};
+
 use crate::request::{Message, TemplateOptions, Token, Usage};
 
 /// Where conversations lie beyond the process.
@@ -30,6 +33,18 @@ pub struct Lasting {
     pub identity: Identity,
     /// The model's name, for people.
     pub model: String,
+}
+
+/// A session on disk that could not be taken up.
+#[derive(Debug, Clone)]
+pub struct Untaken {
+    pub id: String,
+    pub name: Option<String>,
+    pub turns: usize,
+    pub why: String,
+    /// Ids of its answers, as far as it can be read.
+    pub(super) answers: Vec<String>,
+    pub(super) on_disk: Id,
 }
 
 /// Turns whose tokens are remembered from before, of each conversation: its end and a few forks.
@@ -114,7 +129,7 @@ impl Lasting {
                     log::warn!("session {} ({name}) of user {uid}: {why}", listed.id);
                     untaken.push(Untaken {
                         answers: strange(uid, store, &listed, replays),
-                        id: super::shelf::id_of(&listed.id),
+                        id: id_of(&listed.id),
                         name: listed.name,
                         turns: listed.turns,
                         why,

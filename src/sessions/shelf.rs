@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::conversation::{About, Conversation, Summary, Turn};
+use super::ids::{ID, fresh_id, id_of, now};
+use super::lasting;
 use super::store::Id;
-use super::{fresh_id, lasting};
+
 use crate::request::{Refusal, Token};
 
 /// Conversations that nobody holds. OpenAI's clients keep every answer unless told otherwise, so
@@ -16,8 +18,6 @@ const MAX_PASSING: usize = 1024;
 pub const MAX_HELD: usize = 256;
 /// Bytes of a name.
 const LONGEST_NAME: usize = 64;
-/// What ids begin with, and names do not.
-const ID: &str = "sess_";
 
 #[derive(Default)]
 pub(super) struct Shelf {
@@ -120,7 +120,7 @@ impl Shelf {
         self.clock += 1;
         if let Some(kept) = self.conversations.get_mut(id) {
             kept.used = self.clock;
-            kept.asked = super::now();
+            kept.asked = now();
         }
     }
 
@@ -280,7 +280,7 @@ impl Shelf {
 
     /// Those on disk that nobody answers in and that have something to save or to let go.
     pub fn resting(&mut self, rest: Rest) -> Vec<Resting> {
-        let now = super::now();
+        let now = now();
         let mut found = Vec::new();
         for kept in self.conversations.values_mut() {
             let (Some(on_disk), Some(last)) = (kept.on_disk, kept.turns.last()) else {
@@ -375,11 +375,6 @@ impl Shelf {
         }
         removed.and_then(|c| c.on_disk)
     }
-}
-
-/// What a conversation on disk is called here.
-pub(super) fn id_of(on_disk: &Id) -> String {
-    format!("{ID}{on_disk}")
 }
 
 /// Names stand in paths and on command lines.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::*;
-use crate::request::{FinishReason, Part, TemplateOptions, Usage};
+use crate::request::{FinishReason, Message, Origin, Part, Refusal, TemplateOptions, Usage};
 
 mod carry;
 

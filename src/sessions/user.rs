@@ -4,11 +4,20 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::conversation::{About, Conversation, Summary, Turn};
-use super::lasting::{self, Lasting};
+use super::lasting::{self, Lasting, Untaken};
+use super::replay::Replays;
 use super::shelf::{Forgotten, Rest, Shelf};
 use super::store::{self, Durable, Id, Identity, Store};
-use super::{Replays, Resting, Untaken};
 use crate::request::{Refusal, Token};
+
+/// A conversation on disk that nobody answers in.
+pub struct Resting {
+    pub uid: u32,
+    pub id: Id,
+    pub tokens: Vec<Token>,
+    /// It goes from memory.
+    pub leaves: bool,
+}
 
 pub(super) struct User {
     shelf: Mutex<Shelf>,

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::answers::Answers;
 use super::render::{Frame, Render};
 use super::responses::{self, Fate};
-use super::state::Http;
+use crate::door::Door;
 use crate::request::Refusal;
 use crate::service::Service;
 
@@ -137,7 +137,7 @@ impl Place {
     /// Hears the answer out, whoever listens.
     pub fn begin(
         self,
-        door: &Arc<Http>,
+        door: &Arc<Door>,
         service: &Service,
         mut answer: responses::Answer,
         answers: Answers,
@@ -230,7 +230,7 @@ impl Running {
         self.grew.send_modify(|n| *n += 1);
     }
 
-    async fn hear(&self, door: &Http, mut answers: Answers) {
+    async fn hear(&self, door: &Door, mut answers: Answers) {
         let Some(service) = door.service.get() else {
             return;
         };

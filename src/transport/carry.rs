@@ -15,9 +15,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::answering::{Answer, Prepared, Shared, answer, off_thread, service};
 use super::body::discard;
 use super::error::Error;
-use super::routes::{Answer, Prepared, Shared, answer, off_thread, service};
 use super::sessions::{Id, named, reading, session};
 use crate::door::fields::{Fields, refuse};
 use crate::request::{Caller, Refusal};

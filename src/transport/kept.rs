@@ -6,15 +6,13 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use axum::{Extension, Json};
-use futures_util::stream;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::background::Running;
+use super::answering::{Answer, Shared, off_thread, service, stream_from};
 use super::responses;
-use super::routes::{Answer, Shared, events_of, off_thread, service};
 use super::sessions::{Id, named};
 use super::state::Http;
 use crate::door::fields::refuse;
@@ -68,15 +66,6 @@ async fn stored(door: Arc<Http>, caller: Caller, id: String) -> Answer {
         Ok(Json(responses::stored(service, &found.turn)).into_response())
     })
     .await
-}
-
-/// Events from number `from` on. Nothing ends when its reader leaves.
-pub(super) fn stream_from(door: &Http, running: Arc<Running>, from: usize) -> Response {
-    let frames = stream::unfold((running, from), async |(running, from)| {
-        let (frames, next) = running.read(from).await?;
-        Some((frames, (running, next)))
-    });
-    events_of(door, frames)
 }
 
 /// Stops an answer in the background; one that is over stays as it is.

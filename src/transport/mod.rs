@@ -1,5 +1,6 @@
 //! HTTP: its wire formats and sockets, nothing else. Every request goes through `service`.
 
+mod answering;
 mod answers;
 mod background;
 mod body;
@@ -12,11 +13,13 @@ mod kept;
 pub mod messages;
 mod metrics;
 pub mod openai;
+mod parts;
 mod reading;
 mod render;
 mod replies;
 pub mod responses;
 mod routes;
+mod scores;
 mod seats;
 mod sessions;
 pub mod socket;

@@ -1,29 +1,23 @@
 //! OpenAI's answers: whole bodies and stream chunks, made of a request's events.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::figures::{timings, usage_json};
+use super::parts::{Delta, delta, message, reason};
 use super::render::{Frame, Render};
+use super::scores::{Kind, Scores};
 use crate::door::chat::Asked;
-use crate::door::messages::call_json;
 use crate::request::{Event, Failure, FinishReason, Part, Token, TokenLogprob, Took, Usage};
 use crate::service::{Answer, Receipt, Service, fresh_id, now};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    Chat,
-    Completion,
-}
 
 /// The answers to one body: `n` for each of its prompts, numbered through.
 pub struct Replies {
     kind: Kind,
     id: String,
-    token_ids: bool,
     prompts: Vec<Vec<Token>>,
     n: usize,
     echo: bool,
-    shows_logprobs: bool,
+    scores: Scores,
     stream: bool,
     include_usage: bool,
     usage: Usage,
@@ -51,11 +45,14 @@ impl Replies {
                 Kind::Chat => fresh_id("chatcmpl-"),
                 Kind::Completion => fresh_id("cmpl-"),
             },
-            token_ids: asked.token_ids,
             prompts,
             n: first.n,
             echo: first.echo,
-            shows_logprobs: first.logprobs.is_some(),
+            scores: Scores {
+                kind,
+                token_ids: asked.token_ids,
+                shown: first.logprobs.is_some(),
+            },
             stream: asked.stream,
             include_usage: asked.include_usage,
             usage: Usage::default(),
@@ -112,7 +109,7 @@ impl Replies {
             return String::new();
         }
         let text = service.detokenize(&self.prompts[index / self.n]);
-        if !self.shows_logprobs {
+        if !self.scores.shown {
             choice.offset = text.chars().count();
         }
         choice.said.add(Part::Text(text.clone()));
@@ -123,7 +120,7 @@ impl Replies {
         let mut choices = Vec::with_capacity(self.choices.len());
         for (index, mut choice) in std::mem::take(&mut self.choices).into_iter().enumerate() {
             let scored = std::mem::take(&mut choice.logprobs);
-            let logprobs = self.logprobs(service, &scored, &mut choice.offset);
+            let logprobs = self.scores.json(service, &scored, &mut choice.offset);
             let reason = choice.reason.map(reason);
             choices.push(match self.kind {
                 Kind::Completion => json!({
@@ -174,7 +171,7 @@ impl Replies {
                 let mut chunks = self.opening(service, index);
                 let scored = Vec::from_iter(logprob);
                 let mut offset = self.choices[index].offset;
-                let logprobs = self.logprobs(service, &scored, &mut offset);
+                let logprobs = self.scores.json(service, &scored, &mut offset);
                 self.choices[index].offset = offset;
                 let mut logprobs = Some(logprobs).filter(|l| !l.is_null());
                 for part in parts {
@@ -220,7 +217,7 @@ impl Replies {
             Kind::Completion if self.echo => {
                 let scored = std::mem::take(&mut self.choices[index].logprobs);
                 let mut offset = self.choices[index].offset;
-                let logprobs = self.logprobs(service, &scored, &mut offset);
+                let logprobs = self.scores.json(service, &scored, &mut offset);
                 self.choices[index].offset = offset;
                 let echoed = Delta {
                     text,
@@ -289,80 +286,6 @@ impl Replies {
             "choices": choices,
         })
     }
-
-    fn name(&self, service: &Service, token: Token) -> String {
-        if self.token_ids {
-            format!("token_id:{token}")
-        } else {
-            spelling(service, token)
-        }
-    }
-
-    fn logprobs(&self, service: &Service, scored: &[TokenLogprob], offset: &mut usize) -> Value {
-        if !self.shows_logprobs || scored.is_empty() && self.kind == Kind::Completion {
-            return Value::Null;
-        }
-        match self.kind {
-            Kind::Chat if scored.is_empty() => Value::Null,
-            Kind::Chat => {
-                let name = |token| self.name(service, token);
-                let content = scored.iter().map(|s| score_json(service, s, name));
-                json!({"content": content.collect::<Vec<_>>(), "refusal": null})
-            }
-            Kind::Completion => {
-                let mut tokens = Vec::new();
-                let mut offsets = Vec::new();
-                let mut tops = Vec::new();
-                for s in scored {
-                    tokens.push(self.name(service, s.token));
-                    offsets.push(*offset);
-                    let text = String::from_utf8_lossy(service.token_bytes(s.token));
-                    *offset += text.chars().count();
-                    tops.push(match s.logprob {
-                        None => Value::Null,
-                        // The token itself is named too, wherever it stands.
-                        Some(own) => {
-                            let all = s.top.iter().copied().chain([(s.token, own)]);
-                            let mut named = Map::new();
-                            for (token, logprob) in all {
-                                let name = self.name(service, token);
-                                named.entry(name).or_insert(json!(logprob));
-                            }
-                            Value::Object(named)
-                        }
-                    });
-                }
-                let values: Vec<_> = scored.iter().map(|s| s.logprob).collect();
-                json!({
-                    "tokens": tokens,
-                    "token_logprobs": values,
-                    "top_logprobs": tops,
-                    "text_offset": offsets,
-                })
-            }
-        }
-    }
-}
-
-/// A token as text; U+FFFD for what is no character by itself.
-pub fn spelling(service: &Service, token: Token) -> String {
-    String::from_utf8_lossy(service.token_bytes(token)).into_owned()
-}
-
-/// A token's score with its alternatives, as chat and responses have it.
-pub fn score_json(
-    service: &Service,
-    scored: &TokenLogprob,
-    name: impl Fn(Token) -> String,
-) -> Value {
-    let entry = |token: Token, logprob: Option<f32>| {
-        let bytes = service.token_bytes(token);
-        json!({"token": name(token), "logprob": logprob, "bytes": bytes})
-    };
-    let mut one = entry(scored.token, scored.logprob);
-    let top = scored.top.iter().map(|&(t, l)| entry(t, Some(l)));
-    one["top_logprobs"] = top.collect();
-    one
 }
 
 impl Render for Replies {
@@ -393,68 +316,5 @@ impl Render for Replies {
     /// The stream ends after it, without its `[DONE]`.
     fn failed(&mut self, error: Value) -> Frame {
         Frame::plain(error)
-    }
-}
-
-fn message(said: &Answer) -> Value {
-    let calls: Vec<Value> = said.calls().map(call_json).collect();
-    let text = Some(said.text()).filter(|text| !text.is_empty() || calls.is_empty());
-    let mut message = json!({"role": "assistant", "content": text, "refusal": null});
-    let thought = said.reasoning();
-    if !thought.is_empty() {
-        message["reasoning_content"] = Value::String(thought);
-    }
-    if !calls.is_empty() {
-        message["tool_calls"] = Value::Array(calls);
-    }
-    message
-}
-
-/// What a chunk adds, in both spellings.
-struct Delta {
-    text: String,
-    chat: Value,
-}
-
-impl Default for Delta {
-    fn default() -> Delta {
-        Delta {
-            text: String::new(),
-            chat: json!({}),
-        }
-    }
-}
-
-fn delta(part: &Part) -> Delta {
-    match part {
-        Part::Text(text) => Delta {
-            text: text.clone(),
-            chat: json!({"content": text}),
-        },
-        Part::Reasoning(text) => Delta {
-            text: String::new(),
-            chat: json!({"reasoning_content": text}),
-        },
-        Part::Call { index, id, name } => Delta {
-            text: String::new(),
-            chat: json!({"tool_calls": [{
-                "index": index,
-                "id": id,
-                "type": "function",
-                "function": {"name": name, "arguments": ""},
-            }]}),
-        },
-        Part::Arguments { index, text } => Delta {
-            text: String::new(),
-            chat: json!({"tool_calls": [{"index": index, "function": {"arguments": text}}]}),
-        },
-    }
-}
-
-fn reason(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-        FinishReason::ToolCalls => "tool_calls",
     }
 }

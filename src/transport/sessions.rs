@@ -8,7 +8,7 @@ use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use serde_json::{Value, json};
 
-use super::routes::{Answer, Kind, Prepared, Shared, answer, body, off_thread, service};
+use super::answering::{Answer, Kind, Prepared, Shared, answer, body, off_thread, service};
 use crate::door::chat::{self, Asked};
 use crate::door::fields::{Fields, refuse};
 use crate::door::messages::{message_json, messages};
@@ -80,15 +80,16 @@ pub async fn delete(State(door): Shared, Extension(caller): Extension<Caller>, i
     .await
 }
 
-/// So many tokens, and what their state takes: `a + b x tokens` bytes.
+/// So many tokens, and what their state takes: `a + b x tokens` bytes, those up to a whole block.
 fn context(service: &Service, tokens: usize) -> Value {
-    let (none, some) = (service.state_bytes(0), service.state_bytes(1 << 16));
+    let size = service.state_size();
     json!({
         "tokens": tokens,
         "window": service.card().context,
-        "bytes": service.state_bytes(tokens),
-        "bytes_fixed": none,
-        "bytes_per_token": (some - none) >> 16,
+        "bytes": size.of(tokens),
+        "bytes_fixed": size.fixed,
+        "bytes_per_token": size.per_token,
+        "block_tokens": size.block,
     })
 }
 

@@ -30,6 +30,10 @@ impl Http {
         }
     }
 
+    pub(super) fn door(&self) -> &Arc<Door> {
+        &self.door
+    }
+
     /// Once every answer that outlives its caller is over.
     pub async fn ended(&self) {
         self.background.ended().await;

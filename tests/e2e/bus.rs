@@ -9,4 +9,5 @@ mod pressure;
 mod private;
 mod search;
 mod sessions;
+mod sizes;
 mod window;

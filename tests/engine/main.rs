@@ -8,6 +8,7 @@ mod company;
 mod device;
 mod disk;
 mod exactness;
+mod forks;
 mod host;
 mod long;
 mod low;

@@ -30,15 +30,19 @@ pub struct Manager {
 }
 
 impl Manager {
+    /// A chat, and who wants it.
     async fn submit(
         &self,
-        client: &Client,
+        header: &Header<'_>,
         messages: Vec<Dictionary>,
         options: Dictionary,
-    ) -> Result<Submitted, Error> {
+    ) -> Result<(Arc<Client>, Submitted), Error> {
+        let client = self.bus.client(header).await?;
         let messages = options::messages(&messages)?;
         let options = options::named(&options)?;
-        run::submit(&self.bus, client.caller.clone(), messages, options, None).await
+        let caller = client.caller.clone();
+        let submitted = run::submit(&self.bus, caller, messages, options, None).await?;
+        Ok((client, submitted))
     }
 
     /// Work that may wait for a disk, for a caller of that user id.
@@ -181,8 +185,7 @@ impl Manager {
         options: Dictionary,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(OwnedObjectPath, OwnedFd), Error> {
-        let client = self.bus.client(&header).await?;
-        let submitted = self.submit(&client, messages, options).await?;
+        let (client, submitted) = self.submit(&header, messages, options).await?;
         run::by_descriptor(&self.bus, &client, submitted, None).await
     }
 
@@ -193,8 +196,7 @@ impl Manager {
         options: Dictionary,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<ResponseDispatchNotifier<OwnedObjectPath>, Error> {
-        let client = self.bus.client(&header).await?;
-        let submitted = self.submit(&client, messages, options).await?;
+        let (client, submitted) = self.submit(&header, messages, options).await?;
         run::by_signals(&self.bus, &client, submitted, None).await
     }
 

@@ -363,17 +363,25 @@ impl Served {
         state.await
     }
 
-    /// What its state takes: `state`, as of the last answer.
+    /// What its state takes: `state`, as of the last answer, which is `fixed` and `per_token` for each
+    /// token, up to the next multiple of `block_tokens`.
     #[zbus(property(emits_changed_signal = "false"))]
     async fn bytes(
         &self,
         #[zbus(header)] header: Option<Header<'_>>,
     ) -> Result<HashMap<String, u64>, Error> {
-        let bytes = self.told(header, |service, session| {
+        let told = self.told(header, |service, session| {
             let tokens = service.sessions().tokens(session.uid, &session.id)?;
-            Ok(service.state_bytes(tokens.len()) as u64)
+            Ok((service.state_size(), tokens.len()))
         });
-        Ok(HashMap::from([("state".to_owned(), bytes.await?)]))
+        let (size, tokens) = told.await?;
+        let each = [
+            ("state", size.of(tokens)),
+            ("fixed", size.fixed),
+            ("per_token", size.per_token),
+            ("block_tokens", size.block),
+        ];
+        Ok(each.map(|(name, n)| (name.to_owned(), n as u64)).into())
     }
 }
 

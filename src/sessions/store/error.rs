@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::Id;
+use super::id::Id;
 use super::identity::Differs;
 
 /// Why a session's files are not taken up. The transcript can be had back all the same, as far as

@@ -12,9 +12,9 @@ use super::quota::{self, Give, Share};
 use super::received::Received;
 use super::record::{self, Head, Kind};
 use super::session::{self, Session};
+use super::told::{Opened, Written};
 use super::transfer::Carried;
 use super::user::{Held, Store, lock, now, parent};
-use super::{Opened, Written};
 use crate::request::Token;
 
 impl Store {

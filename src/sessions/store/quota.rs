@@ -3,7 +3,7 @@
 //! States first, of the session that was used longest ago: they cost reading again and nothing more.
 //! Then whole sessions, in the same order. What is pinned, or in use, is never given up.
 
-use super::Id;
+use super::id::Id;
 
 /// What one user's sessions may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

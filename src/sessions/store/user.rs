@@ -14,7 +14,7 @@ use super::known::Known;
 use super::quota::Quota;
 use super::record::{self, FORMAT, Head, Kind};
 use super::session::{self, LOG, Session};
-use super::{About, Durable, Listed};
+use super::told::{About, Durable, Listed};
 
 /// Directories that are being made, or being removed.
 const MAKING: &str = ".making-";

@@ -6,11 +6,14 @@ use serde_json::{Value, json};
 
 use crate::door::chat::Asked;
 use crate::door::fields::{Fields, refuse, wrong};
+use crate::door::messages::{said, texts, unread};
 use crate::request::{
     Format, Keep, Mark, Message, Prompt, Refusal, Request, Sampling, Stop, TemplateOptions,
     ToolCall, ToolChoice,
 };
 
+/// Blocks that are text.
+const TEXT: [&str; 1] = ["text"];
 /// Marks in one body, and how long what they mark stays.
 const MARKS: usize = 4;
 const SHORT: Duration = Duration::from_secs(300);
@@ -31,7 +34,7 @@ pub fn read(body: &Value, has_switch: bool) -> Result<Asked, Refusal> {
     let (tools, mut marks) = tools(&f)?;
     let mut messages = Vec::new();
     if let Some(system) = f.get("system") {
-        let content = texts(system, "system")?;
+        let content = texts(system, "system", &TEXT)?;
         messages.push(said("system", content));
         for (i, block) in system.as_array().into_iter().flatten().enumerate() {
             let block = Fields::of(block, &format!("system[{i}]"))?;
@@ -143,37 +146,6 @@ fn strings(f: &Fields, name: &str) -> Result<Vec<String>, Refusal> {
     items.iter().map(text).collect()
 }
 
-fn said(role: &str, content: String) -> Message {
-    Message {
-        role: role.to_owned(),
-        content,
-        ..Message::default()
-    }
-}
-
-/// A string, or text blocks.
-fn texts(value: &Value, at: &str) -> Result<String, Refusal> {
-    let blocks = match value {
-        Value::String(text) => return Ok(text.clone()),
-        Value::Array(blocks) => blocks,
-        other => return wrong(at, other, "a string or an array of text blocks"),
-    };
-    let each = blocks.iter().enumerate().map(|(i, block)| {
-        let b = Fields::of(block, &format!("{at}[{i}]"))?;
-        match (b.string("type")?, b.string("text")?) {
-            (Some("text"), Some(text)) => Ok(text),
-            (kind, _) => unread(&b, kind),
-        }
-    });
-    Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
-}
-
-fn unread<T>(block: &Fields, kind: Option<&str>) -> Result<T, Refusal> {
-    let got = kind.unwrap_or("nothing");
-    let why = format!("got {got:?}; this model reads text only");
-    refuse(&block.path("type"), why)
-}
-
 /// One of theirs may be several of ours: each tool's result is a message.
 fn read_message(
     at: &str,
@@ -222,7 +194,8 @@ fn read_message(
                 arguments: b.get("input").map_or("{}".to_owned(), Value::to_string),
             }),
             Some("tool_result") if role == "user" => {
-                let content = b.get("content").map(|c| texts(c, &b.path("content")));
+                let content = b.get("content");
+                let content = content.map(|c| texts(c, &b.path("content"), &TEXT));
                 out.push(Message {
                     tool_call_id: Some(need("tool_use_id")?),
                     ..said("tool", content.transpose()?.unwrap_or_default())

@@ -6,7 +6,7 @@ use crate::door::chat::Asked;
 use crate::request::{Event, Failure, FinishReason, Part, Usage};
 use crate::service::{self, Block, Ending, Receipt, Service, Step, fresh_id, now};
 use crate::transport::render::{Frame, Render};
-use crate::transport::replies::{score_json, spelling};
+use crate::transport::scores::{score_json, spelling};
 
 /// The answer to one body.
 pub struct Answer {

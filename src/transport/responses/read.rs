@@ -5,11 +5,14 @@ use serde_json::{Value, json};
 use super::echo::echo;
 use crate::door::chat::{self, Asked};
 use crate::door::fields::{Fields, refuse, wrong};
-use crate::door::messages;
+use crate::door::messages::{self, said, texts};
 use crate::request::{
     Format, Message, Origin, Prompt, Refusal, Request, Sampling, Stop, Thread, ToolCall, ToolChoice,
 };
 use crate::service::{fresh_id, now};
+
+/// Parts that are text, said or answered.
+const TEXT: [&str; 3] = ["input_text", "output_text", "text"];
 
 /// `find`: an item that was told before, by the id that it had.
 pub fn read(body: &Value, find: &dyn Fn(&str) -> Option<Value>) -> Result<Asked, Refusal> {
@@ -122,34 +125,6 @@ fn origin(f: &Fields, keep: bool) -> Result<Origin, Refusal> {
     }
 }
 
-fn said(role: &str, content: String) -> Message {
-    Message {
-        role: role.to_owned(),
-        content,
-        ..Message::default()
-    }
-}
-
-fn texts(value: &Value, at: &str) -> Result<String, Refusal> {
-    let parts = match value {
-        Value::String(text) => return Ok(text.clone()),
-        Value::Array(parts) => parts,
-        other => return wrong(at, other, "a string or an array of parts"),
-    };
-    let each = parts.iter().enumerate().map(|(i, part)| {
-        let p = Fields::of(part, &format!("{at}[{i}]"))?;
-        match (p.string("type")?, p.string("text")?) {
-            (Some("input_text" | "output_text" | "text"), Some(text)) => Ok(text),
-            (kind, _) => {
-                let got = kind.unwrap_or("nothing");
-                let why = format!("got {got:?}; this model reads text only");
-                refuse(&p.path("type"), why)
-            }
-        }
-    });
-    Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
-}
-
 /// An item, or the one that it names.
 fn in_its_place(
     at: &str,
@@ -191,7 +166,7 @@ fn read_item(
         None => refuse(&f.path(name), "is missing; want a string"),
     };
     let content = |name: &str| match f.get(name) {
-        Some(value) => texts(value, &f.path(name)),
+        Some(value) => texts(value, &f.path(name), &TEXT),
         None => Ok(String::new()),
     };
     match f.string("type")? {

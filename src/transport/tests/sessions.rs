@@ -148,8 +148,12 @@ fn sizes_are_told_in_tokens_and_bytes() {
     assert_eq!(measured["bytes"], 1000 + 10 * tokens);
     let told = done(server.post("/v1/sessions/estimate", json!({"tokens": 7})));
     assert_eq!(
-        (&told["bytes"], &told["bytes_per_token"]),
-        (&json!(1070), &json!(10))
+        (
+            &told["bytes"],
+            &told["bytes_per_token"],
+            &told["block_tokens"]
+        ),
+        (&json!(1070), &json!(10), &json!(1))
     );
 }
 
