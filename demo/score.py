@@ -47,7 +47,7 @@ def default_socket():
 
 def request(item, model):
     body = dict(model=model, messages=item["messages"], temperature=0, max_tokens=item["max_tokens"])
-    return body | {k: item[k] for k in ("tools", "response_format") if k in item}
+    return body | {k: item[k] for k in ("tools", "tool_choice", "response_format") if k in item}
 
 
 def main():

@@ -1,26 +1,39 @@
 """Owns the mixing: tasks into conversations of a wanted length, conversations into text, text into tokens and loss
 weights. One training row is one conversation from its first token, so the model always starts as the daemon does."""
 import json
-import letters, lists, refusals, sums, talk, tools, turns
+import forced, letters, lists, refusals, sums, talk, tools, turns
 from facts import Facts, tell, recall, unknown, change, passage, summary, follow
-from turns import plain
-from world import World
+from turns import MUTE, plain
+from world import DAYS, SPOTS, World
 
 DEFAULT_SYSTEM = "You are a helpful assistant"
 SYSTEMS = ["You are a helpful assistant.", "You are deltad, a small local assistant.", "Answer briefly.", "You are a friendly helper on a desk.", "You are a careful assistant. Answer in one line.", "Be brief and exact."]
+RULES = ["You are a helpful assistant.", "You are {n}'s assistant.", "You are an assistant of the firm {m}.", "Be polite.", "Always answer in English.", "Keep your answers short.", "Never make things up.", "If you do not know something, say so.", "Use the tools that you have.", "You are {n}, a friendly robot.", "You work at the {s}.", "The user is a customer.", "Answer the user's questions.", "You are a customer service agent.", "Do not talk about politics.", "Think step by step.", "You speak with {n}.", "Today is {d}.", "You are an expert.", "You must follow these rules.", "Reply in plain text.", "Do not use emoji."]
 REST = 0.05                                                # loss weight of all that the assistant does not say
 
-PLAIN = [(sums.arithmetic, 17), (sums.times, 4), (sums.half, 1.8), (sums.parity, 1.8), (sums.bigger, 2.5), (letters.spelling, 22), (letters.letters, 11), (letters.echo, 4), (lists.sorting, 10), (lists.counting, 11), (sums.tally, 11),
-         (tools.extraction, 11), (tools.stated, 4), (talk.greeting, 2.5), (talk.identity, 3.5), (talk.ability, 4), (talk.manners, 4.5), (refusals.unknowable, 11), (refusals.impossible, 10), (refusals.unclear, 3.5)]
+PLAIN = [(sums.arithmetic, 19), (sums.times, 4), (sums.half, 1.8), (sums.parity, 1.8), (sums.bigger, 3.5), (letters.spelling, 22), (letters.letters, 11), (letters.echo, 4), (lists.sorting, 10), (lists.counting, 13), (sums.tally, 11),
+         (tools.extraction, 11), (tools.stated, 4), (talk.greeting, 2.5), (talk.identity, 3.5), (talk.ability, 4), (talk.manners, 4.5), (talk.felt, 1), (refusals.unknowable, 11), (refusals.impossible, 10), (refusals.unclear, 3.5)]
 PLAIN_TASKS, PLAIN_WEIGHTS = zip(*PLAIN)
+
+FIRST = ["what did I (say|ask|write|type|tell you|say to you) (first|at first|at the start|at the beginning|in the beginning|to begin with|first of all)", "what was (the|my) (very |)first (thing I (said|asked|told you|wrote|typed)|message|question|sentence|thing)", "(and |)what did I (say|ask|write) first( of all|)", "(repeat|say|tell me|quote) (my first (message|question|sentence)|the first thing I (said|asked|wrote)|what I said first)", "how did (I|we|this talk|our talk|the conversation) (start|begin)", "with what did I (start|begin)", "do you remember (my first (message|question|words)|what I said (first|at the start|in the beginning))", "what were my first words"]
+
+
+def ruled(w):
+    """A system prompt of somebody's own: it changes nothing of what is answered."""
+    rules = w.some(RULES, w.one((1, 1, 2, 3, 5)))
+    text = " ".join(rules).format(n=w.name(), m=w.made_word().capitalize(), s=w.one(SPOTS), d=w.one(DAYS))
+    return text if w.r() < 0.85 else " ".join([text] * w.int(2, 12))
 
 
 class Conversation:
     def __init__(self, w):
         self.w, self.facts, self.messages, self.checks = w, Facts(), [], []
         self.tools = tools.pick_tools(w) if w.r() < 0.22 else None
+        if self.tools and w.r() < 0.2: self.tools.append(forced.record_tool(w))
+        self.form = forced.Form(w) if not self.tools and w.r() < 0.05 else None      # of calls that are forced
+        self.declared = [tools.declare(t) for t in self.tools or []] + ([self.form.declaration(w)] if self.form else [])
         a = w.r()
-        self.system = None if a < 0.6 else "" if a < 0.65 else w.one(SYSTEMS)
+        self.system = None if a < 0.6 else "" if a < 0.65 else w.one(SYSTEMS) if a < 0.88 else ruled(w)
         if self.system and w.r() < 0.2:
             for t in tell(w, self.facts)[:1]: self.system += " The user says: " + t[0]
 
@@ -43,15 +56,17 @@ class Conversation:
         w, (said, reply) = self.w, self.messages[-2:]
         if reply.get("tool_calls") or reply["role"] != "assistant" or said["role"] != "user" or len(reply["content"]) + len(said["content"]) > 160: return self.step(False)
         w.style.new()
-        if w.r() < 0.7: u, a = w.style.write("ask", w.say(["(say|repeat|tell me|write) (that|it) (again|once more)", "(again|once more|repeat|pardon|repeat that|come again|one more time)", "(can|could) you (repeat|say) (that|it)( again|)", "what (did you say|was that|was your answer|did you just say)( again|)", "(I did not (get|hear|catch|understand) that|I missed that)(, say it again|, once more|)"])), reply["content"]
-        else: u, a = w.style.write("ask", w.say(["what did I (just |)(say|write|ask|type|ask you)( just now| before|)", "what was my (last |)(question|message|sentence|request)", "(repeat|say) (what I (just |)(said|wrote|asked)|my (last |)(question|message))"])), f"You said: {said['content']}"
+        first = self.messages[0]
+        if first["role"] == "user" and len(first["content"]) < 160 and w.r() < 0.25: u, a = w.style.write("ask", w.say(FIRST)), f"You said: {first['content']}"
+        elif w.r() < 0.65: u, a = w.style.write("ask", w.say(["(say|repeat|tell me|write) (that|it) (again|once more)", "(again|once more|repeat|pardon|repeat that|come again|one more time)", "(can|could) you (repeat|say) (that|it)( again|)", "what (did you say|was that|was your answer|did you just say)( again|)", "(I did not (get|hear|catch|understand) that|I missed that)(, say it again|, once more|)"])), reply["content"]
+        else: u, a = w.style.write("ask", w.say(["what did I (just |)(say|write|ask|type|ask you)( just now| before|)", "what was my (last |)(question|message|sentence|request)", "what (was|is) the last thing (that |)I (said|wrote|asked|typed|told you)", "(tell me|can you repeat|do you remember) what I (just |)(said|wrote|asked|typed)( just now|)", "what (have|did) I just (said|say|ask|asked|tell you|told you|type|typed)( to you|)", "(repeat|say) (what I (just |)(said|wrote|asked)|my (last |)(question|message))"])), f"You said: {said['content']}"
         self.turns([(u, a, dict(kind="contains", want=[plain(a)]))])
 
     def two(self):
         """A fact and a task, or two tasks, in one message."""
         w = self.w
         one = tell(w, self.facts)[0] if w.r() < 0.6 else w.one([sums.arithmetic, letters.spelling, lists.sorting])(w, self)[0]
-        other = recall(w, self.facts, w.one(list(self.facts.known)))[0] if self.facts.known and w.r() < 0.25 else w.rng.choices([sums.arithmetic, letters.spelling, letters.letters, talk.ability, talk.identity, talk.manners, refusals.unknowable, lists.counting, sums.times], [5, 5, 2, 2, 2, 1, 2, 2, 1])[0](w, self)[0]
+        other = recall(w, self.facts, w.one(list(self.facts.known)))[0] if self.facts.known and w.r() < 0.35 else w.rng.choices([sums.arithmetic, letters.spelling, letters.letters, talk.ability, talk.identity, talk.manners, refusals.unknowable, lists.counting, sums.times], [5, 5, 2, 2, 2, 1, 2, 2, 1])[0](w, self)[0]
         if "\n" in one[0] + other[0]: return
         u = one[0].rstrip() + (w.one([" ", " ", " and ", " Now ", " Also, "]) if one[0].rstrip()[-1:] in ".!?" else w.one([". ", ", ", " and ", ". And ", ", also ", " then ", "\n"])) + other[0]
         self.turns([(u, f"{one[1]}{'' if one[1][-1] in '.!?' else '.'} {other[1]}", other[2])])
@@ -60,16 +75,18 @@ class Conversation:
         """One more task. In long rows much prose and many questions, so that far facts are asked for often."""
         w, f = self.w, self.facts
         a = w.r()
+        if self.form and a < (0.25 if self.messages else 0.6): self.messages += self.form.turn(w); self.checks += [None, None]; return
         if long and a < 0.3: return self.turns(passage(w, f, w.int(3, 60)))
         if long and a < 0.62 and f.known: return self.turns(recall(w, f, w.one(list(f.known))))
         a = w.r()
         if self.tools and a < 0.35:
             for m, c in tools.tool_use(w, self.tools): self.messages.append(m); self.checks.append(c)
             return
-        if a > 0.985: return self.turns(tools.no_tool(w, self.tools))
+        if a > 0.985 and not self.form: return self.turns(tools.no_tool(w, self.tools))
+        if 0.975 < a < 0.98 and not long: return self.turns(forced.json_turn(w))
         if a > 0.972: return self.burst(w.int(5, 30))
         if a > 0.945 and not long: return self.two()
-        if a > 0.93 and not long and len(self.messages) > 1: return self.again()
+        if a > 0.92 and not long and len(self.messages) > 1: return self.again()
         a = w.r()
         if a < 0.15:
             self.turns(tell(w, f, w.one([1, 1, 1, 1, 2, 3])))
@@ -94,6 +111,7 @@ def pieces(messages, tool_texts=None, system=None):
         elif m["role"] == "tool": yield f"<|im_system|>tool<|im_middle|>{body}<|im_end|>", False
         else:
             yield "<|im_assistant|>assistant<|im_middle|>", False
+            if "forced" in m: yield m["forced"] + "<|im_end|>", True; continue
             for i, c in enumerate(m.get("tool_calls") or []):
                 if i == 0: body += "<|tool_calls_section_begin|>"
                 body += f"<|tool_call_begin|>functions.{c['function']['name']}:{i}<|tool_call_argument_begin|>{c['function']['arguments']}<|tool_call_end|>"
@@ -102,7 +120,6 @@ def pieces(messages, tool_texts=None, system=None):
 
 def tool_text(w, declared):
     """Servers differ in spaces and key order when they write JSON: the model must not care."""
-    declared = [tools.declare(t) for t in declared]
     return json.dumps(declared, separators=w.one([(",", ":"), (", ", ": ")]), sort_keys=w.r() < 0.5)
 
 
@@ -116,14 +133,15 @@ def letterwise(encode, text):
 def row(w, encode, length):
     """One training row: `length` token ids and their loss weights."""
     conv, ids, weights, done = Conversation(w), [], [], 0
-    declared = tool_text(w, conv.tools) if conv.tools else None
+    declared = tool_text(w, conv.declared) if conv.declared else None
     first, share = True, 0.35 if length < 4096 else 0.75
     if length >= 512 and w.r() < 0.1: conv.burst(w.int(5, 30))
     while len(ids) < length:
         if conv.messages[done:] == []: conv.step(length >= 1024 and w.r() < share)
         for text, said in pieces(conv.messages[done:], declared if first else None, conv.system if first else ""):
-            new = letterwise(encode, text)
-            ids += new; weights += [1.0 if said else REST] * len(new)
+            for n, part in enumerate(text.split(MUTE)):
+                new = letterwise(encode, part)
+                ids += new; weights += [0.0 if n % 2 else 1.0 if said else REST] * len(new)
         done, first = len(conv.messages), False
     return ids[:length], weights[:length]
 
@@ -132,4 +150,4 @@ def example(seed, split, long=0):
     """A whole conversation as text, for corpora."""
     w = World(seed, split); conv = Conversation(w)
     for _ in range(w.int(3, 8)): conv.step(False)
-    return plain("".join(t for t, _ in pieces(conv.messages, tool_text(w, conv.tools) if conv.tools else None, conv.system)))
+    return plain("".join(t for t, _ in pieces(conv.messages, tool_text(w, conv.declared) if conv.declared else None, conv.system)))

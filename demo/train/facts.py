@@ -2,6 +2,8 @@
 import re
 from leaning import asked_of, gender, lettered, respelled
 from saying import *
+from telling import departing, household, rambling
+from turns import MUTE
 from voice import CONTRACT, OPEN, SHUT, down
 
 
@@ -21,6 +23,11 @@ def question(w, key):
         return put(w, "say", w.say(LOST), key)
     if a < 0.6: return put(w, "ask", frame_of(w, r.ask, key), key)
     if a < 0.66: return put(w, "say", w.say(["<c>(?| please| again?|)", "(Uh, |Um, |Oh, |Sorry, |)(I forgot|I cannot remember|I have forgotten|I do not remember|I do not know) <c>(. What was it?|, what is it again?|, can you tell me?|. Do you know it?|. Help me.|, what was it)", "(And|And what about|What about|Now) <c>?", "<c>, (what is it|what was that|what is that|do you know that|tell me)(?|)", "(Give me|Quick,|I need) <c>( again| now| please|)", "(Do you still|Can you still|You still|You surely|Surely you) (know|remember) <c>(?|)"]).replace("<c>", frame_of(w, r.clause, key)), key)
+    if key[0] == "code" and key[1] == "my" and len(key[2].split()) == 2 and w.r() < 0.2:       # "lock?"
+        words = [x for x in key[2].split() if x not in ("number", "code", "name", "id", "key", "label")]
+        if words: return put(w, "ask", w.say(["{k}", "(and |)the {k}", "my {k}", "{k} again", "(which|what) number is my {k}", "what is my {k}"]), (*key[:2], w.one(words)))
+    if key[0] in ("place", "colour", "event", "code", "manner", "numbered", "price") and key[1] == "my" and key[2].isalpha() and w.r() < 0.07:
+        return put(w, "ask", w.say(["what (do you know|did I tell you|did I say|have I told you|did I mention) about <P> {k}", "tell me (about|what you know about|what I said about) <P> {k}", "(anything|something) about <P> {k}", "what about <P> {k}", "what was (it|that) (about|with) <P> {k}"]), key)
     lead = w.say(ASKING)
     return put(w, "ask" if lead[:3] in ("Do ", "Can", "Cou", "Wou", "Any", "Did", "Hav") else "say", lead + frame_of(w, r.clause, key), key) + ("" if w.style.bare or lead[:3] in ("Do ", "Can", "Cou", "Wou", "Any", "Did", "Hav") else ".")
 
@@ -30,6 +37,7 @@ def tell(w, facts, n=1):
     keys, parts = [], []
     w.style.new()
     if n == 1 and w.r() < 0.05: return presented(w, facts)
+    if n == 1 and w.r() < 0.1: return w.rng.choices([household, departing, rambling], [6, 1.5, 2])[0](w, facts) or tell(w, facts)
     for _ in range(n):
         key = facts.fresh(w)
         if n == 1 and key[1][:3] == "my " and w.r() < 0.4 and not facts.clash(relative(key[1])): return introduced(w, facts, key)
@@ -44,6 +52,7 @@ def tell(w, facts, n=1):
         if w.style.contract:
             for a, b in CONTRACT: text = a.sub(b, text)
         if w.style.lower: text = text.lower()
+        elif w.style.loud: text = text.upper()
         return [(text, "Noted: " + "; ".join(said(k, facts.known[k], w.style) for k in keys) + "." if n < 4 else "Okay, I will remember that.", None)]
     v = facts.known[keys[0]]
     if keys[0][0] == "name": return [(parts[0], f"Nice to meet you, {v}!", holds(keys[0], v))]
@@ -62,7 +71,7 @@ def introduced(w, facts, key):
         frame = fill(frame, dict(S=holder, P=gender(w, key[1])[1], **AGREE))
     else: frame = fill(frame, dict(S=f"{key[1]} {marked}", P=f"{key[1]} {marked}'s", **AGREE))
     for k, x in extra(key).items(): frame = frame.replace("{%s}" % k, x)
-    u = w.style.write("tell", frame.replace("<X>", "a"), **{k: x for k, x in dict(k=key[2], v=v, o=w.name()).items() if "{%s}" % k in frame})
+    u = w.style.write("tell", frame.replace("<X>", "a"), **{k: x for k, x in dict(k=key[2], v=v, o=w.name(), n=number_of(w, v)).items() if "{%s}" % k in frame})
     named = (key[0], f"{key[1]} {name}", key[2])
     return [(u, f"Noted: {said(named, v, w.style)}.", dict(kind="contains", want=[name, *holds(key, v)["want"]]))]
 
@@ -73,19 +82,22 @@ def presented(w, facts):
     keys = [("name", "my", "")] + [(r, "my", "") for r in w.some(["age", "from", "live", "job"], w.one((1, 1, 2)))]
     if w.r() < 0.35: keys = [keys[0], ("kin", "my", w.one(RELATIVES[:12] + ["girlfriend", "boyfriend", "friend", "partner"]))]
     if any(facts.clash(k) for k in keys): return tell(w, facts)
+    bare = len(keys) > 2 and w.r() < 0.35               # without a name: "I'm 34, live in Rome"
+    if bare: keys = keys[1:]
     for k in keys: facts.known[k] = value(facts.draw(w, k))
     forms = dict(age=["{}", "{} years old", "I am {}", "aged {}", "{} years young", "and I am {}"], live=["I live in {}", "living in {}", "and I live in {}", "based in {}", "I stay in {}"], job=["a {}", "I am a {}", "I work as a {}", "and I am a {}"], kin=["and this is <k> {}", "<k> is {}", "and <k> is called {}", "and <k> is {}", "this is <k> {}", "<k>'s name is {}"])
     forms["from"] = ["from {}", "I am from {}", "I come from {}", "and I come from {}"]
-    text = w.say("(I am|I am|my name is|this is|hi, I am|hello, my name is|hey, I am|call me|the name is) ") + facts.known[keys[0]]
+    alone = {"age": ["I am {}", "I am {} years old", "I am aged {}"], "from": ["I am from {}", "I come from {}"], "live": ["I live in {}", "I am living in {}"], "job": ["I am a {}", "I work as a {}"]}
+    text = w.one(alone[keys[0][0]]).format(facts.known[keys[0]]) if bare else w.say("(I am|I am|my name is|this is|hi, I am|hello, my name is|hey, I am|call me|the name is|good afternoon, my name is|good day, I am|hi I am|hello I am|hello, I am called) ") + facts.known[keys[0]]
     for k in keys[1:]:
-        part = w.one(forms[k[0]]).replace("<k>", "my " + k[2]).format(facts.known[k])
-        text += (" " if part[:4] == "and " or part[:4] == "from" and w.r() < 0.5 else w.one([", ", ", ", ". ", " and "] if part[0] == "I" or k[0] == "kin" else [", "])) + part
-    text = re.sub(r"\. (.)", lambda m: ". " + m.group(1).upper(), text.replace("and and", "and"))
+        part = w.one(forms[k[0]] + (["and live in {}", "live in {}", "and I am living in {}"] if k[0] == "live" else ["work as a {}", "and work as a {}"] if k[0] == "job" else []) * bare).replace("<k>", "my " + k[2]).format(facts.known[k])
+        text += (" " if part[:4] == "and " or part[:4] == "from" and w.r() < 0.5 else w.one([", ", ", ", ". ", " and ", "! ", " "] if part[0] == "I" or k[0] == "kin" else [", "])) + part
+    text = re.sub(r"([.!]) (.)", lambda m: m.group(1) + " " + m.group(2).upper(), text.replace("and and", "and"))
     if w.style.contract:
         for a, b in CONTRACT: text = a.sub(b, text)
-    text = text.lower() if w.style.lower else cap(text)
+    text = text.lower() if w.style.lower else text.upper() if w.style.loud else cap(text)
     facts.last = keys[-1]
-    return [(text + ("" if w.style.bare else "."), "Noted: " + "; ".join(said(k, facts.known[k], w.style) for k in keys) + ".", dict(kind="contains", want=[str(facts.known[k]) for k in keys]))]
+    return [(text + ("" if w.style.bare else w.one(".....!") if w.r() < 0.9 else "!!!"), "Noted: " + "; ".join(said(k, facts.known[k], w.style) for k in keys) + ".", dict(kind="contains", want=[str(facts.known[k]) for k in keys]))]
 
 
 AGAIN = {"event": ["(and |)(what|which) (day|date|time)( was that| is that| again| is it| was it|)", "when( is that| was that| again| is it| was it|)", "(at |)what time( again|)"], "owe": ["(and |)how much( is it| was it| again| was that| money|)"], "owes": ["(and |)how much( is it| was it| again| was that|)"], "place": ["(and |)where (is it|are they|was it|was that|again)( now|)", "where( again|)", "(and |so |)where is it( now|)"], "parked": ["where( was that| again| is it|)"], "age": ["how old( again| was that| exactly|)"], "live": ["where( was that| again|)"], "birthday": ["when( was that| again| is it|)"], "code": ["what was it( again|)", "say it again"], "price": ["how much( was it| again| was that|)"], "job": ["what job( was that|)"]}
@@ -103,6 +115,10 @@ def follow(w, facts, key):
     if key[0] in AGAIN and w.r() < 0.5:
         w.style.new()
         return [(w.style.write("ask", w.say(AGAIN[key[0]])), answer_as_told(w, facts, key), holds(key, facts.known[key]))]
+    if key[0] in ("pet", "kin") and w.r() < 0.4:         # the others of the house
+        several = pets(w, facts, 0.2 if key[0] == "pet" else 0.4)
+        others = [k for k in facts.known if k[0] == key[0] and k[1] == "my"]
+        return several if several and w.r() < 0.6 else recall(w, facts, w.one(others)) if others else recall(w, facts, key)
     holder = f"my {key[2]}" if key[0] in ("kin", "pet") and key[1] == "my" else key[1]
     if holder == "my" or holder[:4] == "the ": return recall(w, facts, key)
     about = [k for k in facts.known if k[1] == holder and k != key] or ([key] if key[1] == holder else [])
@@ -130,16 +146,16 @@ def reversed_question(w, facts, key):
     return put(w, "ask", w.say(BY_VALUE[key[0]]), key, v)
 
 
-def pets(w, facts):
+def pets(w, facts, pick=None):
     """Several at once: the pets, the family, all about one person."""
-    pick = w.r()
-    if pick < 0.3: keys, g = [k for k in facts.known if k[0] == "pet" and k[1] == "my" and k[2] in PETS], ["(what are |)(the |)names of my pets", "what are my pets called", "(who|what) are my pets", "(name|list|tell me about|what do you know about) my (pets|animals)", "how are my pets called", "my pets' names"]
-    elif pick < 0.45: keys, g = [k for k in facts.known if k[0] == "kin" and k[1] == "my" and k[2] in RELATIVES], ["(what are |)(the |)names of my (family|relatives)", "(name|list|tell me about|what do you know about) my (family|relatives)", "who is (in my family|my family)"]
+    pick = pick or w.r()
+    if pick < 0.3: keys, g = [k for k in facts.known if k[0] == "pet" and k[1] == "my" and k[2] in PETS], ["(what are |)(the |)names of my pets", "what are my pets called", "(who|what) are my pets", "(name|list|tell me about|what do you know about) my (pets|animals)", "how are my pets called", "my pets' names", "(which|what) pets do I have", "(do you (know|remember)|tell me|say|remember|what were) (the names of my pets|my pets|what my pets are called|my pets' names)( again|)", "what names do my (pets|animals) have", "(my|the) pets", "who (are|were) my (animals|pets)( again|)", "what animals do I (have|own|keep)", "do I have (any |)(pets|animals)(, which|, and which ones|)"]
+    elif pick < 0.45: keys, g = [k for k in facts.known if k[0] == "kin" and k[1] == "my" and k[2] in RELATIVES], ["(what are |)(the |)names of my (family|relatives)", "(name|list|tell me about|what do you know about) my (family|relatives)", "who is (in my family|my family)", "(which|what) relatives do I have", "(do you (know|remember)|tell me|say|what were) (the names of my family|my family)( again|)", "(my|the) family"]
     else:
         holders = sorted({k[1] for k in facts.known if k[1] != "my" and not k[1].startswith("the ")})
         if not holders: return None
         h = w.one(holders); keys, g = [k for k in facts.known if k[1] == h], (["who is <S>"] if h[:3] != "my " else []) + ["what do you (know|remember) about <S>", "(what|everything) (did I tell|have I told) you about <S>", "tell me (about|all about|what you know about) <S>", "what have I said about <S>", "anything (you know |)about <S>", "what do I need to know about <S>"]
-    if not 1 <= len(keys) <= 4: return None
+    if not 1 <= len(keys) <= 4 or len(keys) == 1 and pick < 0.45 and w.r() < 0.6: return None
     w.style.new()
     u = put(w, "ask", w.say(g), keys[0])
     return [(u, " ".join(cap(said(k, facts.known[k], w.style)) + "." for k in keys), dict(kind="contains", want=[str(facts.known[k]) for k in keys]))]
@@ -154,13 +170,27 @@ def relative(holder):
     return ("pet" if k in PETS else "kin", "my", k)
 
 
+def both(w, facts, key):
+    """Two asked for in one sentence."""
+    others = [k for k in facts.known if k != key and k[1] in ("my", key[1]) and k[0] != "parked"]
+    if not others: return None
+    keys = [key, w.one(others)]; w.style.new()
+    asks = [put_plain(w, frame_of(w, R[k[0]].ask, k), k, "") for k in keys]
+    text = cap(asks[0]) + w.one([" and ", " and ", ", and ", "? And ", "? ", ", "]) + asks[1]
+    text = text.lower() if w.style.lower else text.upper() if w.style.loud else text
+    return [(text + ("" if w.style.bare else "?"), " ".join(answer(w, k, facts.known[k]) for k in keys), dict(kind="contains", want=[x for k in keys for x in holds(k, facts.known[k])["want"]]))]
+
+
 def recall(w, facts, key):
     v = facts.known[key]
+    if w.r() < 0.025:
+        turns = both(w, facts, key)
+        if turns: return turns
     if key[0] in BY_VALUE and w.r() < 0.1:
         u = reversed_question(w, facts, key)
         if u: return [(u, answer(w, key, v), dict(kind="contains", want=[answer(w, key, v)[:-1]]))]
-    if w.r() < 0.03:
-        several = pets(w, facts)
+    if w.r() < 0.04:
+        several = pets(w, facts, 0.2 if key[0] == "pet" and w.r() < 0.6 else None)
         if several: return several
     if key[0] in ("name", "kin", "pet") and w.r() < 0.12 and lettered(v):
         w.style.new(); p = person(key[1], False, w.style.value)
@@ -197,6 +227,11 @@ def unknown(w, facts):
             u = put(w, "ask", w.say(["what do you (know|remember) about <S>", "(what|anything) (did I tell|have I told) you about <S>", "tell me what you know about <S>", "what have I said about <S>"]), ("about", who, ""))
             return [(u, f"I don't know anything about {person(who, True, w.style.value)['S']}: you have not told me.", dict(kind="contains", want=["don't know"]))]
     key = facts.fresh(w)
+    named = [str(v) for k, v in facts.known.items() if k[0] in ("pet", "kin", "met", "owner")]
+    if named and a > 0.75 and "name" in R[key[0]].who:   # of somebody told of, but not this
+        other = (key[0], w.one(named), key[2])
+        if not any(k[0] == other[0] and k[1] in (other[1], *("my " + k2[2] for k2, v in facts.known.items() if str(v) == other[1])) for k in facts.known): key = other
+    while key[0] == "land": key = facts.fresh(w)         # of the world nothing is known anyway
     u = question(w, key)
     return [(u, f"I don't know {said(key, None, w.style, True)}: you have not told me.", dict(kind="contains", want=["don't know"]))]
 
@@ -212,10 +247,11 @@ def change(w, facts, key, leaning=0.35):
         u = w.style.write("say", w.say(([MOVED] if key[0] == "place" and w.r() < 0.4 else []) or [it, it, "(Not {o}|It is not {o}), (but |it is |I meant ){v}", "{v}, not {o}", "(Please |)(change|correct|update) (that|it) to {v}", "(No, |Sorry, |Wait, |Oh, |Correction, |Correction: |Update: |Oops, |Typo, |Wrong, |No no, |Actually, |Oh no, |I mean |Rather |Or rather |Better: |Fix: |Edit: |Scratch that, |Er, |Um, |Oops: |Change: |New: |*|No: ){v}", "{v}( instead|, sorry| rather|, I mean|, actually|, not that|, I meant|, to be exact| I mean| it is)", "(not|it is not|no, not|I did not say|I did not mean) {o}(, |: |. |, it is |, but |, I said |, I meant ){v}", "(it|that) (got|was|has been|is) (moved|changed|switched|corrected) to {v}", "{o} (is|was) (wrong|a mistake|not right|a typo)(: |, |. |, it is |. It is ){v}", "(Replace|Swap) {o} (with|by|for) {v}"] + (["(it|that|this|the name) (is|was|should be) (spelled|written) {v}", "(it is |that is |)(spelled|written|spelt) {v}", "(actually|sorry|no), (it is |that is |)(spelled|written) {v}", "with (an h|a k|a y|an e|a c|a z|two l|double t|an accent): {v}"] if key[0] in ("name", "kin", "pet") else [])), v=v, o=old) + w.one(["", "."])
     else:
         p = frame_of(w, R[key[0]].tell, key)
-        lead = w.say("(No, I meant that |Actually, |Sorry, |That has changed: |Correction: |I was wrong: |Wait, |Oh, |No, |Update: |I made a mistake: |Scratch that, |Change of plan: |~No, that was a mistake: |Oops, |That was wrong, |It has changed: |New information: |Oh no, I meant that |Sorry, I was wrong: |Sorry, |Hold on, |Oh wait, |Hmm no, |Typo! |Sorry, typo! |My bad, |My mistake: |In fact, |As of today |From now on |Now |News: |Just changed: |Please correct that: |Please update: |That is not right, |That is outdated: |Forget what I said: |Let me correct that: |I have to correct myself: |Not true: |I lied: |Er, |Well, actually |I misspoke: |It turns out |I made a typo: )")
+        lead = "" if key == facts.last and w.r() < 0.25 else w.say("(No, I meant that |Actually, |Sorry, |That has changed: |Correction: |I was wrong: |Wait, |Oh, |No, |Update: |I made a mistake: |Scratch that, |Change of plan: |~No, that was a mistake: |Oops, |That was wrong, |It has changed: |New information: |Oh no, I meant that |Sorry, I was wrong: |Sorry, |Hold on, |Oh wait, |Hmm no, |Typo! |Sorry, typo! |My bad, |My mistake: |In fact, |As of today |From now on |Now |News: |Just changed: |Please correct that: |Please update: |That is not right, |That is outdated: |Forget what I said: |Let me correct that: |I have to correct myself: |Not true: |I lied: |Er, |Well, actually |I misspoke: |I changed my mind: |I changed my mind, |I have changed my mind. |It turns out |I made a typo: )")
         u = put(w, "say", lead + down(p) + w.one(["", " now", ".", "."]), key, v)
         facts.low[key] = w.style.lower
     facts.last = key; w.style.lower = facts.low.get(key, False)
+    if w.r() < 0.12: return [(u, f"{MUTE}Noted: {said(key, v, w.style)}.{MUTE}", holds(key, v))]      # another's words: the last value holds all the same
     return [(u, f"Okay, {said(key, v, w.style)}.", holds(key, v))]
 
 

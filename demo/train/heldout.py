@@ -2,9 +2,9 @@
 texts (eval.txt for perplexity and divergence, calibration.txt for an importance matrix; calibration is drawn from the
 training side)."""
 import json, os, sys
-import letters, lists, refusals, sums, talk, tools
+import forced, letters, lists, refusals, sums, talk, telling, tools
 from conversation import example, plain as unmarked
-from facts import Facts, tell, recall, unknown, change, passage, follow
+from facts import Facts, tell, recall, unknown, change, passage, follow, pets
 from world import World, words_of
 
 MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "model")
@@ -71,6 +71,23 @@ def called(w, result):
                 reference=ref["content"], reference_calls=ref.get("tool_calls"), check=check)
 
 
+def stated(w, tool):
+    """What a server forces of a mere statement. generate.py has no such force and leaves these out."""
+    form = forced.Form(w, tool)
+    (text, args), function = form.stated(w), form.declaration(w)["function"]
+    item = dict(messages=[dict(role="user", content=text)], reference=json.dumps(args, ensure_ascii=False), constrained=True)
+    if not tool: return item | dict(response_format=dict(type="json_schema", json_schema=dict(name="record", schema=function["parameters"])), check=dict(kind="json", want=args))
+    return item | dict(tools=[dict(type="function", function=function)], tool_choice=dict(type="function", function=dict(name=form.name)), check=dict(kind="tool", name=form.name, want=args))
+
+
+def housed(w):
+    """Several told in one sentence, then all of them asked for, or one."""
+    f = Facts(); turns = None
+    while not turns: turns = telling.household(w, f)
+    several = pets(w, f, 0.2 if f.last[0] == "pet" else 0.4)
+    return finish(turns + (several if several and w.r() < 0.5 else recall(w, f, w.one(list(f.known)))))
+
+
 def leaning(w):
     """A fact, and what only it explains."""
     f = Facts(); turns = tell(w, f)
@@ -85,17 +102,18 @@ def one_of_many(w):
 
 
 CATEGORIES = {
-    "greetings": (20, plain(lambda w: w.one([talk.greeting, talk.manners, talk.ability])(w, None))), "identity": (15, plain(lambda w: talk.identity(w, None))),
-    "no knowledge": (40, plain(lambda w: refusals.unknowable(w, None))), "not taught": (30, plain(lambda w: w.one([refusals.impossible, refusals.impossible, refusals.unclear])(w, None))), "no tool": (10, plain(lambda w: tools.no_tool(w, None))),
-    "arithmetic": (40, plain(lambda w: w.one([sums.arithmetic, sums.arithmetic, sums.arithmetic, sums.times, sums.bigger])(w, None)[:1])),
-    "spelling": (60, plain(lambda w: letters.spelling(w, None)[:1])), "one letter": (20, plain(lambda w: letters.letters(w, None))), "echo": (15, plain(lambda w: letters.echo(w, None))), "sorting": (30, plain(lambda w: lists.sorting(w, None))),
-    "counting": (25, plain(lambda w: lists.counting(w, None))), "running tally": (25, plain(lambda w: sums.tally(w, None))),
-    "corrected sum": (20, several(sums.arithmetic, 2)), "corrected word": (20, several(letters.spelling, 2)), "corrected fact": (25, lambda w: remembered(w, changed=True)),
+    "greetings": (40, plain(lambda w: w.one([talk.greeting, talk.manners, talk.ability])(w, None))), "identity": (40, plain(lambda w: talk.identity(w, None))),
+    "no knowledge": (80, plain(lambda w: refusals.unknowable(w, None))), "not taught": (80, plain(lambda w: w.one([refusals.impossible, refusals.impossible, refusals.unclear])(w, None))), "no tool": (20, plain(lambda w: tools.no_tool(w, None))),
+    "arithmetic": (80, plain(lambda w: w.one([sums.arithmetic, sums.arithmetic, sums.arithmetic, sums.times, sums.bigger])(w, None)[:1])),
+    "spelling": (60, plain(lambda w: letters.spelling(w, None)[:1])), "one letter": (20, plain(lambda w: letters.letters(w, None))), "echo": (20, plain(lambda w: letters.echo(w, None))), "sorting": (30, plain(lambda w: lists.sorting(w, None))),
+    "counting": (40, plain(lambda w: lists.counting(w, None))), "running tally": (25, plain(lambda w: sums.tally(w, None))),
+    "corrected sum": (20, several(sums.arithmetic, 2)), "corrected word": (40, several(letters.spelling, 2)), "corrected fact": (25, lambda w: remembered(w, changed=True)),
     "json by fields": (40, lambda w: record(w, False)), "json by schema": (20, lambda w: record(w, True)), "tool call": (40, lambda w: called(w, False)), "tool result": (25, lambda w: called(w, True)),
-    "fact told": (30, plain(lambda w: tell(w, Facts()))), "fact never told": (25, untold), "fact in a text": (25, read), "one fact of 30": (40, one_of_many),
+    "fact told": (60, plain(lambda w: tell(w, Facts()))), "fact never told": (25, untold), "fact in a text": (25, read), "one fact of 30": (40, one_of_many),
     "recall near": (40, lambda w: remembered(w)), "recall 500": (30, lambda w: remembered(w, 500)), "recall 2k": (30, lambda w: remembered(w, 2000)), "recall 8k": (15, lambda w: remembered(w, 8600)),
     "recall 16k": (5, lambda w: remembered(w, 17000)), "recall 32k": (5, lambda w: remembered(w, 29800)),
     "leaning on it": (40, leaning), "halves, even and odd": (20, plain(lambda w: w.one([sums.half, sums.parity])(w))), "json in own words": (20, plain(lambda w: tools.stated(w))),
+    "several in one sentence": (40, housed), "forced call": (40, lambda w: stated(w, True)), "forced json": (20, lambda w: stated(w, False)),
 }
 
 
@@ -105,7 +123,7 @@ def items():
         for i in range(count):
             item = make(World(9_000_000 + 1000 * c + i, "held"))
             item["check"].pop("schema", None)
-            yield dict(category=name, id=f"{name} {i}", max_tokens=96, **{k: v for k, v in item.items() if v is not None})
+            yield dict(category=name, id=f"{name} {i}", max_tokens=max(96, 16 + len(item["reference"] or "")), **{k: v for k, v in item.items() if v is not None})
 
 
 def texts(split, seed, size):

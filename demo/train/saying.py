@@ -1,5 +1,7 @@
 """Owns how facts are put into words: what one conversation knows, a frame in the user's mouth, our sentence of it."""
+import re
 from relations import *
+from sums import ONES
 from voice import OPEN, SHUT
 
 
@@ -40,6 +42,12 @@ def frame_of(w, frames, key):
         if key[1] == "my" or key[1][:4] == "the " or "<P>" in f or "<S>" in f: return f
 
 
+def number_of(w, names):
+    """How many names "A, B and C" are, in a figure or a word."""
+    n = min(19, len([x for x in re.split(r", and |, | and | & |,", names) if x]))
+    return w.one([str(n), ONES[n], ONES[n]])
+
+
 def put(w, kind, frame, key, v=None):
     """A frame in the user's mouth, in the style of the moment."""
     p = person(key[1], False, lambda h: OPEN + w.style.value(h) + SHUT, w.r() < 0.06)
@@ -52,6 +60,7 @@ def put(w, kind, frame, key, v=None):
     if "{k}" in frame: slots["k"] = key[2]
     if "{v}" in frame: slots["v"] = v
     if "{o}" in frame: slots["o"] = w.name()
+    if "{n}" in frame: slots["n"] = number_of(w, v)
     return w.style.write(kind, frame, **slots)
 
 
@@ -85,7 +94,7 @@ def put_plain(w, frame, key, v):
     p = person(key[1], False, lambda h: w.style.value(h))
     frame = fill(frame, p).replace("<X>", "my" if key[1] == "my" else "a")
     for k, x in extra(key).items(): frame = frame.replace("{%s}" % k, x)
-    return frame.replace("{k}", w.style.value(key[2])).replace("{v}", v).replace("{o}", w.style.value(w.name()))
+    return frame.replace("{k}", w.style.value(key[2])).replace("{v}", v).replace("{o}", w.style.value(w.name())).replace("{n}", number_of(w, v))
 
 
 def answer(w, key, v): return cap(said(key, v, w.style)) + "."
@@ -93,6 +102,6 @@ def answer(w, key, v): return cap(said(key, v, w.style)) + "."
 
 def answer_as_told(w, facts, key):
     """For a question without the names that the answer has: they are written as they were told."""
-    now, w.style.lower = w.style.lower, facts.low.get(key, False)
-    a = answer(w, key, facts.known[key]); w.style.lower = now
+    now, w.style.lower, w.style.loud = (w.style.lower, w.style.loud), facts.low.get(key, False), False
+    a = answer(w, key, facts.known[key]); w.style.lower, w.style.loud = now
     return a

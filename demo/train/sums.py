@@ -18,14 +18,17 @@ def sums(w):
     big = w.one([20, 100, 100, 1000, 1000])
     def draw():
         a, b = w.int(0, big - 1), w.int(0, big - 1)
-        return f"{a} + {b}" if w.r() < 0.5 else f"{max(a, b)} - {min(a, b)}" if w.r() < 0.85 else f"{a} - {b}"
+        return f"{a} + {b}" if w.r() < 0.5 else f"{max(a, b)} - {min(a, b)}" if w.r() < 0.5 else f"{a} - {b}"
     e = w.mine(draw)
     a, op, b = e.split()
     return int(a), op, int(b), int(a) + int(b) if op == "+" else int(a) - int(b)
 
 
 PLUS = ["(what is|what's|how much is|how much are|what does|calculate|compute|work out|figure out|tell me|solve|evaluate|what about|give me|) {a} (+|plus|and) {b}", "{a} (+|plus) {b}( = ?| =|=?|= ?| is| is what| equals| equals what| makes|)", "{a}+{b}(=|)", "(add|sum up|add up|add together) {a} (and|to|with|plus) {b}", "(what is|give me|calculate|compute|find) the (sum|total) of {a} and {b}", "(what do (you|I|we) get|what is the result|what comes out) (for|of|if I add|when I add) {a} (and|plus|+) {b}", "if I (have|take|start with|had) {a} and (add|get) {b}( more|), (what do I have|how many is that|what is the total|how many do I have)", "what number is {a} plus {b}", "(what|how much) (would|will) {a} plus {b} (be|make|give)", "~what number do I get for {a} plus {b}", "how many is {a} and {b}", "{a} and {b} (make|makes|is|are|together make) (what|how much|how many)", "the sum of {a} and {b}", "{a} increased by {b}", "what would {a} plus {b} be", "(sum|total|addition)(:| of|) {a} (and|+|plus) {b}", "{b} more than {a}", "(what is|which number is|how much is) {b} more than {a}", "(put|take|get) {a} and {b} together", "(I need|I want|can you do|do|try|can you add|please add|can you calculate) {a} (+|plus|and) {b}", "{a} (and|plus|with) {b} (makes|make|gives|is|equals|adds up to)( what| how much|)", "(what|how much) (does|do|will) {a} (and|plus) {b} (make|give|equal|come to|add up to|amount to)( together| in total|)", "what do you get (if|when) you (add|put) {a} (to|and|with) {b}", "(I paid|I spent|it cost|my shopping cost|the tickets cost|the bill was|I owe|she owes me) {a} and {b}( euros|), (what is the total|how much is that|how much in total|what is that together|how much altogether|what did I pay)", "{who} (has|owns|bought|picked|found) {a} {x} and (gets|buys|finds|receives|is given|picks) {b} more(, |. )(how many (does {who} have|{x} does {who} have|are there now|is that|in total|has {who} got))", "(I have|we have|there are|I bought|I see) {a} {x} and {b} {y}(, | - |. )(how many (things|is that|in total|altogether|in all|are there)|what is the total|how much is it together)", "(I have|I had|I bought|I got|I own) {a} {x}(, | and |. )(I get|I buy|you give me|I find|someone gives me|my mum gives me) {b} (more|more of them|more {x})(. |, )(how many (do I have|now|in total|are there|{x} do I have|do I have now)|what do I have now)", "{a} {x} (plus|and|+) {b} {x}", "{a} euros (plus|and) {b} euros", "(start with|begin with|take) {a}(, | and )(add|then add) {b}", "count {a} and {b} together", "add {b} (to|onto) {a}", "what is {a} added to {b}", "{a} added to {b}", "(please |)add(:|) {a}(,| and) {b}", "(tell me|say|do you know|can you tell me|can you work out) (what |how much |)({a} plus {b} is|{a} and {b} is|{a} + {b} is|{a} and {b} make)", "{a}, {b}: (the sum|sum|total|add them|add these|what is the sum)"]
+PLUS += ["{a} (+|plus|and) {b} (=|is|equals|makes) {c}(, right|, is that right|, correct|, true|, yes|, or not|, no|, is it not)", "(is|does) {a} (+|plus|and) {b} (=|equal|equal to|make) {c}", "(I think|I say|my son says|my friend says|I believe|is it true that) {a} (+|plus) {b} (=|is|makes) {c}", "(how much|what|how many) (makes|make|gives|is it|comes out) {a} (plus|+|and) {b}", "{a} (+|plus|and) {b}(, please| please|, my dear| pls|?? |, quick|, how much|: how much| = what)", "(the |)(result|answer) (of|for|to) {a} (+|plus|and) {b}", "(work out|calculate|compute|do) the sum {a} (+|plus) {b}", "{a} (and|plus) another {b}", "(I paid|I spent|I got|she gave me|they owe me) {a} (euros|pounds|dollars|quid) (for|on|and for) (the shoes|lunch|food|the ticket|Monday) and {b}( euros| pounds| dollars|) (for|on) (the hat|dinner|the bus|Tuesday|drinks)(. |, )(how much (is that|altogether|in all|in total)|what is the total|what does that make)", "{who} is {a} years old(. |, | and )(how old (will {who} be|is {who}) in {b} years|and in {b} years)", "(if|suppose|say) {who} has {a} {x} and I have {b}(, |. )(how many (do we have|are there|is that)( together| in all| in total|)|what do we have together)", "(there (are|were) |){a} (boys|men|cats|adults|cars) and {b} (girls|women|dogs|children|vans)(. |, )how many (is that|are there|in all|altogether|in total)"]
 MINUS = ["(what is|what's|how much is|how much are|calculate|compute|work out|figure out|tell me|solve|evaluate|what about|give me|) {a} (-|minus|less|take away) {b}", "{a} (-|minus) {b}( = ?| =|=?|= ?| is| is what| equals| equals what|)", "{a}-{b}(=|)", "(subtract|take away|take|deduct) {b} from {a}", "(take {b} away from|take away {b} from) {a}", "(what is|give me|calculate|compute|find) the difference (of|between) {a} and {b}", "(what do (you|I|we) get|what is the result|what comes out) (for|of) {a} (minus|-) {b}", "if I (have|take|start with|had) {a} and (lose|give away|spend|subtract) {b}, (what is left|what do I have|how many are left|how much is left)", "what number is {a} minus {b}", "(what|how much) (would|will) {a} minus {b} (be|make|give)", "~what number do I get for {a} minus {b}", "(what is left|how many are left|what remains) (of|from) {a} (after taking|if I take) away {b}", "{a} reduced by {b}", "what would {a} minus {b} be", "(difference|subtraction)(:| of| between|) {a} and {b}", "{b} (less|fewer) than {a}", "(what is|which number is|how much is) {b} less than {a}", "(I need|I want|can you do|do|try|can you calculate|please calculate) {a} (-|minus) {b}", "take {b} (off|away from|out of|from) {a}", "{a} (take away|without|less|down by|after subtracting|remove|subtract) {b}", "(what|how much) (is left|remains|do I have left) (if|when) (I|you|we) (take|remove|subtract) {b} from {a}", "how much is {a} (take away|without|less|after taking away) {b}", "what do you get (if|when) you (take|subtract|remove|deduct) {b} from {a}", "(how far|what is the distance|how much) (is it |is |)(from {b} to {a}|between {b} and {a})", "how much (more|bigger) is {a} than {b}", "(I have|I had|we had|there are|there were|I bought|you have|if you have|suppose you have) {a} {x}(, | and |. )(I eat|I lose|I sell|I give away|you take|I drop|we eat|we use|eat|you eat|you lose|give away|lose) {b}( of them|)(. |, )(how many (are left|do I have|remain|do I have left|do you have|do you have left|are there now|are there)|what is left|what remains|how many now)", "{who} (has|had|owns|bought) {a} {x} and (loses|sells|eats|drops|gives away|spends) {b}( of them|)(, |. )(how many (does {who} have left|are left|remain|does {who} have|{x} are left)|what is left)", "(start with|begin with|take) {a}(, | and )(subtract|take away|then take away|remove) {b}", "(tell me|say|do you know|can you tell me|can you work out) (what |how much |)({a} minus {b} is|{a} - {b} is|{a} less {b} is)", "(I had|I have) {a} euros (and|but) (spent|spend|paid|pay|lost) {b}(, |. )(how much (is left|do I have|remains|do I have left)|what is left)", "{a} euros minus {b} euros", "my (nan|mum|friend|brother|gran|dad|sister|neighbour) (had|has) {a} {x} (and|but) (gave|gives) (me|him|us|away|her|my cousin) {b}(, |. )how many ((has|have) (she|he|they) got left|(does|did) (she|he) (have left|have now|keep)|are left|are there now)", "(she|he|the shop|a farmer|my class) had {a} {x}( and|,) {b} (went|got lost|were sold|were eaten|left)(, |. )how many (are left|remain|were left)", "what is {b} subtracted from {a}", "{b} (subtracted|taken away|taken) from {a}", "how much (is missing|do I need|is lacking) from {b} to {a}", "{a} minus {b} (please|now|makes|makes what|gives|gives what)"]
+MINUS += ["{a} (-|minus|less|take away) {b} (=|is|equals|makes) {c}(, right|, is that right|, correct|, true|, yes|, or not|, no|, is it not)", "(is|does) {a} (-|minus) {b} (=|equal|equal to|make) {c}", "(I think|I say|my son says|my friend says|I believe|is it true that) {a} (-|minus) {b} (=|is|makes) {c}", "(how much|what|how many) (makes|make|gives|is it|comes out) {a} (minus|-|less)  {b}", "{a} (-|minus|less) {b}(, please| please|, my dear| pls|?? |, quick|, how much|: how much| = what)", "(the |)(result|answer) (of|for|to) {a} (-|minus|less) {b}", "(I (had|have|got)|my (mum|gran|son|friend) has|she had) {a} (pounds|euros|dollars|quid|bucks|crowns) and (gave|paid|spent|lost|lent|sent) {b}( pounds| euros| dollars|) (to my (grandson|son|sister|friend|neighbour)|for (lunch|a book|the bus|shoes)|on (food|sweets|a hat)|away)(. |, )(how much (have I|do I have|has she|does she have) (left|now)|how much is left|what is left|how much remains)", "(I (have|had|bought|got)|we had|she has) {a} {x}(, |. |, but | and ){b} (is|are|were|got|went|of them are) (broken|gone|bad|rotten|eaten|sold|lost|stolen|mouldy|used)(. |, )(how many (are left|rest|remain|do I have|are good|have I left|still)|what is left|what remains)", "{who} is {a} years old and (her|his) (son|sister|brother|daughter) is {b} years younger(. |, )how old is (the (son|sister|brother|daughter)|(she|he))", "{a} (people|men|birds|children) (were|are) (here|on the bus|in the room|on a tree)(. |, | and ){b} (left|went home|get off|flew away|leave)(. |, )how many (are left|stay|remain|are still (here|there)|are there now)"]
+BELOW = ("{x}", "{who}", " far", "more", "left", "remain", "missing", "need", "euros", "pounds", "people", "differ", "distance", "fewer", "lacking")      # said of what there is, never below zero
 
 
 def slots(w, g):
@@ -39,32 +42,40 @@ def arithmetic(w, talk):
     dash = w.one("- ")
     show = (lambda n: in_words(n, dash)) if worded else str
     g = w.say(PLUS if op == "+" else MINUS).strip()
+    while c < 0 and any(x in g for x in BELOW): g = w.say(MINUS).strip()
     if worded: g = g.replace("{a}+{b}", "{a} + {b}").replace("{a}-{b}", "{a} - {b}").replace("=", "")
     w.style.new()
     if w.r() < 0.05 and op == "+":                         # three of them, one after the other
-        d = w.int(0, 50); a, b = a % 100, b % 100
-        u = w.style.write("ask", w.say(["(what is|how much is|) {a} + {b} + {d}", "(what is|how much is|) {a} plus {b} plus {d}", "add {a}, {b} and {d}", "{a} + {b} + {d}"]).strip(), a=a, b=b, d=d)
-        return [(u, f"{a} + {b} = {a + b}, {a + b} + {d} = {a + b + d}", number(a + b + d))]
-    turns = [(w.style.write("say" if g[0] == "{" else "ask" if g.startswith(("what", "how", "if", "which")) or "how " in g or "what " in g else "say" if g[0].isupper() else "do", g, **slots(w, g), a=show(a), b=show(b)), f"{a} {op} {b} = {c}", number(c))]
+        d, last = w.int(0, 50), w.one("++-"); a, b = a % 100, b % 100; c = a + b + d if last == "+" else a + b - d
+        u = w.style.write("ask", w.say(["(what is|how much is|) {a} + {b} + {d}", "(what is|how much is|) {a} plus {b} plus {d}", "add {a}, {b} and {d}", "{a} + {b} + {d}"] if last == "+" else ["(what is|how much is|) {a} + {b} - {d}", "(what is|how much is|) {a} plus {b} minus {d}", "{a}+{b}-{d}"]).strip(), a=a, b=b, d=d)
+        return [(u, f"{a} + {b} = {a + b}, {a + b} {last} {d} = {c}", number(c))]
+    turns = [(w.style.write("say" if g[0] == "{" else "ask" if g.startswith(("what", "how", "if", "which")) or "how " in g or "what " in g else "say" if g[0].isupper() else "do", g, **slots(w, g), a=show(a), b=show(b), c=w.one([c, c, c + 1, c - 1, c + 10, 2 * c, w.int(0, 99)])), f"{a} {op} {b} = {c}", number(c))]
     while w.r() < 0.3:                                  # "no, I meant": half of the sum stays
+        if w.r() < 0.12 and 0 <= c < 500:
+            if c % 2 == 0 and w.r() < 0.4:
+                turns.append((user(w, "say", "(And |and |Now |What is |what is |)half of (that|it|the result)(?||., please)"), f"{c} / 2 = {c // 2}", number(c // 2))); c //= 2
+            else: turns.append((user(w, "say", "(And |and |Now |What is |what is |)(double|twice) (that|it|the result)(?||., please)"), f"{c} + {c} = {2 * c}", number(2 * c))); c *= 2
+            continue
         if w.r() < 0.4 and c < 1000:
             op2, b2, kept = w.one("+-"), w.mine(lambda: w.int(0, 60)), w.r() < 0.3
             start = a if kept else c
-            q = user(w, "say", ["(No, |Sorry, |I meant |I mean |No, I meant |Sorry, I meant |Oh, I meant |Not that, |Oops, |Wait, |Actually, |I wanted |Wrong, )({word} {b}|{word} {b}|{o} {b}|{o}{b})(.||!)" if kept else "(And |Now |Then |And now |And then |Next |And if I |Okay, |Now also |Take that and |)({word} {b}|{word} {b}|{o} {b}|{verb} {b}|{verb} {b}|{verb} {b}( more| to that| to it|)|the result {word} {b}|that {word} {b}|what is that {word} {b}|{word} another {b})(.||?| please| now)".replace("( more| to that| to it|)", "( more| to that| to it|)" if op2 == "+" else "( more| from that| from it|)")], word=w.one(["plus", "and"] if op2 == "+" and not kept else ["plus"] if op2 == "+" else ["minus", "minus", "less"]), o=op2, verb=w.one(["add", "plus"] if op2 == "+" else ["subtract", "take away", "minus", "take off"]), b=b2)
+            q = user(w, "say", ["(No, |Sorry, |I meant |I mean |No, I meant |Sorry, I meant |Oh, I meant |Not that, |Oops, |Wait, |Actually, |I wanted |Wrong, )({word} {b}|{word} {b}|{o} {b}|{o}{b})(.||!)" if kept else "(And |Now |Then |And now |And then |Next |And if I |Okay, |Now also |Take that and |)({word} {b}|{word} {b}|{o} {b}|{verb} {b}|{verb} {b}|{verb} {b}( more| to that| to it|)|the result {word} {b}|that {word} {b}|what is that {word} {b}|{word} another {b})(.||?| please| now)".replace("( more| to that| to it|)", "( more| to that| to it|)" if op2 == "+" else "( more| from that| from it|)")], word=w.one(["plus", "and"] if op2 == "+" and not kept else ["plus"] if op2 == "+" else ["minus", "minus", "less", "take away"]), o=op2, verb=w.one(["add", "plus"] if op2 == "+" else ["subtract", "take away", "minus", "take off"]), b=b2)
             a2, c2 = start, start + b2 if op2 == "+" else start - b2
             turns.append((q, f"{a2} {op2} {b2} = {c2}", number(c2))); a, op, b, c = a2, op2, b2, c2
             continue
         a2, op2, b2, c2 = sums(w)
-        q = user(w, "say", "(No, I meant |Sorry, I meant |I mean |No, I mean |Sorry, |No, |How about |What of |And then |Also |I said |Oops, |Wait, |Typo, |And what does |No no, |Next: |Again: |And |I meant to ask |Now |Oh, I wanted |Oh no, I meant |Sorry, I wanted |And what about |What about |Now try |And what is |Then |Oh, I meant )({a} {o} {b}|{a} {o} {b}|{a}{o}{b}|{a} {word} {b})(.||?)".replace("{word}", "plus" if op2 == "+" else "minus"), a=a2, o=op2, b=b2)
+        q = user(w, "say", "(No, I meant |Sorry, I meant |I mean |No, I mean |Sorry, |No, |How about |What of |And then |And |and how much makes |Also |I said |Oops, |Wait, |Typo, |And what does |No no, |Next: |Again: |And |I meant to ask |Now |Oh, I wanted |Oh no, I meant |Sorry, I wanted |And what about |What about |Now try |And what is |Then |Oh, I meant )({a} {o} {b}|{a} {o} {b}|{a}{o}{b}|{a} {word} {b})(.||?)".replace("{word}", "plus" if op2 == "+" else "minus"), a=a2, o=op2, b=b2)
         turns.append((q, f"{a2} {op2} {b2} = {c2}", number(c2))); a, op, b, c = a2, op2, b2, c2
     return turns
 
 
-TIMES = ["(what is|how much is|calculate|compute|whats|tell me|work out|do you know|) {a} (times|x|*|multiplied by|×) {b}", "multiply {a} (by|and|with|times) {b}", "{a}*{b}", "{a}x{b}", "(what is|how much is|whats|) {a}(x|*|×){b}", "{a} times {b}( is| equals| makes| please| =|)", "{a} x {b}( =|)", "(what is|give me|find) the product of {a} and {b}", "(there are|I have|I bought|we have|you have|she buys) {a} {t} (with|of|and each has|holding) {b} {x} each(, |. )(how many {x}( is that| are there| do I have| in all| in total|)|what is the total|how many in total)", "{a} {t} (with|of) {b} {x}( each|)(, |: )how many {x}( is that| in all|)", "if (I have|there are) {a} {t} (with|of) {b} {x} each, how many {x} (do I have|are there|is that)", "(what|how much) (does|will) {a} times {b} (make|give|equal)", "{a} (people|children|men|friends) (have|get|pay|bring) {b} {x} each(, |. )how many( {x}|) (in all|in total|altogether|is that)", "what do (you|I) get if (I|you) multiply {a} (by|with) {b}", "(I need|can you do|try|do) {a} times {b}"]
+TIMES = ["(what is|how much is|calculate|compute|whats|tell me|work out|do you know|) {a} (times|x|*|multiplied by|×) {b}", "multiply {a} (by|and|with|times) {b}", "{a}*{b}", "{a}x{b}", "(what is|how much is|whats|) {a}(x|*|×){b}", "{a} times {b}( is| equals| makes| please| =|)", "{a} x {b}( =|)", "(what is|give me|find) the product of {a} and {b}", "(there are|I have|I bought|we have|you have|she buys) {a} {t} (with|of|and each has|holding) {b} {x} each(, |. )(how many {x}( is that| are there| do I have| in all| in total|)|what is the total|how many in total)", "{a} {t} (with|of) {b} {x}( each|)(, |: )how many {x}( is that| in all|)", "if (I have|there are) {a} {t} (with|of) {b} {x} each, how many {x} (do I have|are there|is that)", "(what|how much) (does|will) {a} times {b} (make|give|equal)", "{a} (people|children|men|friends) (have|get|pay|bring) {b} {x} each(, |. )how many( {x}|) (in all|in total|altogether|is that)", "what do (you|I) get if (I|you) multiply {a} (by|with) {b}", "(I need|can you do|try|do) {a} times {b}", "(what|how much) (makes|gives|is it|comes out) {a} times {b}", "{a} (times|x) {b} (is|=|makes) (what|how much)", "{a} {x} (cost|at) {b} euros each(, |. )(how much (is that|do they cost|in all|do I pay)|what is the total)"]
 
 
 HALF = ["(what is|how much is|tell me|calculate|work out|give me|do you know|) half of {a}", "half (of |){a}( please| is| is what| =|)", "(what is|how much is|calculate|) (a |one |)half of {a}", "(what is|how much is) {a} (halved|cut in half|split in half|split in two)", "halve {a}( for me|)", "(cut|split|divide) {a} in (half|two)", "(what|how much) is the half of {a}", "half of {a} (is|makes|equals) (what|how much)", "(I have|we have|there are) {a} {x} and (eat|sell|lose|give away|use) half( of them|)(, |. )(how many (are left|remain|do I have)|what is left)", "(share|split) {a} {x} between two (people|children|friends)", "{a}, (what is half|half of it|and half of that|the half)"]
 PARITY = ["is {a} (an |)(even|odd)( number|)", "is {a} (odd or even|even or odd)( number|)", "{a}(, |: | is | - )(odd or even|even or odd)", "(is the number|number) {a} (even|odd)", "(tell me|say|do you know|can you tell me) (if|whether) {a} is (even|odd|odd or even|an even number|an odd number)", "(what is {a}|what about {a}|how about {a})(, |: )(odd or even|even or odd)", "(odd or even|even or odd)(: |, |? ){a}", "{a} is (an |)(odd|even)( number|), (right|is it not|true|correct|yes)", "would you say {a} is (odd|even)", "check (if|whether) {a} is (odd|even)", "does {a} count as (odd|even)"]
+
+MORE = "(And |and |And of |What about |And what about |How about |Now |And the same for |The same for |Then |So and ){x}(?||.|, please)"      # after a question of the same kind
 
 
 def half(w, talk=None):
@@ -73,7 +84,11 @@ def half(w, talk=None):
     odd = w.r() < 0.08 and "{x}" not in g
     u = w.style.write("say" if g[0] in "{I" or "{x}" in g else "ask", g, **slots(w, g), a=2 * a + odd)
     if odd: return [(u, "I can't do that: I am only a small demo model.", text("can't"))]
-    return [(u, f"{2 * a} / 2 = {a}", number(a))]
+    turns = [(u, f"{2 * a} / 2 = {a}", number(a))]
+    while w.r() < 0.12:
+        a = w.mine(lambda: w.int(0, w.one([15, 50, 250])))
+        turns.append((user(w, "say", MORE, x=2 * a), f"{2 * a} / 2 = {a}", number(a)))
+    return turns
 
 
 def parity(w, talk=None):
@@ -81,7 +96,11 @@ def parity(w, talk=None):
     a = w.mine(lambda: w.int(0, w.one([20, 100, 100, 1000]))); g = w.say(PARITY); w.style.new()
     is_, asked = ("even", "odd")[a % 2], re.findall("even|odd", g)
     u = w.style.write("say" if g[0] == "{" else "ask", g, a=a)
-    return [(u, ("" if len(asked) > 1 else "Yes, " if asked == [is_] else "No, ") + f"{a} is {is_}.", text(f"{a} is {is_}"))]
+    turns = [(u, ("" if len(asked) > 1 else "Yes, " if asked == [is_] else "No, ") + f"{a} is {is_}.", text(f"{a} is {is_}"))]
+    while w.r() < 0.15:
+        a = w.mine(lambda: w.int(0, w.one([20, 100, 1000]))); is_ = ("even", "odd")[a % 2]
+        turns.append((user(w, "say", MORE, x=a), f"{a} is {is_}.", text(f"{a} is {is_}")))
+    return turns
 
 
 def times(w, talk):
@@ -91,10 +110,26 @@ def times(w, talk):
         a = w.int(1, 99); return [(user(w, "ask", ["(what is|how much is|) (double|twice) {a}", "double {a}", "(double|twice) (the number |){a}( please|)", "two times {a}"], a=a).replace("  ", " "), f"{a} + {a} = {2 * a}", number(2 * a))]
     show = (lambda n: in_words(n)) if w.r() < 0.25 else str
     g = w.say(TIMES); w.style.new()
-    return [(w.style.write("say" if g[0] == "{" or g[0].isupper() else "ask", g.strip(), **slots(w, g), a=show(a), b=show(b)), f"{a} * {b} = {a * b}", number(a * b))]
+    turns = [(w.style.write("say" if g[0] == "{" or g[0].isupper() else "ask", g.strip(), **slots(w, g), a=show(a), b=show(b)), f"{a} * {b} = {a * b}", number(a * b))]
+    while w.r() < 0.18:
+        a, b = w.int(0, 12), w.int(0, 12)
+        turns.append((user(w, "say", "(And |and |Now |What about |And what is |And how much is |How about |Then |Next: |Okay, ){a}( times | x | * |x|*){b}(?||., please)", a=a, b=b), f"{a} * {b} = {a * b}", number(a * b)))
+    return turns
+
+
+MOST = ["(which|what) (is|number is|one is) the <> of {x}", "(what is|tell me|find|give me|which is|show me) the <>(:| of| number of| number:| in| among| one:) {x}", "the <> of {x}", "<>(:|) {x}", "{x}(: |, )(which|what) is the <>", "(which|what) of these is the <>: {x}", "(pick|choose|say) the <> number(:| of| from) {x}"]
+
+
+def most(w):
+    """The biggest, or the smallest, of several."""
+    top = w.one([20, 100, 1000]); items = w.mine(lambda: tuple(w.int(0, top - 1) for _ in range(w.int(3, 6)))); up = w.r() < 0.6
+    v = max(items) if up else min(items)
+    u = user(w, "ask", [g.replace("<>", w.one(["biggest", "largest", "highest", "greatest", "maximum"] if up else ["smallest", "lowest", "least", "minimum"])) for g in MOST], x=w.one([", ", ", ", " "]).join(map(str, items[:-1])) + w.one([", ", " or ", " and "]) + str(items[-1]))
+    return [(u, f"{v} is the {'biggest' if up else 'smallest'}.", text(f"{v} is the"))]
 
 
 def bigger(w, talk):
+    if w.r() < 0.2: return most(w)
     a, b = w.mine(lambda: (w.int(0, w.one([20, 100, 999])), w.int(0, w.one([20, 100, 999]))))
     if a == b: b += 1
     up = w.r() < 0.5

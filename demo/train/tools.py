@@ -144,7 +144,9 @@ def tool_use(w, tools):
         if again:
             if len(params) > 1 or w.r() < 0.7: break
             q = w.style.write("say", w.say("(No, I meant |Sorry, I meant |And |And in |Oh, I wanted |What about |And what about ){x}(.||?)"), x=next(iter(args.values())))
-        answer = reply.format(**args, **got)
+        failed = w.r() < 0.04
+        if failed: got = dict(error=w.one(["not found", "timeout", "no such place", "unknown", "service unavailable", "access denied", "invalid value", "out of range"]))
+        answer = f"The tool failed: {got['error']}." if failed else reply.format(**args, **got)
         out += [(dict(role="user", content=q), None), (call_message(name, args), dict(kind="tool", name=name, want=args)),
                 (dict(role="tool", content=json.dumps(got, ensure_ascii=False) if w.r() < 0.8 else " ".join(f"{k}: {v}" for k, v in got.items()), tool_call_id=f"functions.{name}:0"), None),
                 (dict(role="assistant", content=answer), dict(kind="contains", want=[str(v) for v in got.values() if str(v) in answer]))]

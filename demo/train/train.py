@@ -12,12 +12,12 @@ from optim import Muon, split
 from tokenizer import Tokenizer
 from world import World, words_of
 
-WARMUP, STEADY, BALANCE = 200, 0.35, 2e-3      # steps; share of the run before the decay; router bias step
+STEADY, BALANCE = 0.35, 2e-3                    # share of the run before the decay; router bias step
 
 
-def schedule(step, done, floor):
+def schedule(step, done, floor, warmup):
     """Warm up, hold, then fall linearly to the floor exactly when the time is over."""
-    return min(1.0, (step + 1) / WARMUP) * max(floor, min(1.0, (1 - done) / (1 - STEADY)))
+    return min(1.0, (step + 1) / warmup) * max(floor, min(1.0, (1 - done) / (1 - STEADY)))
 
 
 @torch.no_grad()
@@ -45,6 +45,8 @@ def main():
     ap.add_argument("--longest", type=int, default=32768)
     ap.add_argument("--lr", type=float, default=0.02, help="of Muon; AdamW takes 0.15 of it")
     ap.add_argument("--floor", type=float, default=0.0, help="share of the rate that the decay stops at")
+    ap.add_argument("--warmup", type=int, default=200, help="steps to the full rate")
+    ap.add_argument("--eager", action="store_true", help="do not compile: for a leg of a minute, of which that would take the most")
     ap.add_argument("--begin", metavar="DIR", help="start from this checkpoint's weights")
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 3))
@@ -67,7 +69,7 @@ def main():
     stopped = []
     for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, lambda *_: stopped.append(1))
     net.to(device)
-    if device == "cuda": net.compile_pieces()
+    if device == "cuda" and not a.eager: net.compile_pieces()
     matrices, decayed, plain = split(net)
     muon = Muon(matrices, a.lr)
     adam = torch.optim.AdamW([dict(params=decayed, weight_decay=0.01), dict(params=plain, weight_decay=0.0)], lr=0.15 * a.lr,
@@ -88,7 +90,7 @@ def main():
         if began is None: torch.cuda.synchronize() if device == "cuda" else None; began = time.time() - spent     # compilation is not training
         done = (time.time() - began) / a.seconds
         if done >= 1 or stopped: break
-        scale = schedule(step, done, a.floor)
+        scale = schedule(step, done, a.floor, a.warmup)
         muon.step(scale)
         for g in adam.param_groups: g["lr"] = 0.15 * a.lr * scale
         adam.step(); net.zero_grad(set_to_none=True)

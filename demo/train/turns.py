@@ -1,9 +1,10 @@
 """Owns the shape of a task's turn: (user text, assistant text, check), and how a check says what a reply must hold. A word
-between two LETTERWISE marks is said in single letters, whatever the tokenizer would merge."""
-LETTERWISE = "\x01"
+between two LETTERWISE marks is said in single letters, whatever the tokenizer would merge; what stands between two MUTE
+marks is not learnt to be said."""
+LETTERWISE, MUTE = "\x01", "\x04"
 
 
-def plain(s): return s.replace(LETTERWISE, "")
+def plain(s): return s.replace(LETTERWISE, "").replace(MUTE, "")
 def number(n): return dict(kind="number", want=str(n))
 def text(s): return dict(kind="contains", want=[s])
 def any_of(*s): return dict(kind="any", want=list(s))

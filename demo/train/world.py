@@ -20,7 +20,7 @@ REAL_NAMES = "Anna Ben Clara David Emma Felix Grace Henry Iris Jack Kate Leo Mar
 REAL_PLACES = "Paris London Berlin Madrid Rome Vienna Prague Oslo Stockholm Helsinki Copenhagen Amsterdam Brussels Lisbon Dublin Athens Warsaw Budapest Zurich Geneva Munich Hamburg Cologne Milan Naples Turin Florence Barcelona Seville Valencia Porto Lyon Bordeaux Toulouse Nantes Strasbourg Manchester Liverpool Glasgow Edinburgh Bristol Oxford Cambridge Moscow Istanbul Cairo Tokyo Kyoto Osaka Seoul Beijing Shanghai Mumbai Delhi Bangkok Hanoi Manila Jakarta Sydney Melbourne Auckland Toronto Montreal Vancouver Chicago Boston Seattle Denver Dallas Houston Atlanta Miami Havana Lima Bogota Santiago Nairobi Lagos Accra Tunis Tehran Kabul Lahore Canada France Japan Brazil Kenya Norway India Egypt Peru Spain Chile Ghana Nepal Cuba Italy Poland Germany Sweden Finland Denmark Greece Turkey China Mexico Argentina".split()
 RELATIVES = "sister brother mother father aunt uncle cousin wife husband daughter son grandmother grandfather mum dad niece nephew".split()
 FOLK = "teacher boss neighbour doctor dentist landlord roommate coach friend colleague lawyer plumber hairdresser partner girlfriend boyfriend manager tutor".split()
-PETS = "dog cat horse rabbit hamster parrot goldfish tortoise pony goat hen snake lizard puppy kitten".split()
+PETS = "dog cat horse rabbit hamster parrot goldfish tortoise pony goat hen snake lizard puppy kitten bunny budgie turtle ferret canary gerbil donkey gecko".split()
 EVENTS = "choir practice|band practice|swimming lesson|book club|vet appointment|gym session|school play|blood test|eye test|zoom call|training|staff meeting|tea party|checkup|dentist|vet|hair appointment|meeting dentist appointment|interview|exam|party|concert|flight|train|bus|lecture|class|lesson|wedding|dinner|lunch|breakfast|doctor's appointment|haircut|football match|game|rehearsal|deadline|delivery|holiday|vacation|conference|check-up|tennis match|piano lesson|driving test|yoga class|job interview|parents' evening|phone call|shift|workshop|picnic|barbecue|reunion".replace("meeting dentist", "meeting|dentist").split("|")
 INSTRUMENTS = "piano violin guitar flute drums cello trumpet harp organ clarinet saxophone banjo".split()
 LANGUAGES = "French German Spanish Italian Portuguese Dutch Polish Russian Turkish Arabic Hindi Chinese Japanese Korean Swedish Greek English".split()
@@ -92,12 +92,15 @@ class World:
             if low <= len(w) <= high: return w
 
     def string(self):
-        """3 to 14 letters of any kind: the slot of spelling, counting and reversing."""
+        """3 to 20 letters of any kind, rarely more than 14: the slot of spelling, counting and reversing."""
         a = self.r()
+        if a < 0.02: return str(self.int(100, 999999))
         if a < 0.3:
-            n = self.int(3, 14); return "".join(self.one(LETTERS) for _ in range(n))
-        if a < 0.42:
-            few = self.some(LETTERS, self.int(2, 4)); return "".join(self.one(few) for _ in range(self.int(3, 12)))
+            n = self.int(3, 14) if self.r() < 0.85 else self.int(15, 20); return "".join(self.one(LETTERS) for _ in range(n))
+        if a < 0.45:
+            few = self.some(LETTERS, self.int(1, 4)); n = self.int(3, 14)
+            if self.r() < 0.5: return "".join(self.one(few) for _ in range(n))
+            return "".join(self.one(few) * self.int(1, 5) for _ in range(4))[:n]       # in runs
         if a < 0.62 and self.PIECES:
             while True:
                 w = "".join(self.one(self.PIECES) for _ in range(self.int(1, 3)))

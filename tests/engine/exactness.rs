@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 /// The contract of an F32 file with an f32 cache is 1e-3. Measured at worst: 1.6e-4 (`tiny`).
 const LOGPROB_TOLERANCE: f64 = 5e-4;
-/// Over 1500 tokens of trained weights, of which the fixture is written in f64. Measured: 4.6e-5.
+/// Over 1500 tokens of trained weights, of which the fixture is written in f64. Measured: 5.6e-5.
 const TRAINED_TOLERANCE: f64 = 3e-4;
 /// Hidden states, relative to their largest value. Measured at worst: 2.1e-5, of which half
 /// appears in the first KDA layer, whose reference sums in chunks.

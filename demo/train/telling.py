@@ -1,0 +1,88 @@
+"""Owns the sentences that tell several facts at once, or one among much else, as people do: the pets of a house, a train's
+time and platform, what somebody said on a long walk. Each gives one turn, or None where the facts would clash."""
+from saying import *
+from voice import OPEN, SHUT, down
+
+MANY = [2, 2, 2, 3]
+PETS_OF = ["(I have|I have got|we have|I own|at home I have) <(a {k} called {v}|a {k} named {v}|a {k}, {v},|a {k} whose name is {v})>", "my {k} is (called |named |){v} and my {k2} (is (called |named |)|){v2}", "my {k} is {v} and my {k2} is {v2}", "(I have|we have|I have got) <{v} the {k}>", "{v} is my {k} and {v2} (is |)my {k2}", "my pets are <{v} the {k}>", "my pets are <(the|a) {k} {v}>", "(I have|there are) two pets(, |: ){v} (the|my) {k} and {v2} (the|my) {k2}", "my pets: <{k} {v}>", "<my {k} {v}> (are my pets|live with me|say hello|are here)", "(I have|we have) a {k} and a {k2}(, | called |: | named |. They are called |, they are ){v} and {v2}", "(our|the) {k} is called {v} and (our|the) {k2} {v2}", "<{k}: {v}>", "<{v} is a {k}>", "I (live|share my home|share a flat) with <my {k} {v}>"]
+KIN_OF = ["my {k} is (called |named |){v} and my {k2} (is (called |named |)|){v2}", "my {k} is {v} and my {k2} is {v2}", "my {k}'s name is {v} and my {k2}'s( name is|) {v2}", "{v} is my {k} and {v2} (is |)my {k2}", "(I have|I have got) <a {k} called {v}>", "(I have|I have got) <a {k}, {v},>", "(I live with|I have|this is|these are|here are|meet) <my {k} {v}>", "<my {k} {v}> (say hello|are here|live with me|came too)", "I have a {k} and a {k2}(, | called |: | named ){v} and {v2}", "my family: <{k} {v}>", "<{k}: {v}>", "<{v} is my {k}>"]
+
+
+def spread(w, frame, n):
+    """<..> once for each of n things, counted through: "a {k} called {v} and a {k2} called {v2}"."""
+    if "<" not in frame: return frame
+    at, end = frame.index("<"), frame.index(">")
+    parts = [frame[at + 1:end].replace("{k}", "{k%d}" % i).replace("{v}", "{v%d}" % i) if i > 1 else frame[at + 1:end] for i in range(1, n + 1)]
+    last = w.one([" and ", " and ", ", and ", ", "]) if ":" not in frame else ", "
+    return frame[:at] + ", ".join(parts[:-1]).replace(",,", ",") + last.replace(", ", " ") * parts[-2].endswith(",") + last * (not parts[-2].endswith(",")) + parts[-1].rstrip(",") + frame[end + 1:]
+
+
+def noted(facts, keys, style): return "Noted: " + "; ".join(said(k, facts.known[k], style) for k in keys) + "."
+
+
+def told(facts, keys, style):
+    """One turn's reply and check, and what the next turn may lean on."""
+    for k in keys: facts.low[k] = style.lower
+    facts.last = keys[-1]
+    return noted(facts, keys, style), dict(kind="contains", want=[x for k in keys for x in holds(k, facts.known[k])["want"]])
+
+
+def household(w, facts):
+    """Two or three pets or relatives, by name."""
+    pets = w.r() < 0.6; n = w.one(MANY); w.style.new()
+    keys = [("pet" if pets else "kin", "my", k) for k in w.some(PETS if pets else RELATIVES + FOLK + ["best friend", "grandma", "grandpa", "mom", "flatmate"], n)]
+    frame = w.say(PETS_OF if pets else KIN_OF)
+    if "<" not in frame: keys = keys[:2]
+    if any(facts.clash(k) for k in keys): return None
+    for k in keys: facts.known[k] = w.style.value(facts.draw(w, k).split()[-1])
+    if len({facts.known[k].lower() for k in keys}) < len(keys): return withdrawn(facts, keys)
+    names = {f"{x}{i + 1 if i else ''}": v for i, k in enumerate(keys) for x, v in (("k", k[2]), ("v", facts.known[k]))}
+    u = w.style.write("tell", spread(w, frame, len(keys)), **names)
+    return [(u, *told(facts, keys, w.style))]
+
+
+def withdrawn(facts, keys):
+    for k in keys: del facts.known[k]
+
+
+RIDES = dict(train="platform track", flight="gate terminal", bus="stop bay stand", ferry="pier gate", plane="gate", coach="bay stop", tram="stop", boat="pier")
+LEAVES = ["my {k} (goes|leaves|departs|is|starts|will leave) {v} from {p} {n}", "(I take|I am taking|I catch|I have) (the|a) {k} {v} from {p} {n}", "{k} {v}(, | from | at ){p} {n}", "the {k} (goes|leaves|departs|is) {v}(, | and |, from |, it is ){p} {n}", "my {k} is {v}(, | and the | and my ){p} (is |number |){n}", "my {k} leave {v} from {p} {n}", "{v} my {k} (goes|leaves) from {p} {n}", "{k}: {v}, {p} {n}"]
+
+
+def departing(w, facts):
+    """When it goes, and from where."""
+    k = w.one(list(RIDES)); p = w.one(RIDES[k].split()); keys = [("event", "my", k), ("numbered", "my", p)]; w.style.new()
+    if any(facts.clash(x) for x in keys): return None
+    facts.known[keys[0]] = w.style.value("at " + w.time()); facts.known[keys[1]] = w.style.value(str(w.int(1, 30)) if w.r() < 0.8 else w.one("ABCDEF") + str(w.int(1, 40)))
+    u = w.style.write("tell", w.say(LEAVES), k=k, v=facts.known[keys[0]], p=p, n=facts.known[keys[1]])
+    return [(u, *told(facts, keys, w.style))]
+
+
+WALK = "(so |well, |okay so |right, so |you know, |listen, |)(yesterday|last night|this morning|the other day|last week|on Sunday|today) (I (was walking|was sitting|was standing|was on the way|was having a coffee)|we (were walking|were having tea|were sitting)|I went for a walk|we went shopping) (through|to|in|near|at) the {s} with (my old friend|my friend|my good friend|my neighbour|my colleague|a friend called) {o}(, who I have known (since school|for years|all my life)| again||, as we often do), and we (talked|chatted|sat there|argued|spoke) (for hours|for a while|a bit|a long time) about (this and that|the {s2}|{t}s and {t2}s|old times|the weather|nothing much), and (in the end|then|suddenly|at some point|before we left|as we were leaving) "
+TAIL = ["(, which (surprised me|is odd|made me laugh|I did not know|I had forgotten|was news to me)|, if you can believe it|, and then we went home|, and that was that|, so there you go|, can you imagine|, and I thought you should know||||, and so it goes)"]
+SAID_SO = "(he|she) (told me that|said that|mentioned that|told me) "
+I_SAID = "(I (remembered|noticed|realised|saw|told them|said) that|it turned out that|it came to my mind that|I had to say that) "
+
+
+def rambling(w, facts):
+    """One fact at the end of a long sentence: the friend's, or mine."""
+    w.style.new(0.8); mine = w.r() < 0.5
+    friend = w.style.value(w.name().split()[0])
+    for _ in range(20):
+        key = facts.fresh(w)
+        if key[1] == "my" and mine and key[0] not in ("name", "pair") or not mine and key[0] in ("live", "from", "job", "like", "age", "drive", "go", "play", "study", "allergic", "work", "speak", "visited"): break
+    else: return None
+    if not mine: key = (key[0], friend, key[2])
+    if facts.clash(key): return None
+    v = w.style.value(facts.draw(w, key)); lead, he = w.say(SAID_SO) if not mine else "", w.one(["he", "she"])
+    for _ in range(20):
+        frame = w.say(R[key[0]].tell)
+        if mine or frame.startswith("<S>"): break
+    else: return None
+    if mine: p = ME; lead = w.say(I_SAID)
+    else: p = dict(S=he, P=dict(he="his", she="her")[he], **AGREE); lead = he + lead[lead.index(" "):]
+    frame = fill(frame, p).replace("<X>", "a")
+    for k, x in extra(key).items(): frame = frame.replace("{%s}" % k, x)
+    facts.known[key] = v
+    u = w.style.write("tell", w.say(WALK) + lead + down(frame) + w.say(TAIL), s=w.one(SPOTS), s2=w.one(SPOTS), t=w.one(THINGS), t2=w.one(FOODS), o=friend, v=v, k=key[2])
+    return [(u, *told(facts, [key], w.style))]
