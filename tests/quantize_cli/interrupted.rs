@@ -8,6 +8,20 @@ use std::time::{Duration, Instant};
 
 use super::{command, entries, run, text};
 
+/// Runs a command and interrupts it as soon as it has begun.
+fn interrupted_at(args: &[&str], has_begun: impl Fn() -> bool) {
+    let mut child = command(args).stderr(Stdio::piped()).spawn().unwrap();
+    let since = Instant::now();
+    while !has_begun() {
+        assert!(since.elapsed() < Duration::from_secs(60), "nothing begun");
+        assert!(child.try_wait().unwrap().is_none(), "ended by itself");
+        std::thread::yield_now();
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
 #[test]
 fn an_interrupt_removes_what_was_begun() {
     let home = tempfile::tempdir().unwrap();
@@ -22,23 +36,7 @@ fn an_interrupt_removes_what_was_begun() {
         "48b",
         "--quiet",
     ];
-    let mut child = Command::new(env!("CARGO_BIN_EXE_deltad-quantize"))
-        .args(args)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let begun = Instant::now();
-    while entries(home.path()).is_empty() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(60),
-            "nothing was begun"
-        );
-        assert!(child.try_wait().unwrap().is_none(), "ended by itself");
-        std::thread::yield_now();
-    }
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    interrupted_at(&args, || !entries(home.path()).is_empty());
     assert!(entries(home.path()).is_empty());
 }
 
@@ -86,23 +84,13 @@ fn an_interrupted_conversion_leaves_the_old_file_as_it_was() {
     let target = place.join("out.gguf");
     fs::write(&target, "precious").unwrap();
     // A type that takes its time.
-    let mut child = Command::new(env!("CARGO_BIN_EXE_deltad-quantize"))
-        .args(["convert", &source, target.to_str().unwrap()])
-        .args(["--type", "q3_k_m", "--overwrite", "--quiet"])
-        .spawn()
-        .unwrap();
-    let begun = Instant::now();
-    while entries(&place).len() < 2 {
-        assert!(
-            begun.elapsed() < Duration::from_secs(60),
-            "nothing was begun"
-        );
-        assert!(child.try_wait().unwrap().is_none(), "ended by itself");
-        std::thread::yield_now();
-    }
-    let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let convert = ["convert", &source, target.to_str().unwrap()];
+    let args = [
+        &convert[..],
+        &["--type", "q3_k_m", "--overwrite", "--quiet"],
+    ]
+    .concat();
+    interrupted_at(&args, || entries(&place).len() == 2);
     assert_eq!(fs::read(&target).unwrap(), b"precious");
     assert_eq!(entries(&place), [target]);
 }
