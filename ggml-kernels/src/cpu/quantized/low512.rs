@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::avx512::{Block, Bytes, Format, spread_8, spread_16};
+use super::avx512::{Block, Bytes, Format, widen_8};
 use super::grids::{self, MAGNITUDES_2, MAGNITUDES_3, MAGNITUDES_3_ODD, SIGNS, grid};
 use super::unpack::scales_of_q3_k;
 use crate::quant::TensorType;
@@ -56,8 +56,8 @@ impl Format for Q2K {
                     two_bits(at.add(48), 2),
                 ],
                 signs: [0; 4],
-                scales: spread_16(scales),
-                sides: _mm256_srli_epi16::<4>(both),
+                scales,
+                mins: _mm256_srli_epi16::<4>(both),
                 pair: at.add(80).cast::<u32>().read_unaligned(),
             }
         }
@@ -105,8 +105,8 @@ impl Format for Q3K {
             Block {
                 q,
                 signs: [0; 4],
-                scales: spread_16(scales),
-                sides: scales,
+                scales,
+                mins: _mm256_setzero_si256(),
                 pair: at.add(108).cast::<u16>().read_unaligned().into(),
             }
         }
@@ -202,7 +202,7 @@ unsafe fn masks(bytes: __m256i) -> [u64; 4] {
 /// Of eight words of 32 bits, each in the low half of a lane: four times seven bits of signs, and
 /// above them a scale.
 #[inline(always)]
-unsafe fn signs_and_scales(words: __m512i) -> ([u64; 4], [__m512i; 4]) {
+unsafe fn signs_and_scales(words: __m512i) -> ([u64; 4], __m256i) {
     // SAFETY: inlined where the processor has the instructions.
     unsafe {
         let fields = _mm512_set1_epi64(0x1515_1515_150e_0700);
@@ -212,7 +212,7 @@ unsafe fn signs_and_scales(words: __m512i) -> ([u64; 4], [__m512i; 4]) {
         let bytes = _mm512_cvtepi64_epi8(scales);
         (
             masks(_mm512_cvtepi64_epi32(signs)),
-            spread_8(_mm_cvtsi128_si64(bytes) as u64),
+            _mm256_zextsi128_si256(_mm_cvtepu8_epi16(bytes)),
         )
     }
 }
@@ -240,19 +240,16 @@ fn odd_scales(nibbles: u64) -> [u64; 2] {
     [half(nibbles as u32), half((nibbles >> 32) as u32)]
 }
 
-/// The same, a lane for each four values.
+/// The same, 16 bits each.
 #[inline(always)]
-unsafe fn spread_odd(nibbles: u64) -> [__m512i; 4] {
+unsafe fn wide_odd(nibbles: u64) -> __m256i {
     // SAFETY: inlined where the processor has the instructions.
     unsafe {
         let v = _mm_cvtsi64_si128(nibbles as i64);
         let v = _mm_unpacklo_epi8(v, _mm_srli_epi16::<4>(v));
         let v = _mm_and_si128(v, _mm_set1_epi8(15));
         let v = _mm256_cvtepu8_epi16(v);
-        spread_16(_mm256_add_epi16(
-            _mm256_add_epi16(v, v),
-            _mm256_set1_epi16(1),
-        ))
+        _mm256_add_epi16(_mm256_add_epi16(v, v), _mm256_set1_epi16(1))
     }
 }
 
@@ -292,7 +289,7 @@ macro_rules! grid_format {
                         q,
                         signs,
                         scales,
-                        sides: _mm256_setzero_si256(),
+                        mins: _mm256_setzero_si256(),
                         pair: at.cast::<u16>().read_unaligned().into(),
                     }
                 }
@@ -307,7 +304,7 @@ grid_format!(Iq3Xxs, bytes 98, group 32, over 4.0);
 grid_format!(Iq3S, bytes 110, group 32, over 1.0);
 
 /// Magnitudes, signs, and scales as a [`Block`] has them.
-type Parts = ([__m512i; 4], [u64; 4], [__m512i; 4]);
+type Parts = ([__m512i; 4], [u64; 4], __m256i);
 
 impl Iq2Xxs {
     unsafe fn scales(at: *const u8) -> [u64; 2] {
@@ -347,7 +344,7 @@ impl Iq2Xs {
             (
                 magnitudes_of_8(look_up::<8>(self.codes, v)),
                 masks(_mm512_castsi512_si256(signs)),
-                spread_odd(at.add(66).cast::<u64>().read_unaligned()),
+                wide_odd(at.add(66).cast::<u64>().read_unaligned()),
             )
         }
     }
@@ -373,7 +370,7 @@ impl Iq2S {
             (
                 magnitudes_of_8(look_up::<16>(self.codes, points)),
                 at.add(34).cast::<[u64; 4]>().read_unaligned(),
-                spread_odd(at.add(74).cast::<u64>().read_unaligned()),
+                wide_odd(at.add(74).cast::<u64>().read_unaligned()),
             )
         }
     }
@@ -425,7 +422,7 @@ impl Iq3S {
             (
                 magnitudes_of_4(codes, MAGNITUDES_3_ODD),
                 at.add(74).cast::<[u64; 4]>().read_unaligned(),
-                spread_8(Iq3S::scales(at)[0]),
+                widen_8(Iq3S::scales(at)[0]),
             )
         }
     }

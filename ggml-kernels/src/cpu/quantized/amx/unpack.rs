@@ -26,10 +26,10 @@ pub(super) unsafe fn unpack<F: Format>(
         let block = &row[at * F::BYTES..(at + 1) * F::BYTES];
         // SAFETY: a whole block; inlined here, where the instructions are.
         let block = unsafe { F::new().load(block.as_ptr()) };
+        let scales = _mm512_castsi256_si512(block.scales);
         for g in 0..4 {
-            // The scale of four values, for both pairs of them.
-            let scale = block.scales[g];
-            let scale = _mm512_or_si512(scale, _mm512_slli_epi32::<16>(scale));
+            // The scale of each pair of values.
+            let scale = _mm512_permutexvar_epi16(places::<F>(g), scales);
             let times = |q| _mm512_mullo_epi16(_mm512_sub_epi16(q, zero), scale);
             let even = times(_mm512_and_si512(block.q[g], byte));
             let odd = times(_mm512_srli_epi16::<8>(block.q[g]));
@@ -43,7 +43,7 @@ pub(super) unsafe fn unpack<F: Format>(
             to.dmin[group][r] = half(block.pair >> 16);
             let mut mins = [0i16; 16];
             // SAFETY: sixteen values of 16 bits are one vector.
-            unsafe { _mm256_storeu_si256(mins.as_mut_ptr().cast(), block.sides) };
+            unsafe { _mm256_storeu_si256(mins.as_mut_ptr().cast(), block.mins) };
             for (to, pair) in to.mins[group].iter_mut().zip(mins.as_chunks::<2>().0) {
                 to[r] = *pair;
             }
@@ -53,6 +53,17 @@ pub(super) unsafe fn unpack<F: Format>(
         transpose(&low[g], &mut to.low[group][g]);
         transpose(&high[g], &mut to.high[group][g]);
     }
+}
+
+/// For each pair of the values of vector `g` the number of its scale.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn places<F: Format>(g: usize) -> __m512i {
+    let mut places = [0u16; 32];
+    for (pair, place) in places.iter_mut().enumerate() {
+        *place = ((64 * g + 2 * pair) / F::GROUP) as u16;
+    }
+    // SAFETY: 32 words of 16 bits are one vector.
+    unsafe { _mm512_loadu_si512(places.as_ptr().cast()) }
 }
 
 /// Word `w` of row `r` becomes word `r` of row `w`.

@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::formats::Format;
-use super::{AHEAD, Few, ROOM, ROWS, ask, scale_pairs, sums, sums_128};
+use super::{AHEAD, Few, ROOM, ROWS, ask, is_zen_4, scale_pairs, sums_128, sums_256};
 use crate::cpu::activations::QuantizedRow;
 use crate::cpu::products::task::Task;
 
@@ -22,67 +22,97 @@ fn ahead<F: Format>(row: usize, start: usize, count: usize, r: usize) -> isize {
     }
 }
 
-/// What one block of a row gives with each row of activations: integers to be summed across.
+/// What a block of four rows gives with each row of activations: integers to be summed across.
 struct Partial<const C: usize> {
-    whole: [__m512i; C],
-    least: [__m128i; C],
-    pair: u32,
+    whole: [[__m256i; C]; ROWS],
+    least: [[__m128i; C]; ROWS],
+    /// `d` and `dmin` of each row.
+    pairs: [u32; ROWS],
 }
 
-/// Block `at` of the row that starts at `row`; the memory `ahead` of it is asked for.
+/// How scales meet packed products: each quarter of a vector has four words of a vector of values,
+/// then four of the next.
+const fn places(group: usize, half: usize) -> [u16; 32] {
+    let mut places = [0; 32];
+    let mut word = 0;
+    while word < 32 {
+        let (quarter, next) = (word / 8, word / 4 % 2);
+        let value = 64 * (2 * half + next) + 16 * quarter;
+        places[word] = (value / group) as u16;
+        word += 1;
+    }
+    places
+}
+
+/// The scales of the values `64 * 2 * half` on, in those places.
+#[inline(always)]
+unsafe fn spread<F: Format>(scales: __m256i, half: usize) -> __m512i {
+    // SAFETY: 64 bytes; inlined where the processor has the instructions.
+    unsafe {
+        let places = const { [places(F::GROUP, 0), places(F::GROUP, 1)] };
+        let places = _mm512_loadu_si512(places[half].as_ptr().cast());
+        _mm512_permutexvar_epi16(places, _mm512_castsi256_si512(scales))
+    }
+}
+
+/// Block `at` of the row that starts at `row`, to row `r` of `to`; the memory `ahead` of it is asked for,
+/// where that is of use.
 #[inline(always)]
 unsafe fn partial<F: Format, const C: usize>(
     format: F,
-    row: &[u8],
+    (row, r): (&[u8], usize),
     at: usize,
-    ahead: isize,
+    ahead: Option<isize>,
     x: &[QuantizedRow<'_>; C],
-) -> Partial<C> {
+    to: *mut Partial<C>,
+) {
     // SAFETY: the block lies inside its row, as the caller promises, and so do the activation's
-    // values and sums of that block. Inlined where the processor has the instructions.
+    // values and sums of that block; `to` may be written. Inlined where the processor has the
+    // instructions.
     unsafe {
         let start = row.as_ptr().add(at * F::BYTES);
-        for line in 0..F::BYTES.div_ceil(64) {
-            ask(start, ahead + line as isize * 64);
+        if let Some(ahead) = ahead {
+            for line in 0..F::BYTES.div_ceil(64) {
+                ask(start, ahead + line as isize * 64);
+            }
         }
         let block = format.load(start);
-        let mut whole = [_mm512_setzero_si512(); C];
-        let mut least = [_mm_setzero_si128(); C];
-        for c in 0..C {
-            let values = x[c].values.as_ptr().add(at * 256);
-            let sums_16 = || _mm256_loadu_si256(x[c].sums_16.as_ptr().add(at * 16).cast());
-            let mut sum = _mm512_setzero_si512();
-            if F::MINS == 32 {
-                let sums = _mm_loadu_si128(x[c].sums_32.as_ptr().add(at * 8).cast());
-                least[c] = _mm_madd_epi16(_mm256_castsi256_si128(block.sides), sums);
-            } else if F::MINS == 16 {
-                let pairs = _mm256_madd_epi16(block.sides, sums_16());
-                let high = _mm256_extracti128_si256::<1>(pairs);
-                least[c] = _mm_add_epi32(_mm256_castsi256_si128(pairs), high);
-            } else if F::ZERO > 0 {
-                let zeros = _mm256_madd_epi16(block.sides, sums_16());
-                let bits = _mm_cvtsi64_si128(F::ZERO.trailing_zeros().into());
-                let zeros = _mm256_sll_epi32(zeros, bits);
-                let none = _mm256_setzero_si256();
-                sum = _mm512_zextsi256_si512(_mm256_sub_epi32(none, zeros));
-            }
-            for g in 0..4 {
+        (*to).pairs[r] = block.pair;
+        let scales = [spread::<F>(block.scales, 0), spread::<F>(block.scales, 1)];
+        for (c, x) in x.iter().enumerate() {
+            let values = x.values.as_ptr().add(at * 256);
+            let sums_16 = || _mm256_loadu_si256(x.sums_16.as_ptr().add(at * 16).cast());
+            let mut products = [_mm512_setzero_si512(); 4];
+            for (g, product) in products.iter_mut().enumerate() {
                 let mut values = _mm512_loadu_si512(values.add(g * 64).cast());
+                let none = _mm512_setzero_si512();
                 if F::SIGNED {
-                    let none = _mm512_setzero_si512();
                     values = _mm512_mask_sub_epi8(values, block.signs[g], none, values);
                 }
-                // Four products of at most 63 * 127 fit 16 bits: the low half of the lane is the
-                // sum, and the scale's lane has a zero for the other.
-                let dots = _mm512_dpbusd_epi32(_mm512_setzero_si512(), block.q[g], values);
-                sum = _mm512_dpwssd_epi32(sum, dots, block.scales[g]);
+                *product = _mm512_dpbusd_epi32(none, block.q[g], values);
             }
-            whole[c] = sum;
-        }
-        Partial {
-            whole,
-            least,
-            pair: block.pair,
+            // Four products of at most 63 * 127 fit 16 bits.
+            let low = _mm512_packs_epi32(products[0], products[1]);
+            let high = _mm512_packs_epi32(products[2], products[3]);
+            let sum = _mm512_madd_epi16(low, scales[0]);
+            let sum = _mm512_dpwssd_epi32(sum, high, scales[1]);
+            let mut whole = _mm256_add_epi32(
+                _mm512_castsi512_si256(sum),
+                _mm512_extracti64x4_epi64::<1>(sum),
+            );
+            if F::MINS == 32 {
+                let sums = _mm_loadu_si128(x.sums_32.as_ptr().add(at * 8).cast());
+                (*to).least[r][c] = _mm_madd_epi16(_mm256_castsi256_si128(block.mins), sums);
+            } else if F::MINS == 16 {
+                let pairs = _mm256_madd_epi16(block.mins, sums_16());
+                let high = _mm256_extracti128_si256::<1>(pairs);
+                (*to).least[r][c] = _mm_add_epi32(_mm256_castsi256_si128(pairs), high);
+            } else if F::ZERO > 0 {
+                let zeros = _mm256_madd_epi16(block.scales, sums_16());
+                let bits = _mm_cvtsi64_si128(F::ZERO.trailing_zeros().into());
+                whole = _mm256_sub_epi32(whole, _mm256_sll_epi32(zeros, bits));
+            }
+            (*to).whole[r][c] = whole;
         }
     }
 }
@@ -108,34 +138,29 @@ impl<F: Format> Few for F {
             let blocks = rows[0].len() / F::BYTES;
             // Row by row, as they lie in memory; what is to be summed across waits in the nearest
             // cache.
-            let run = ROOM / (ROWS * size_of::<Partial<C>>());
+            let asks = !is_zen_4();
+            let run = ROOM / size_of::<Partial<C>>();
             let parts = room.cast::<Partial<C>>();
             for start in (0..blocks).step_by(run) {
                 let count = run.min(blocks - start);
                 for (r, row) in rows.iter().enumerate() {
-                    let ahead = ahead::<F>(row.len(), start, count, r);
-                    let parts = parts.add(r * run);
+                    let ahead = asks.then(|| ahead::<F>(row.len(), start, count, r));
                     for at in 0..count {
-                        parts
-                            .add(at)
-                            .write(partial::<F, C>(format, row, start + at, ahead, &x));
+                        partial::<F, C>(format, (row, r), start + at, ahead, &x, parts.add(at));
                     }
                 }
-                for at in start..start + count {
-                    let part = parts.add(at - start);
-                    let (r0, r1) = (&*part, &*part.add(run));
-                    let (r2, r3) = (&*part.add(2 * run), &*part.add(3 * run));
-                    let (d, dmin) = scale_pairs([r0.pair, r1.pair, r2.pair, r3.pair]);
+                for at in 0..count {
+                    let part = &*parts.add(at);
+                    let (d, dmin) = scale_pairs(part.pairs);
                     let d = _mm_mul_ps(d, _mm_set1_ps(F::FACTOR));
                     for c in 0..C {
-                        let scale = _mm_set1_ps(*x[c].scales.as_ptr().add(at));
-                        let sum = sums([r0.whole[c], r1.whole[c], r2.whole[c], r3.whole[c]]);
-                        let sum = _mm_cvtepi32_ps(sum);
+                        let scale = _mm_set1_ps(*x[c].scales.as_ptr().add(start + at));
+                        let [r0, r1, r2, r3] = &part.whole;
+                        let sum = _mm_cvtepi32_ps(sums_256([r0[c], r1[c], r2[c], r3[c]]));
                         a[c] = _mm_fmadd_ps(_mm_mul_ps(d, scale), sum, a[c]);
                         if F::MINS > 0 {
-                            let sum =
-                                sums_128([r0.least[c], r1.least[c], r2.least[c], r3.least[c]]);
-                            let sum = _mm_cvtepi32_ps(sum);
+                            let [r0, r1, r2, r3] = &part.least;
+                            let sum = _mm_cvtepi32_ps(sums_128([r0[c], r1[c], r2[c], r3[c]]));
                             b[c] = _mm_fmadd_ps(_mm_mul_ps(dmin, scale), sum, b[c]);
                         }
                     }
