@@ -16,6 +16,8 @@
 //! made without closures.
 
 #[cfg(target_arch = "x86_64")]
+mod amd;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;

@@ -8,8 +8,8 @@ mod formats;
 
 use std::arch::x86_64::*;
 use std::cell::RefCell;
-use std::sync::OnceLock;
 
+use super::amd::{AHEAD, is_zen_4, is_zen_5};
 use super::low512::{Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Q2K, Q3K};
 use crate::cpu::activations::{Form, QuantizedRow};
 use crate::cpu::aligned::Floats;
@@ -33,27 +33,6 @@ pub(crate) fn pays_for(form: Form) -> usize {
         (false, true) => 2,
         (false, false) => 4,
     }
-}
-
-/// AMD's family 1Ah and later: shuffles of whole vectors, two in a cycle.
-fn is_zen_5() -> bool {
-    amd_family().is_some_and(|family| family >= 0x1a)
-}
-
-/// AMD's family 19h, which reads ahead by itself better than it is told to: on a Zen 4 what asks for
-/// lines ahead gains nothing at any distance and loses up to a fifth of `q6_k`'s speed.
-fn is_zen_4() -> bool {
-    amd_family() == Some(0x19)
-}
-
-fn amd_family() -> Option<u32> {
-    static FAMILY: OnceLock<Option<u32>> = OnceLock::new();
-    *FAMILY.get_or_init(|| {
-        let maker = __cpuid(0);
-        let family = __cpuid(1).eax >> 8;
-        let name = [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes);
-        (name.as_flattened() == b"AuthenticAMD").then(|| (family & 0xf) + (family >> 12 & 0xff))
-    })
 }
 
 /// Runs the task. Every row of weights is read once for each [`MOST`] rows of activations.
@@ -151,10 +130,6 @@ unsafe fn groups<F: Few, const C: usize>(
     }
 }
 
-/// How far ahead a row is asked for, in bytes: past the end of a page, where the processor itself
-/// does not look, and as far as memory's latency is long (1 KiB costs 15 % of the speed on Zen 5,
-/// 16 KiB gains nothing more).
-const AHEAD: isize = 4096;
 /// Bytes of what waits to be summed across, of four rows or of a run of their blocks: most of the
 /// nearest cache, so that eight rows of activations meet whole rows of a model's width.
 const ROOM: usize = 36 << 10;
