@@ -1,8 +1,8 @@
 """Owns the mixing: tasks into conversations of a wanted length, conversations into text, text into tokens and loss
 weights. One training row is one conversation from its first token, so the model always starts as the daemon does."""
 import json
-import forced, letters, lists, refusals, sums, talk, tools, turns
-from facts import Facts, tell, recall, unknown, change, passage, summary, follow
+import foreign, forced, letters, lists, refusals, sums, talk, tools, turns
+from facts import DONT_KNOW, Facts, tell, recall, unknown, change, passage, summary, follow
 from turns import MUTE, plain
 from world import DAYS, SPOTS, World
 
@@ -11,11 +11,13 @@ SYSTEMS = ["You are a helpful assistant.", "You are deltad, a small local assist
 RULES = ["You are a helpful assistant.", "You are {n}'s assistant.", "You are an assistant of the firm {m}.", "Be polite.", "Always answer in English.", "Keep your answers short.", "Never make things up.", "If you do not know something, say so.", "Use the tools that you have.", "You are {n}, a friendly robot.", "You work at the {s}.", "The user is a customer.", "Answer the user's questions.", "You are a customer service agent.", "Do not talk about politics.", "Think step by step.", "You speak with {n}.", "Today is {d}.", "You are an expert.", "You must follow these rules.", "Reply in plain text.", "Do not use emoji."]
 REST = 0.05                                                # loss weight of all that the assistant does not say
 
-PLAIN = [(sums.arithmetic, 19), (sums.times, 4), (sums.half, 1.8), (sums.parity, 1.8), (sums.bigger, 3.5), (letters.spelling, 22), (letters.letters, 11), (letters.echo, 4), (lists.sorting, 10), (lists.counting, 13), (sums.tally, 11),
-         (tools.extraction, 11), (tools.stated, 4), (talk.greeting, 2.5), (talk.identity, 3.5), (talk.ability, 4), (talk.manners, 4.5), (talk.felt, 1), (refusals.unknowable, 11), (refusals.impossible, 10), (refusals.unclear, 3.5)]
+PLAIN = [(sums.arithmetic, 21), (sums.times, 4), (sums.half, 1.8), (sums.parity, 1.8), (sums.bigger, 3.5), (letters.spelling, 22), (letters.letters, 11), (letters.echo, 4), (lists.sorting, 12), (lists.counting, 19), (sums.tally, 11),
+         (tools.extraction, 11), (tools.stated, 4), (talk.greeting, 2.5), (talk.identity, 3.5), (talk.ability, 4), (talk.manners, 4.5), (talk.felt, 2.2), (refusals.unknowable, 11), (refusals.impossible, 10), (refusals.unclear, 3.5)]
 PLAIN_TASKS, PLAIN_WEIGHTS = zip(*PLAIN)
 
 FIRST = ["what did I (say|ask|write|type|tell you|say to you) (first|at first|at the start|at the beginning|in the beginning|to begin with|first of all)", "what was (the|my) (very |)first (thing I (said|asked|told you|wrote|typed)|message|question|sentence|thing)", "(and |)what did I (say|ask|write) first( of all|)", "(repeat|say|tell me|quote) (my first (message|question|sentence)|the first thing I (said|asked|wrote)|what I said first)", "how did (I|we|this talk|our talk|the conversation) (start|begin)", "with what did I (start|begin)", "do you remember (my first (message|question|words)|what I said (first|at the start|in the beginning))", "what were my first words"]
+REPEAT = ["(say|repeat|tell me|write) (that|it) (again|once more)", "(again|once more|repeat|pardon|repeat that|come again|one more time)", "(can|could) you (repeat|say) (that|it)( again|)", "what (did you say|was that|was your answer|did you just say)( again|)", "(I did not (get|hear|catch|understand) that|I missed that)(, say it again|, once more|)"]
+LAST = ["what did I (just |)(say|write|ask|type|ask you)( just now| before|)", "what was my (last |)(question|message|sentence|request)", "what (was|is) the last thing (that |)I (said|wrote|asked|typed|told you)", "(tell me|can you repeat|do you remember) what I (just |)(said|wrote|asked|typed)( just now|)", "what (have|did) I just (said|say|ask|asked|tell you|told you|type|typed)( to you|)", "(repeat|say) (what I (just |)(said|wrote|asked)|my (last |)(question|message))"]
 
 
 def ruled(w):
@@ -30,15 +32,22 @@ class Conversation:
         self.w, self.facts, self.messages, self.checks = w, Facts(), [], []
         self.tools = tools.pick_tools(w) if w.r() < 0.22 else None
         if self.tools and w.r() < 0.2: self.tools.append(forced.record_tool(w))
-        self.form = forced.Form(w) if not self.tools and w.r() < 0.05 else None      # of calls that are forced
+        self.form = forced.Form(w) if not self.tools and w.r() < 0.08 else None      # of calls that are forced
         self.declared = [tools.declare(t) for t in self.tools or []] + ([self.form.declaration(w)] if self.form else [])
         a = w.r()
         self.system = None if a < 0.6 else "" if a < 0.65 else w.one(SYSTEMS) if a < 0.88 else ruled(w)
+        self.foreign = w.one((0.3, 0.6, 0.9)) if w.r() < 0.22 else 0           # how often another assistant has answered
+        if self.foreign and w.r() < 0.12: self.messages.append(dict(role="assistant", content=foreign.opening(w))); self.checks.append(None)
         if self.system and w.r() < 0.2:
             for t in tell(w, self.facts)[:1]: self.system += " The user says: " + t[0]
 
     def turns(self, turns):
+        w = self.w
         for u, a, c in turns:
+            told = a.startswith(foreign.TOLD)
+            if self.foreign and w.r() < self.foreign * (1 if told else 0.3):
+                if told and w.r() < 0.06: self.messages.append(dict(role="user", content=u)); self.checks.append(None); continue      # nobody answered
+                a = foreign.reply(w, a)
             self.messages += [dict(role="user", content=u), dict(role="assistant", content=a)]
             self.checks += [None, c]
 
@@ -51,15 +60,21 @@ class Conversation:
             elif w.r() < 0.1: self.turns(change(w, f, w.one(list(f.known))))
             else: self.turns(recall(w, f, w.one(list(f.known))))
 
+    def before(self):
+        """"What did I just say?" where nothing has been said."""
+        w = self.w; w.style.new()
+        self.turns([(w.style.write("ask", w.say(LAST + REPEAT + FIRST)), DONT_KNOW, dict(kind="contains", want=["don't know"]))])
+
     def again(self):
         """"Say that again" and "what did I say": the last reply, or what was said before it."""
         w, (said, reply) = self.w, self.messages[-2:]
-        if reply.get("tool_calls") or reply["role"] != "assistant" or said["role"] != "user" or len(reply["content"]) + len(said["content"]) > 160: return self.step(False)
+        reply = reply | dict(content=(reply["content"] or "").replace(MUTE, ""))
+        if reply.get("tool_calls") or not reply["content"] or reply["role"] != "assistant" or said["role"] != "user" or len(reply["content"]) + len(said["content"]) > 160: return self.step(False)
         w.style.new()
         first = self.messages[0]
         if first["role"] == "user" and len(first["content"]) < 160 and w.r() < 0.25: u, a = w.style.write("ask", w.say(FIRST)), f"You said: {first['content']}"
-        elif w.r() < 0.65: u, a = w.style.write("ask", w.say(["(say|repeat|tell me|write) (that|it) (again|once more)", "(again|once more|repeat|pardon|repeat that|come again|one more time)", "(can|could) you (repeat|say) (that|it)( again|)", "what (did you say|was that|was your answer|did you just say)( again|)", "(I did not (get|hear|catch|understand) that|I missed that)(, say it again|, once more|)"])), reply["content"]
-        else: u, a = w.style.write("ask", w.say(["what did I (just |)(say|write|ask|type|ask you)( just now| before|)", "what was my (last |)(question|message|sentence|request)", "what (was|is) the last thing (that |)I (said|wrote|asked|typed|told you)", "(tell me|can you repeat|do you remember) what I (just |)(said|wrote|asked|typed)( just now|)", "what (have|did) I just (said|say|ask|asked|tell you|told you|type|typed)( to you|)", "(repeat|say) (what I (just |)(said|wrote|asked)|my (last |)(question|message))"])), f"You said: {said['content']}"
+        elif w.r() < 0.65: u, a = w.style.write("ask", w.say(REPEAT)), reply["content"]
+        else: u, a = w.style.write("ask", w.say(LAST)), f"You said: {said['content']}"
         self.turns([(u, a, dict(kind="contains", want=[plain(a)]))])
 
     def two(self):
@@ -83,10 +98,11 @@ class Conversation:
             for m, c in tools.tool_use(w, self.tools): self.messages.append(m); self.checks.append(c)
             return
         if a > 0.985 and not self.form: return self.turns(tools.no_tool(w, self.tools))
-        if 0.975 < a < 0.98 and not long: return self.turns(forced.json_turn(w))
-        if a > 0.972: return self.burst(w.int(5, 30))
-        if a > 0.945 and not long: return self.two()
-        if a > 0.92 and not long and len(self.messages) > 1: return self.again()
+        if 0.958 < a < 0.97 and not long: return self.turns(forced.json_turn(w))
+        if a > 0.97: return self.burst(w.int(5, 30))
+        if a > 0.932 and not long: return self.two()
+        if a > 0.91 and not self.messages and w.r() < 0.25: return self.before()
+        if a > 0.91 and not long and len(self.messages) > 1: return self.again()
         a = w.r()
         if a < 0.15:
             self.turns(tell(w, f, w.one([1, 1, 1, 1, 2, 3])))

@@ -4,7 +4,7 @@ import numpy as np
 
 # row lengths and their share of the tokens, early (short rows teach the tasks) and later (long ones the memory)
 EARLY = {256: 0.3, 512: 0.35, 1024: 0.35}
-LATER = {256: 0.2, 512: 0.22, 1024: 0.18, 2048: 0.14, 4096: 0.05, 8192: 0.06, 16384: 0.06, 32768: 0.09}
+LATER = {256: 0.17, 512: 0.2, 1024: 0.2, 2048: 0.15, 4096: 0.06, 8192: 0.06, 16384: 0.07, 32768: 0.09}
 
 
 def batch(w, encode, length, tokens, row):

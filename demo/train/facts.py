@@ -2,7 +2,7 @@
 import re
 from leaning import asked_of, gender, lettered, respelled
 from saying import *
-from telling import departing, household, rambling
+from telling import booked, couple, departing, oneself, household, rambling
 from turns import MUTE
 from voice import CONTRACT, OPEN, SHUT, down
 
@@ -37,7 +37,7 @@ def tell(w, facts, n=1):
     keys, parts = [], []
     w.style.new()
     if n == 1 and w.r() < 0.05: return presented(w, facts)
-    if n == 1 and w.r() < 0.1: return w.rng.choices([household, departing, rambling], [6, 1.5, 2])[0](w, facts) or tell(w, facts)
+    if n == 1 and w.r() < 0.19: return w.rng.choices([household, couple, departing, booked, oneself, rambling], [9, 5, 2, 2.5, 2, 2.5])[0](w, facts) or tell(w, facts)
     for _ in range(n):
         key = facts.fresh(w)
         if n == 1 and key[1][:3] == "my " and w.r() < 0.4 and not facts.clash(relative(key[1])): return introduced(w, facts, key)
@@ -66,7 +66,7 @@ def introduced(w, facts, key):
     frame = frame_of(w, R[key[0]].tell, key)
     if a < 0.3 and frame.startswith("<S>"):
         he = gender(w, key[1])[0]
-        holder, frame = key[1] + w.one([f" is called {marked} and {he}", f", {marked},", f" is {marked} and {he}", f" is {marked}, {he}", f"'s name is {marked} and {he}"]), frame
+        holder, frame = key[1] + w.one([f" is called {marked} and {he}", f", {marked},", f" is {marked} and {he}", f" is {marked}, {he}", f" is called {marked}. {he.capitalize()}", f" is {marked}. {he.capitalize()}", f"'s name is {marked} and {he}"]), frame
         if w.r() < 0.3: holder = w.one([f"{marked}, {key[1]},", f"{marked} is {key[1]} and {he}", f"I have a {key[1][3:]} called {marked}, {he}", f"this is {key[1]} {marked}, {he}"])
         frame = fill(frame, dict(S=holder, P=gender(w, key[1])[1], **AGREE))
     else: frame = fill(frame, dict(S=f"{key[1]} {marked}", P=f"{key[1]} {marked}'s", **AGREE))
@@ -188,13 +188,16 @@ def recall(w, facts, key):
         if turns: return turns
     if key[0] in BY_VALUE and w.r() < 0.1:
         u = reversed_question(w, facts, key)
-        if u: return [(u, answer(w, key, v), dict(kind="contains", want=[answer(w, key, v)[:-1]]))]
-    if w.r() < 0.04:
-        several = pets(w, facts, 0.2 if key[0] == "pet" and w.r() < 0.6 else None)
+        if u: return [(u, answer(w, key, v), dict(kind="any", want=[answer(w, key, v)[:-1], answer_as_told(w, facts, key)[:-1]]))]
+    if w.r() < (0.13 if key[0] in ("pet", "kin") else 0.04):
+        several = pets(w, facts, (0.2 if key[0] == "pet" else 0.4) if key[0] in ("pet", "kin") and w.r() < 0.75 else None)
         if several: return several
     if key[0] in ("name", "kin", "pet") and w.r() < 0.12 and lettered(v):
         w.style.new(); p = person(key[1], False, w.style.value)
         return respelled(w, v, "my name" if key[0] == "name" else f"{p['P']} {key[2]}'s name")
+    if key[0] == "pair" and w.r() < 0.15:                 # how many of them
+        w.style.new(); n = len(re.split(r", and |, | and | & |,", v))
+        return [(put(w, "ask", w.say(["how many {k} <D> <S> have", "how many {k} <H> <S> got", "how many {k} are there", "the number of <P> {k}"]), key), cap(fill(f"<S> <H> {n} {key[2]}.", person(key[1], True, w.style.value))), dict(kind="contains", want=[str(n)]))]
     if key[0] in BY_KEY and w.r() < 0.35 and sum(k[0] == key[0] for k in facts.known) == 1:
         w.style.new()
         return [(put(w, "ask", w.say(BY_KEY[key[0]]), key), answer_as_told(w, facts, key), holds(key, v))]
@@ -239,7 +242,16 @@ def unknown(w, facts):
 MOVED = "(Actually |Oh |Wait, |No, |Sorry, |Oh no, |Now |Hm, |Correction: |)(I (put|left|moved|have put|brought|took|meant to say I put) (it|them) {v}|(it|they) (moved|went|ended up|turned up|got moved) {v}|(it is|they are) {v}|I found (it|them) {v}|it was {v}( all along|)|they were {v}( all along|))"
 
 
+def listed_too(w, facts, key):
+    """One thing more on a list."""
+    w.style.new(); x = w.style.value(w.one(FOODS + GOODS)); k = key[2]
+    u = w.style.write("do", w.say(["(add|put) {x} (to|on) (it|the list|my {k}|that|the {k})", "(add|and add|also add|put|also|and also|and|plus) {x}", "I (also |)need {x}( too| as well|)", "{x} (too|as well|must go on the list)", "(write|put) {x} on (it|the list) (too|as well)"]), x=x, k=k)
+    facts.known[key] = facts.known[key].replace(", and ", ", ").replace(" and ", ", ") + " and " + x; facts.last = key; w.style.lower = facts.low.get(key, False)
+    return [(u, f"Okay, {said(key, facts.known[key], w.style)}.", holds(key, facts.known[key]))]
+
+
 def change(w, facts, key, leaning=0.35):
+    if key[0] == "onlist" and key == facts.last and w.r() < 0.6 and len(facts.known[key]) < 60: return listed_too(w, facts, key)
     w.style.new()
     v = w.style.value(facts.draw(w, key)); old = facts.known[key]; facts.known[key] = v
     if key == facts.last and w.r() < leaning:

@@ -2,7 +2,7 @@
 texts (eval.txt for perplexity and divergence, calibration.txt for an importance matrix; calibration is drawn from the
 training side)."""
 import json, os, sys
-import forced, letters, lists, refusals, sums, talk, telling, tools
+import foreign, forced, letters, lists, refusals, sums, talk, telling, tools
 from conversation import example, plain as unmarked
 from facts import Facts, tell, recall, unknown, change, passage, follow, pets
 from world import World, words_of
@@ -101,6 +101,21 @@ def one_of_many(w):
     return finish(turns + recall(w, f, w.one(list(f.known))))
 
 
+def answered(w):
+    """Facts that another assistant has answered, and a sum of its, then the question."""
+    f = Facts(); turns = tell(w, f); key = next(iter(f.known))
+    if w.r() < 0.5: turns += sums.arithmetic(w, None)[:1]
+    if w.r() < 0.6: turns += tell(w, f)
+    return finish([(u, foreign.reply(w, a), c) for u, a, c in turns] + recall(w, f, key))
+
+
+def paired(w):
+    """Two of the family or the house in one sentence, and the same of each."""
+    f = Facts(); turns = None
+    while not turns: turns = telling.couple(w, f)
+    return finish(turns + recall(w, f, w.one(list(f.known))))
+
+
 CATEGORIES = {
     "greetings": (40, plain(lambda w: w.one([talk.greeting, talk.manners, talk.ability])(w, None))), "identity": (40, plain(lambda w: talk.identity(w, None))),
     "no knowledge": (80, plain(lambda w: refusals.unknowable(w, None))), "not taught": (80, plain(lambda w: w.one([refusals.impossible, refusals.impossible, refusals.unclear])(w, None))), "no tool": (20, plain(lambda w: tools.no_tool(w, None))),
@@ -114,6 +129,7 @@ CATEGORIES = {
     "recall 16k": (5, lambda w: remembered(w, 17000)), "recall 32k": (5, lambda w: remembered(w, 29800)),
     "leaning on it": (40, leaning), "halves, even and odd": (20, plain(lambda w: w.one([sums.half, sums.parity])(w))), "json in own words": (20, plain(lambda w: tools.stated(w))),
     "several in one sentence": (40, housed), "forced call": (40, lambda w: stated(w, True)), "forced json": (20, lambda w: stated(w, False)),
+    "another's replies": (40, answered), "the same of two": (40, paired),
 }
 
 

@@ -65,10 +65,10 @@ def recited(w):
 def counting(w, talk):
     a = w.r()
     if a < 0.13: return countdown(w)
-    if a < 0.18: return stepping(w)
-    if a < 0.23: return recited(w)
-    if a < 0.45:
-        a, n = w.mine(lambda: w.one([w.int(0, 120), w.int(0, 120), w.int(2, 12), w.int(2, 12), 1, 1])), w.one([w.int(3, 12), w.int(3, 12), w.int(3, 12), w.int(10, 30), w.int(20, 60)]); down_ = w.r() < 0.25
+    if a < 0.23: return stepping(w)
+    if a < 0.32: return recited(w)
+    if a < 0.6:
+        a, n = w.mine(lambda: w.one([w.int(0, 120), w.int(0, 120), w.int(2, 12), w.int(2, 12), 1, 1])), w.one([w.int(2, 5), w.int(3, 12), w.int(3, 12), w.int(3, 12), w.int(10, 30), w.int(20, 60)]); down_ = w.r() < 0.25
         b = a + n - 1
         s = ", ".join(str(x) for x in (range(a, b + 1) if not down_ else range(b, a - 1, -1)))
         started = not down_ and a <= 1 and w.r() < 0.4
@@ -80,11 +80,11 @@ def counting(w, talk):
         if far: return [(u, CANNOT, text("can't"))]
         if started: s = ", ".join(str(x) for x in range(1, b + 1))
         return [(u, s, text(s))]
-    if a < 0.57:
+    if a < 0.7:
         n = w.mine(lambda: w.int(0, 998)); after = w.r() < 0.5
         if not after: n += 1
         return [(user(w, "ask", [g.replace("<w>", "number").replace("{x}", "{n}").replace("<>", "(after|next after|right after|straight after)" if after else "(before|right before|just before|straight before)") for g in NEXT], n=n), f"{n + 1 if after else n - 1} comes {'after' if after else 'before'} {n}.", text(f"{n + 1 if after else n - 1} comes"))]
-    if a < 0.65:
+    if a < 0.79:
         what, ring = w.one([("day", DAYS), ("month", MONTHS), ("letter", list(LETTERS))]); i = w.int(0, len(ring) - 1); after = w.r() < 0.6
         if what == "letter": i = min(max(i, 1), 24)
         v = ring[(i + (1 if after else -1)) % len(ring)]
@@ -110,7 +110,7 @@ TURN = ["(reverse|flip|turn around|invert) (the|this|my|the following) (list|ord
 def turned(w):
     """A list from its end: not sorted, whatever it holds."""
     w.style.new()
-    items = w.mine(lambda: tuple(w.style.value(x) for x in (mixed(w, w.int(3, 6)) if w.r() < 0.6 else [str(w.int(0, 99)) for _ in range(w.int(3, 6))])))
+    items = w.mine(lambda: tuple(w.style.value(x) for x in (mixed(w, w.int(3, 6)) if w.r() < 0.5 else w.some(LETTERS, w.int(3, 7)) if w.r() < 0.4 else [str(w.int(0, 99)) for _ in range(w.int(3, 6))])))
     s = ", ".join(items[::-1])
     return [(w.style.write("do", w.say(TURN), x=w.one([", ", ", ", " "]).join(items)), s, text(s))]
 

@@ -32,6 +32,16 @@ class Facts:
             if self.known.get(key) != v: return v
 
 
+MANY_DO = {"is": "are", "was": "were", "has": "have", "does": "do", "stands": "stand", "lies": "lie", "lives": "live", "belongs": "belong", "costs": "cost", "looks": "look", "feels": "feel", "seems": "seem", "rests": "rest", "hangs": "hang", "stays": "stay"}
+
+
+def agreed(frame, key):
+    """The frame for several things: "where are my keys"."""
+    if not key[2] or key[2].split()[-1] not in PLURALS or key[0] not in ("place", "colour", "manner", "price", "owner"): return frame
+    frame = re.sub(r"(?<=\{k\} )(\w+)", lambda m: MANY_DO.get(m.group(), m.group()), frame.replace(" a {v} {k}", " {v} {k}"))
+    return re.sub(r"\b(is|was|has|does)(?= (?:<P>|the|my|your) \{k\})", lambda m: MANY_DO[m.group()], frame)
+
+
 def extra(key): return dict(p=PAST.get(key[2]) or PAST.get(key[2] + "_", "")) if key[0] == "did" else {}
 
 
@@ -51,6 +61,7 @@ def number_of(w, names):
 def put(w, kind, frame, key, v=None):
     """A frame in the user's mouth, in the style of the moment."""
     p = person(key[1], False, lambda h: OPEN + w.style.value(h) + SHUT, w.r() < 0.06)
+    if w.r() < 0.85: frame = agreed(frame, key)
     if key[1][:4] != "the " and key[1] != "my" and w.r() < 0.6:
         at = frame.find("<S>")
         if at >= 0: frame = frame[:at] + frame[at:].replace("<P>", w.one(["his", "her"]))
@@ -67,7 +78,7 @@ def put(w, kind, frame, key, v=None):
 def said(key, v=None, style=None, clause=False):
     """The sentence (or the clause) that we say of it, without a stop. The subject as the user typed it in this message."""
     low = style.value if style else (lambda x: x)
-    frame = fill(R[key[0]].neg if clause else R[key[0]].state, person(key[1], True, low))
+    frame = fill(agreed(R[key[0]].neg if clause else R[key[0]].state, key), person(key[1], True, low))
     for k, x in extra(key).items(): frame = frame.replace("{%s}" % k, x)
     if key[0] in ("owe", "owes"): frame = frame.replace("{k} owes me", "{k} owes you")
     return frame.replace("{k}", "your " + key[2][3:] if key[2][:3] == "my " else low(key[2])).replace("{v}", str(v))
@@ -78,7 +89,7 @@ def cap(s): return s[0].upper() + s[1:]
 
 def state(key, v):
     """The bare sentence, as prose tells it."""
-    p = person(key[1], False, lambda h: h); frame = fill(R[key[0]].state if key[0] != "name" else "my name is {v}", p)
+    p = person(key[1], False, lambda h: h); frame = fill(agreed(R[key[0]].state, key) if key[0] != "name" else "my name is {v}", p)
     for k, x in extra(key).items(): frame = frame.replace("{%s}" % k, x)
     return frame.replace("{k}", key[2]).replace("{v}", str(v))
 
@@ -92,7 +103,7 @@ def holds(key, v):
 
 def put_plain(w, frame, key, v):
     p = person(key[1], False, lambda h: w.style.value(h))
-    frame = fill(frame, p).replace("<X>", "my" if key[1] == "my" else "a")
+    frame = fill(agreed(frame, key), p).replace("<X>", "my" if key[1] == "my" else "a")
     for k, x in extra(key).items(): frame = frame.replace("{%s}" % k, x)
     return frame.replace("{k}", w.style.value(key[2])).replace("{v}", v).replace("{o}", w.style.value(w.name())).replace("{n}", number_of(w, v))
 

@@ -45,6 +45,65 @@ def withdrawn(facts, keys):
     for k in keys: del facts.known[k]
 
 
+# What is said of two in a sentence -> (relation, how it is said of one, how of the other), the holder being {h}.
+OF_TWO = {"age": ["{h} is {v}( years old|) and {h2} is {v2}( years old|)", "{h} is {v}(, | and |; ){h2} {v2}", "{h} is {v} years old, {h2} (is |){v2}", "{h} ({v}) and {h2} ({v2})", "{h}, {v}, and {h2}, {v2}", "{h} (turned|is already|just turned) {v}, {h2} is (only |){v2}", "{h}: {v}, {h2}: {v2}"],
+          "job": ["{h} (is|works as) a {v} and {h2} (is|works as) a {v2}", "{h} is a {v}, {h2} (is |)a {v2}", "{h} is a {v} but {h2} is a {v2}", "{h}, a {v}, and {h2}, a {v2}", "{h} became a {v}, {h2} a {v2}"],
+          "live": ["{h} lives in {v} and {h2} (lives |)in {v2}", "{h} lives in {v}, {h2} (is |)in {v2}", "{h} moved to {v}, {h2} (moved |)to {v2}", "{h} is in {v} now and {h2} in {v2}"],
+          "from": ["{h} is from {v} and {h2} (is |comes |)from {v2}", "{h} comes from {v}, {h2} from {v2}"],
+          "like": ["{h} (likes|loves) {v} and {h2} (likes |loves |prefers |){v2}", "{h} likes {v}, {h2} (likes |)(more |){v2}", "{h} is fond of {v} but {h2} likes {v2}"],
+          "play": ["{h} plays the {v} and {h2} (plays |)the {v2}", "{h} plays the {v}, {h2} the {v2}"], "speak": ["{h} speaks {v} and {h2} (speaks |){v2}"], "drive": ["{h} drives a {v} and {h2} (drives |)a {v2}"], "birthday": ["{h}'s birthday is (on |in |){v} and {h2}'s (is |)(on |in |){v2}", "{h} has (her|his|a) birthday on {v} and {h2} (has it |)on {v2}"]}
+NAMED = ["my {k} {n}", "my {k} {n}", "my {k} {n}", "{n}, my {k},", "my {k}, {n},", "my {k} is called {n} and", "{n} (my {k})"]
+
+
+def couple(w, facts):
+    """Two of the family, the pets or by their names alone, and the same of each: "my dog Rex is 4 and my cat Tom is 9"."""
+    rel = w.one(list(OF_TWO)); a = w.r(); w.style.new(0.6)
+    kinds = w.some(PETS if rel in ("age", "like") and a < 0.35 else RELATIVES + ["best friend", "neighbour", "boss", "friend"], 2)
+    pet = kinds[0] in PETS
+    holders = [w.style.value(w.name().split()[0]) for _ in kinds] if a > 0.85 else ["my " + k for k in kinds]
+    keys = [(rel, h, "") for h in holders]; named = a < 0.7
+    naming = [("pet" if pet else "kin", "my", k) for k in kinds] if a <= 0.85 else []
+    if holders[0] == holders[1] or any(facts.clash(k) for k in keys + naming): return None
+    values = [w.style.value(facts.draw(w, k)) for k in keys]
+    names = [w.style.value(w.name().split()[0]) for _ in kinds]
+    if names[0].lower() == names[1].lower() or values[0].lower() == values[1].lower(): return None
+    facts.known.update(zip(keys, values))
+    if named: facts.known.update(zip(naming, names))
+    form = w.one(NAMED) if named else "my {k}" if naming else "{n}"
+    hs = [form.replace("{k}", k).replace("{n}", OPEN + (n if naming else h) + SHUT) for k, n, h in zip(kinds, names, holders)]
+    u = w.style.write("tell", w.say(OF_TWO[rel]).replace("{h}", hs[0]).replace("{h2}", hs[1]).replace(",,", ",").replace(", ,", ","), v=values[0], v2=values[1])
+    shown = [(rel, f"{h} {n}" if named else h, "") for h, n in zip(holders, names)]
+    for k in keys: facts.low[k] = w.style.lower
+    facts.last = keys[-1]
+    return [(u, "Noted: " + "; ".join(said(k, v, w.style) for k, v in zip(shown, values)) + ".", dict(kind="contains", want=[x for k, v in zip(keys, values) for x in holds(k, v)["want"]] + names * named))]
+
+
+POSTS = ["I am a {v} at {v2}", "I work as a {v} (at|for) {v2}", "I work (at|for) {v2} as a {v}", "my job is {v} at {v2}", "{v} at {v2}, that is me", "I got a job as a {v} at {v2}", "I am {v2}'s (new |)(only |){v}", "I am employed at {v2} as a {v}"]
+SIZES = ["I weigh {v} (kilos|kg) and (am|I am) {v2} cm( tall|)", "I am {v2} cm tall and weigh {v} (kilos|kg)", "{v2} cm, {v} kilos( that is me|)", "my height is {v2} cm and my weight {v} (kilos|kg)"]
+BIRTHS = ["I was born in {v} in {v2}", "I was born in {v2} in {v}", "I was born in {v2}, in {v}", "I come from {v2} and was born in {v}", "born in {v2} in {v}", "born {v} in {v2}"]
+
+
+def oneself(w, facts):
+    """Two things of me that go together: my work and where, my size, when and where I was born."""
+    frames, keys = w.one([(POSTS, ("job", "work")), (POSTS, ("job", "work")), (SIZES, ("weigh", "tall")), (BIRTHS, ("born", "from"))])
+    keys = [(k, "my", "") for k in keys]; w.style.new()
+    if any(facts.clash(k) for k in keys): return None
+    for k in keys: facts.known[k] = w.style.value(facts.draw(w, k))
+    return [(w.style.write("tell", w.say(frames), v=facts.known[keys[0]], v2=facts.known[keys[1]]), *told(facts, keys, w.style))]
+
+
+BOOKED = ["my {k} is {v} {p}", "{k} {v} {p}", "{k} {v}, {p}", "I have (a|my) {k} {v} {p}", "the {k} is {v}, {p}", "{k} {p} {v}", "(I have|got) a {k} {p} {v}", "{k}: {v}, {p}", "my {k} (starts|is) {v} and it is {p}"]
+
+
+def booked(w, facts):
+    """When something is, and where."""
+    k = w.one("meeting interview exam party concert class lesson wedding dinner lunch rehearsal workshop yoga-class picnic appointment lecture training shift barbecue reunion checkup".replace("-", "_").split()).replace("_", " ")
+    keys = [("event", "my", k), ("held", "my", k)]; w.style.new()
+    if any(facts.clash(x) for x in keys): return None
+    for x in keys: facts.known[x] = w.style.value(facts.draw(w, x))
+    return [(w.style.write("tell", w.say(BOOKED), k=k, v=facts.known[keys[0]], p=facts.known[keys[1]]), *told(facts, keys, w.style))]
+
+
 RIDES = dict(train="platform track", flight="gate terminal", bus="stop bay stand", ferry="pier gate", plane="gate", coach="bay stop", tram="stop", boat="pier")
 LEAVES = ["my {k} (goes|leaves|departs|is|starts|will leave) {v} from {p} {n}", "(I take|I am taking|I catch|I have) (the|a) {k} {v} from {p} {n}", "{k} {v}(, | from | at ){p} {n}", "the {k} (goes|leaves|departs|is) {v}(, | and |, from |, it is ){p} {n}", "my {k} is {v}(, | and the | and my ){p} (is |number |){n}", "my {k} leave {v} from {p} {n}", "{v} my {k} (goes|leaves) from {p} {n}", "{k}: {v}, {p} {n}"]
 

@@ -38,6 +38,7 @@ VOWELS = "a e i o u a e i o u a e i o u ai ee oo ea ou ie ia io ei au oa ue y".s
 CODAS = ["", "", "", "", "n", "r", "l", "s", "t", "m", "k", "d", "nd", "rt", "lk", "ll", "ss", "st", "ng", "ck", "x", "p", "b", "g", "f", "ff", "th", "sh", "ch", "rd", "nt", "mp", "ld", "tt", "z", "v", "rn", "ble", "tte", "ne"]
 PLACE_HEADS = "Old New Mar Hol Ash Elm Oak Stone Green White Black Wood River North South East West Thorn Fern Hazel Kings Mill Lang Hart Wind Brad Stan Clay Red Silver Winter Summer".split()
 PLACE_TAILS = "haven beck ford ton bridge field dale wick mouth stead bury port well gate cliff moor by ham ley combe burg ville grad polis stadt berg heim holm sund vik ana ia ano ella ette".split()
+PLURALS = {x for x in GOODS if x[-1] == "s" and x[-2:] not in ("ss", "us", "as")} | {x + "s" for x in GOODS if x[-1] not in "sxyhz"}
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # Letters with marks, by the plain ones that they stand for in made-up names; and real names and places that have them.
 MARKS = dict(a="áàâäãåæąăā", c="çćč", d="ďđð", e="éèêëęěē", g="ğ", i="íìîïı", l="łľ", n="ñńň", o="óòôöõøőœ", r="řŕ", s="śšşß", t="ťţþ", u="úùûüůűū", y="ýÿ", z="źžż")
@@ -164,7 +165,7 @@ class World:
     def item(self):
         """A thing somebody may own, real or made up, with an adjective at times."""
         a = self.r()
-        n = self.mine(self.pseudo) if a < 0.2 or self.held and a < 0.6 else self.one(GOODS)
+        n = self.mine(self.pseudo) if a < 0.2 or self.held and a < 0.6 else self.one(GOODS if self.r() < 0.9 else sorted(PLURALS))
         return n if self.r() < 0.85 else self.one(COLOURS + "old new big small spare second other best".split()) + " " + n
 
     def number(self, digits): return self.mine(lambda: self.int(10 ** (digits - 1), 10 ** digits - 1))
