@@ -18,7 +18,7 @@ def sums(w):
     big = w.one([12, 20, 100, 100, 1000, 1000])
     def draw():
         a, b = w.int(0, big - 1), w.int(0, big - 1)
-        return f"{a} + {b}" if w.r() < 0.5 else f"{max(a, b)} - {min(a, b)}" if w.r() < 0.5 else f"{a} - {b}"
+        return f"{a} + {b}" if w.r() < 0.5 else f"{max(a, b)} - {min(a, b)}" if big > 20 and w.r() < 0.5 else f"{a} - {b}"
     e = w.mine(draw)
     a, op, b = e.split()
     return int(a), op, int(b), int(a) + int(b) if op == "+" else int(a) - int(b)
