@@ -32,6 +32,12 @@ impl Size {
         let rows = room.unwrap_or(tokens).saturating_mul(self.per_token);
         self.fixed.saturating_add(rows)
     }
+
+    /// Tokens of the longest sequence in so many bytes.
+    fn longest(&self, bytes: usize) -> usize {
+        let rows = bytes.saturating_sub(self.fixed) / self.per_token.max(1);
+        rows - rows % self.block
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -54,12 +60,17 @@ impl Memory {
         }
     }
 
+    /// Rows of a prompt that answers of it have in common: whole blocks.
+    fn shared(&self, prompt: usize) -> usize {
+        prompt - prompt % self.size.block
+    }
+
     /// A prompt that `n` answers share, and each answer's own state.
     fn bytes(&self, prompt: usize, n: usize, answer: usize) -> usize {
-        let n = n.min(self.lanes);
-        let prompt = prompt.saturating_mul(self.size.per_token);
-        let own = answer.saturating_mul(self.size.per_token);
-        prompt.saturating_add(n.saturating_mul(self.size.fixed.saturating_add(own)))
+        let shared = self.shared(prompt);
+        let own = self.size.of((prompt - shared).saturating_add(answer));
+        let rows = shared.saturating_mul(self.size.per_token);
+        rows.saturating_add(n.min(self.lanes).saturating_mul(own))
     }
 
     /// How long each answer may grow: as long as was `asked`, or refused; where nothing was asked,
@@ -80,9 +91,11 @@ impl Memory {
         if asked.is_some() {
             return Ok(least);
         }
-        let each = self.size.per_token.saturating_mul(n.min(self.lanes)).max(1);
-        let more = (self.limit - bytes) / each;
-        Ok(most.min(least.saturating_add(more)))
+        let shared = self.shared(prompt);
+        let rows = shared.saturating_mul(self.size.per_token);
+        let each = (self.limit - rows) / n.min(self.lanes).max(1);
+        let longest = self.size.longest(each) - (prompt - shared);
+        Ok(most.min(longest))
     }
 }
 
@@ -119,6 +132,33 @@ mod tests {
         assert_eq!(memory(needs).fit(50, 100, Some(20), 99), Ok(20));
         assert!(memory(needs - 1).fit(50, 4, Some(20), 99).is_err());
         assert!(memory(needs - 1).fit(50, 3, Some(20), 99).is_ok());
+    }
+
+    #[test]
+    fn room_is_counted_as_it_is_made_in_whole_blocks() {
+        let size = Size {
+            fixed: 1000,
+            per_token: 10,
+            block: 64,
+        };
+        let of = |limit| Memory {
+            size,
+            lanes: 4,
+            limit,
+        };
+        // One sequence is what it is told to take, wherever its prompt ends.
+        for prompt in [1, 63, 64, 65, 130] {
+            let needs = size.of(prompt + 20);
+            assert_eq!(of(needs).fit(prompt, 1, Some(20), 99), Ok(20), "{prompt}");
+            assert!(of(needs - 1).fit(prompt, 1, Some(20), 99).is_err());
+        }
+        // Each of three has the block that the prompt ends in, and one more.
+        let needs = 64 * 10 + 3 * (1000 + 128 * 10);
+        assert_eq!(of(needs).fit(100, 3, Some(60), 99), Ok(60));
+        assert!(of(needs - 1).fit(100, 3, Some(60), 99).is_err());
+        // As far as that block goes, and not a token further.
+        assert_eq!(of(needs).fit(100, 3, None, 999), Ok(92));
+        assert_eq!(of(needs + 3 * 640).fit(100, 3, None, 999), Ok(156));
     }
 
     #[test]
