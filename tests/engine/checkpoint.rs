@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use deltad::engine::{CacheType, Device, Engine, Options, Runner};
+use deltad::engine::{CacheType, Device, Engine, LoadError, Options, Runner, Unfit};
 use ggml_kernels::cpu::Tier;
 use quantize::convert::{Conversion, Input, Silent};
 use safetensors::SafeTensors;
@@ -41,6 +41,19 @@ pub fn convert(name: &str, to: &str) -> Converted {
 pub fn convert_trained(to: &str) -> Converted {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/model");
     convert_directory(&demo, "trained", to)
+}
+
+/// `None` where the model's cache rows are no whole blocks of the cache's type; anything else that
+/// keeps a model from opening is no reason to go without it.
+pub fn open(path: &Path, options: &Options) -> Option<Engine> {
+    match Engine::open(path, options) {
+        Ok(engine) => Some(engine),
+        Err(LoadError {
+            why: Unfit::CacheType { .. },
+            ..
+        }) => None,
+        Err(e) => panic!("{e}"),
+    }
 }
 
 fn convert_directory(from: &Path, name: &str, to: &str) -> Converted {

@@ -26,8 +26,7 @@ fn own(
         threads: Some(threads),
         ..options(cache, chunk)
     };
-    // Some fixtures' cache rows are no whole blocks of q8_0.
-    Engine::open(&model.path, &options).ok()
+    crate::checkpoint::open(&model.path, &options)
 }
 
 fn prompt(name: &str) -> Vec<u32> {
