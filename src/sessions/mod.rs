@@ -3,9 +3,10 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `all` | conversations of all users; the right to add a turn |
+//! | `all` | conversations of all users |
 //! | `answer` | an answer put together from its parts |
 //! | `carry` | conversations as files, out and in, and what could not be taken up |
+//! | `claim` | the right to add a turn, and where the turn is kept |
 //! | `conversation` | turns, and where a new one is put |
 //! | `shelf` | one user's conversations, by id, by name and by answer |
 //! | `ids` | names and the time |
@@ -17,6 +18,7 @@
 mod all;
 mod answer;
 mod carry;
+mod claim;
 mod conversation;
 mod ids;
 mod lasting;
@@ -26,9 +28,10 @@ mod shelf;
 pub mod store;
 mod user;
 
-pub use all::{Claim, Ended, Receipt, Sessions};
+pub use all::Sessions;
 pub use answer::{Answer, Block, Step};
 pub use carry::{Incoming, Outgoing};
+pub use claim::{Claim, Ended, Receipt};
 pub use conversation::{About, Ending, Summary, Turn};
 pub use ids::{fresh_id, now};
 pub use lasting::{Lasting, Place, Untaken};
