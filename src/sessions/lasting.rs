@@ -238,8 +238,14 @@ fn conversation(listed: &store::Listed, opened: store::Opened, store: &Store) ->
 /// For whoever sends such a conversation back as text.
 fn remember(uid: u32, conversation: &Conversation, replays: &Replays) {
     let n = conversation.turns.len();
+    let marks = &conversation.marks;
     for at in n.saturating_sub(REMEMBERED)..n {
-        let tokens = conversation.tokens.get(..conversation.marks[at]);
+        // The tokens of a turn that was cut off by a kill are not known, and it ends where the one before
+        // it does: without it they would stand for it.
+        if at > 0 && marks[at] == marks[at - 1] {
+            continue;
+        }
+        let tokens = conversation.tokens.get(..marks[at]);
         let Some(tokens) = tokens.filter(|tokens| !tokens.is_empty()) else {
             continue;
         };

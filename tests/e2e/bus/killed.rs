@@ -44,12 +44,16 @@ async fn an_answer_that_a_kill_cut_off_is_gone_on_with_by_every_door_and_in_two_
     let mut daemon = bus.serve("");
     let (status, made) = daemon.post("/v1/sessions", &json!({"name": "talk"}));
     assert_eq!(status, 200, "{made}");
+    // Something was said before: what is known of that must not stand for all.
+    let hello = json!({"content": "hello", "max_tokens": 4});
+    let (status, said) = daemon.post("/v1/sessions/talk/send", &hello);
+    assert_eq!(status, 200, "{said}");
     let (early, all) = killed_in_mid_answer(&daemon);
     assert!(!early.is_empty());
     bus.again(&mut daemon);
     let (_, shown) = daemon.get("/v1/sessions/talk");
-    assert_eq!(shown["message_count"], 2, "{shown}");
-    let kept = shown["messages"][1]["content"].as_str().expect("words");
+    assert_eq!(shown["message_count"], 4, "{shown}");
+    let kept = shown["messages"][3]["content"].as_str().expect("words");
     assert!(
         kept.starts_with(&early),
         "{} of {}",
@@ -71,7 +75,10 @@ async fn an_answer_that_a_kill_cut_off_is_gone_on_with_by_every_door_and_in_two_
     assert_ne!(one["id"], other["id"]);
     let tokens = &one["usage"]["input_tokens"];
     assert_eq!(tokens, &other["usage"]["input_tokens"]);
-    assert!(tokens.as_u64() > Some(20), "{one}");
+    // What was cut off is in the prompt, word by word.
+    let (_, said) = daemon.post("/tokenize", &json!({"content": kept}));
+    let said = said["tokens"].as_array().expect("tokens").len() as u64;
+    assert!(said > 20 && tokens.as_u64() > Some(said), "{said}: {one}");
     // By D-Bus, where it stands, and in a fork of it.
     let client = Client(bus.connect().await);
     let opened = client
@@ -106,6 +113,6 @@ async fn an_answer_that_a_kill_cut_off_is_gone_on_with_by_every_door_and_in_two_
     let body = reply.body();
     let messages: Vec<super::private::Dictionary> = body.deserialize().expect("messages");
     // A text on the bus has no NUL.
-    let told = <&str>::try_from(&messages[1]["content"]).expect("words");
+    let told = <&str>::try_from(&messages[3]["content"]).expect("words");
     assert!(told == kept.replace('\0', "\u{fffd}"));
 }
