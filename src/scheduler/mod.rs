@@ -11,7 +11,7 @@
 //! | `running`, `choice` | a request, and one of its answers |
 //! | `beside` | masks, while the pass runs |
 //! | `deliver` | events to callers who may not read |
-//! | `prefixes` | states kept for next turns |
+//! | `prefixes`, `kept` | states kept for next turns, and who may give them back when |
 //! | `start` | with what state a request begins |
 //! | `cuts` | where a prompt's reading stops to keep one |
 
@@ -19,6 +19,7 @@ pub mod beside;
 mod choice;
 mod cuts;
 mod deliver;
+mod kept;
 mod memory;
 mod model;
 pub mod plan;
@@ -43,6 +44,7 @@ pub use stats::Stats;
 use crate::engine::HostState;
 use crate::request::{Cached, Caller, Event, Failure, Refusal, Sampling, Stop, Token};
 use crate::text::{Constraint, Expect, Tokenizer};
+use kept::{Keeps, Kept};
 use memory::Memory;
 use prefixes::Index;
 use queue::Queue;
@@ -141,29 +143,10 @@ pub struct Limits {
 pub struct Scheduler {
     queue: Arc<Queue>,
     stats: Arc<Stats>,
-    wishes: Arc<Mutex<Wishes>>,
+    renewed: Arc<Mutex<Option<Limits>>>,
+    kept: Arc<dyn Keeps>,
     memory: Memory,
     index: Arc<Index>,
-}
-
-/// What other threads want of the engine's, which takes it up between two passes.
-#[derive(Default)]
-struct Wishes {
-    limits: Option<Limits>,
-    forget: bool,
-    halve: bool,
-    /// Whether states are kept for next turns.
-    holds_off: Option<bool>,
-    saves: Vec<Save>,
-}
-
-/// Who wants the longest state kept of the beginning of these tokens.
-struct Save {
-    uid: u32,
-    tokens: Vec<Token>,
-    /// It goes from memory then.
-    leaves: bool,
-    tell: oneshot::Sender<Option<(Outward, usize)>>,
 }
 
 /// Resolves when the engine's thread has ended: `Err` with what it said if it panicked, or with the
@@ -178,40 +161,43 @@ impl Scheduler {
     ) -> std::io::Result<(Scheduler, Ended)> {
         let queue = Arc::new(Queue::new(limits.max_queue));
         let stats = Arc::new(Stats::new());
-        let wishes = Arc::new(Mutex::new(Wishes::default()));
+        let renewed = Arc::new(Mutex::new(None));
         let memory = Memory::new(&model, limits.max_concurrent, limits.request_memory);
         let index = Arc::new(Index::default());
         let (say_ended, ended) = oneshot::channel();
-        let (for_runner, counted, wished) = (queue.clone(), stats.clone(), wishes.clone());
-        let told = index.clone();
-        let at_the_end = queue.clone();
+        let kept = Kept::<M>::new(limits.prefix_bytes, index.clone(), stats.clone());
+        let kept = Arc::new(kept);
+        let shared = Shared {
+            queue: queue.clone(),
+            stats: stats.clone(),
+            renewed: renewed.clone(),
+            kept: kept.clone(),
+        };
+        let at_the_end = (queue.clone(), kept.clone());
         std::thread::Builder::new()
             .name("engine".into())
             .spawn(move || {
                 // The runner lives and dies inside: sequences need not move between threads, and
                 // when it panics its callers' channels close, which they report.
-                let run = AssertUnwindSafe(move || {
-                    let shared = Shared {
-                        queue: for_runner,
-                        stats: counted,
-                        wishes: wished,
-                        index: told,
-                    };
-                    Runner::new(model, tokenizer, limits, shared).run()
-                });
+                let run =
+                    AssertUnwindSafe(move || Runner::new(model, tokenizer, limits, shared).run());
                 let result = std::panic::catch_unwind(run).unwrap_or_else(|panic| {
                     let text = panic.downcast_ref::<String>().map(String::as_str);
                     let text = text.or(panic.downcast_ref::<&str>().copied());
                     Err(text.unwrap_or("a panic without a text").to_owned())
                 });
-                at_the_end.break_off();
+                let (queue, kept) = at_the_end;
+                // What a model has left that is lost is not to be had any more.
+                kept.clear();
+                queue.break_off();
                 // Nobody waits for the end where the daemon itself is gone.
                 let _ = say_ended.send(result);
             })?;
         let scheduler = Scheduler {
             queue,
             stats,
-            wishes,
+            renewed,
+            kept,
             memory,
             index,
         };
@@ -250,7 +236,7 @@ impl Scheduler {
     /// per pass and the memory of a request stay as they were.
     pub fn renew(&self, limits: Limits) {
         self.queue.set_max(limits.max_queue);
-        lock(&self.wishes).limits = Some(limits);
+        *lock(&self.renewed) = Some(limits);
     }
 
     /// Whether a state of exactly these tokens is in memory.
@@ -259,35 +245,24 @@ impl Scheduler {
     }
 
     /// The longest state in memory of the beginning of these tokens, and how many it has seen.
-    /// `leaves`: it and shorter ones go from memory. Waits for the pass that runs.
-    pub fn saved(&self, uid: u32, tokens: Vec<Token>, leaves: bool) -> Option<(Outward, usize)> {
-        let (tell, told) = oneshot::channel();
-        lock(&self.wishes).saves.push(Save {
-            uid,
-            tokens,
-            leaves,
-            tell,
-        });
-        self.queue.nudge();
-        // An engine that has ended tells nothing.
-        told.blocking_recv().ok().flatten()
+    /// `leaves`: it and shorter ones go from memory.
+    pub fn saved(&self, uid: u32, tokens: &[Token], leaves: bool) -> Option<(Outward, usize)> {
+        self.kept.longest(uid, tokens, leaves)
     }
 
     /// Gives back the states kept for next turns.
     pub fn forget(&self) {
-        lock(&self.wishes).forget = true;
-        self.queue.nudge();
+        self.kept.clear();
     }
 
     /// Gives back half of them.
     pub fn halve(&self) {
-        lock(&self.wishes).halve = true;
-        self.queue.nudge();
+        self.kept.halve();
     }
 
     /// No more are kept, or some are again.
     pub fn hold_off(&self, holds_off: bool) {
-        lock(&self.wishes).holds_off = Some(holds_off);
+        self.kept.hold_off(holds_off);
     }
 
     pub fn queued(&self) -> usize {
@@ -299,9 +274,9 @@ impl Scheduler {
     }
 }
 
-fn lock(wishes: &Mutex<Wishes>) -> MutexGuard<'_, Wishes> {
+fn lock(renewed: &Mutex<Option<Limits>>) -> MutexGuard<'_, Option<Limits>> {
     // Whole at every moment, whoever panicked.
-    wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    renewed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn failed(e: &Fault) -> Event {

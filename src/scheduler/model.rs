@@ -9,7 +9,7 @@ use crate::text::ConstraintError;
 /// Runs passes over any number of lanes. One thread owns it.
 pub trait Model {
     type Sequence;
-    type Snapshot;
+    type Snapshot: Send;
 
     fn sequence(&mut self) -> Result<Self::Sequence, StateError>;
     /// Feeds every lane; each lane's wanted logits.

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::beside::Beside;
 use super::deliver::{Outbox, Reader};
+use super::kept::Kept;
 use super::model::Model;
 use super::plan::{Plan, Room, Standing, Wish};
-use super::prefixes::{Index, Prefixes};
 use super::queue::{Mode, Queue};
 use super::running::{House, Running};
 use super::step::step;
-use super::{Limits, Stats, Wishes, failed, lock};
+use super::{Limits, Stats, failed, lock};
 use crate::request::{Event, Failure};
 use crate::text::Tokenizer;
 
@@ -31,32 +31,37 @@ pub struct Runner<M: Model> {
     /// Ends a wait when a parked caller reads.
     waker: Waker,
     stats: Arc<Stats>,
-    wishes: Arc<Mutex<Wishes>>,
+    renewed: Arc<Mutex<Option<Limits>>>,
     running: Vec<Running<M>>,
     plan: Plan,
     beside: Beside,
-    prefixes: Prefixes<M::Snapshot>,
+    kept: Arc<Kept<M>>,
     next_id: u64,
 }
 
 /// What other threads have a hold of, too.
-pub struct Shared {
+pub struct Shared<M: Model> {
     pub queue: Arc<Queue>,
     pub stats: Arc<Stats>,
-    pub wishes: Arc<Mutex<Wishes>>,
-    pub index: Arc<Index>,
+    pub renewed: Arc<Mutex<Option<Limits>>>,
+    pub kept: Arc<Kept<M>>,
 }
 
 impl<M: Model> Runner<M> {
-    pub fn new(model: M, tokenizer: Arc<Tokenizer>, limits: Limits, shared: Shared) -> Runner<M> {
+    pub fn new(
+        model: M,
+        tokenizer: Arc<Tokenizer>,
+        limits: Limits,
+        shared: Shared<M>,
+    ) -> Runner<M> {
         let Shared {
             queue,
             stats,
-            wishes,
-            index,
+            renewed,
+            kept,
         } = shared;
         Runner {
-            prefixes: Prefixes::new(limits.prefix_bytes, index, M::held),
+            kept,
             running: Vec::new(),
             plan: Plan::default(),
             beside: Beside::default(),
@@ -64,7 +69,7 @@ impl<M: Model> Runner<M> {
             waker: Waker::from(queue.clone()),
             queue,
             stats,
-            wishes,
+            renewed,
             model,
             tokenizer,
             limits,
@@ -75,7 +80,7 @@ impl<M: Model> Runner<M> {
     pub fn run(&mut self) -> Result<(), String> {
         loop {
             self.stats.heartbeat.fetch_add(1, Relaxed);
-            self.take_wishes();
+            self.take_limits();
             let mode = self.queue.mode();
             let ready = self.deliver();
             if let Some(why) = self.model.lost() {
@@ -103,42 +108,15 @@ impl<M: Model> Runner<M> {
         }
     }
 
-    fn take_wishes(&mut self) {
-        let Wishes {
-            limits,
-            forget,
-            halve,
-            holds_off,
-            saves,
-        } = std::mem::take(&mut *lock(&self.wishes));
-        for save in saves {
-            let found = self.prefixes.longest(save.uid, &save.tokens);
-            let found = found.map(|(snapshot, n)| (M::outward(snapshot), n));
-            if save.leaves {
-                self.prefixes.drop_all(save.uid, &save.tokens);
-            }
-            // Who does not wait any more needs nothing.
-            let _ = save.tell.send(found);
-        }
-        if let Some(limits) = limits {
-            self.prefixes.set_budget(limits.prefix_bytes);
+    fn take_limits(&mut self) {
+        if let Some(limits) = lock(&self.renewed).take() {
+            self.kept.lock().set_budget(limits.prefix_bytes);
             self.limits = Limits {
                 chunk: self.limits.chunk,
                 ..limits
             };
         }
-        if let Some(holds_off) = holds_off {
-            self.prefixes.hold_off(holds_off);
-        }
-        if halve {
-            self.prefixes.halve();
-        }
-        if forget {
-            self.prefixes.clear();
-        }
-        self.stats
-            .prefix_bytes
-            .store(self.prefixes.bytes(), Relaxed);
+        self.kept.count();
     }
 
     fn has_room(&self, n_ready: usize) -> bool {
@@ -159,7 +137,7 @@ impl<M: Model> Runner<M> {
         let mut house = House {
             model: &mut self.model,
             tokenizer: &self.tokenizer,
-            prefixes: &mut self.prefixes,
+            kept: &self.kept,
             stats: &self.stats,
         };
         let begun = Running::start(self.next_id, request, &mut house);
@@ -216,7 +194,7 @@ impl<M: Model> Runner<M> {
         let mut house = House {
             model: &mut self.model,
             tokenizer: &self.tokenizer,
-            prefixes: &mut self.prefixes,
+            kept: &self.kept,
             stats: &self.stats,
         };
         let n_lanes = step(&mut self.running, &grants, &mut self.beside, &mut house);

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::beside::Mask;
 use super::choice::{self, Choice, Said};
 use super::deliver::Outbox;
+use super::kept::Kept;
 use super::model::{Fault, Model};
 use super::plan::{Standing, Wish, Work};
-use super::prefixes::Prefixes;
 use super::start;
 use super::stats::Stats;
 use super::{Admitted, Style, failed};
@@ -28,7 +28,7 @@ const SCORED_CHUNK: usize = 64;
 pub struct House<'a, M: Model> {
     pub model: &'a mut M,
     pub tokenizer: &'a Tokenizer,
-    pub prefixes: &'a mut Prefixes<M::Snapshot>,
+    pub kept: &'a Kept<M>,
     pub stats: &'a Stats,
 }
 
@@ -96,7 +96,7 @@ impl<M: Model> Running<M> {
         let uid = request.caller.uid;
         if let Some(resume) = request.resume.take() {
             match house.model.adopt(&resume.state) {
-                Ok(snapshot) => house.prefixes.keep(uid, &resume.tokens, snapshot, None),
+                Ok(snapshot) => house.kept.lock().keep(uid, &resume.tokens, snapshot, None),
                 Err(e) => log::warn!("a state from the disk is read anew: {e}"),
             }
         }
@@ -345,7 +345,7 @@ impl<M: Model> Running<M> {
                         let fed = [&self.request.prompt[..], &answer.said].concat();
                         self.keep_prefix(sequence, &fed, house);
                         if let Some(line) = &self.request.line {
-                            house.prefixes.follow(self.standing.uid, line, &fed);
+                            house.kept.lock().follow(self.standing.uid, line, &fed);
                         }
                     }
                     continue;
@@ -430,14 +430,14 @@ impl<M: Model> Running<M> {
         let bytes = M::bytes(sequence);
         let uid = self.standing.uid;
         let is_chat = matches!(self.request.style, Style::Chat(_));
-        if !is_chat || !house.prefixes.has_room_for(uid, bytes) {
+        if !is_chat || !house.kept.lock().has_room_for(uid, bytes) {
             return;
         }
         let mut marks = self.request.marks.iter();
         let until = marks.find(|m| m.at == fed.len()).map(|m| m.until);
-        if !house.prefixes.pin(uid, fed, until) {
+        if !house.kept.lock().pin(uid, fed, until) {
             let snapshot = house.model.snapshot(sequence);
-            house.prefixes.keep(uid, fed, snapshot, until);
+            house.kept.lock().keep(uid, fed, snapshot, until);
         }
     }
 }

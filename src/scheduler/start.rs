@@ -25,8 +25,9 @@ pub fn state<M: Model>(
         return Ok((house.model.sequence()?, 0, 0));
     }
     let uid = request.caller.uid;
-    house.prefixes.drop_lost(uid, &request.prompt, M::is_lost);
-    let found = house.prefixes.find(uid, &request.prompt);
+    let mut prefixes = house.kept.lock();
+    prefixes.drop_lost(uid, &request.prompt, M::is_lost);
+    let found = prefixes.find(uid, &request.prompt);
     let (known, mut miss) = (found.known, found.miss);
     if let Some(Miss::Diverged { at, message }) = &mut miss {
         let inside = request.ends.iter().find(|end| end.at > *at);
@@ -41,6 +42,7 @@ pub fn state<M: Model>(
         Some((snapshot, n)) => (house.model.restore(snapshot)?, n),
         None => (house.model.sequence()?, 0),
     };
+    drop(prefixes);
     // Nothing is kept of other texts.
     if matches!(request.style, Style::Chat(_)) {
         house.stats.found(uid, miss, tokens, request.prompt.len());

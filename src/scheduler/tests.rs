@@ -233,6 +233,35 @@ fn the_next_turn_goes_on_from_the_last_and_says_what_a_cold_one_says() {
 }
 
 #[test]
+fn states_are_given_back_while_a_pass_runs() {
+    let model = Fake {
+        pause: Duration::from_millis(500),
+        ..Fake::default()
+    };
+    let passes = model.passes.clone();
+    let (scheduler, _) = start(model, LIMITS);
+    let (mut request, events) = admitted(1, &[1; 4]);
+    request.style = Style::Chat(Expect::default());
+    request.max_tokens = 1;
+    run(&scheduler, request, events);
+    let (mut long, _events) = admitted(1, &[2; 4]);
+    long.max_tokens = 1 << 30;
+    let count = || passes.lock().expect("nobody panicked").len();
+    let before = count();
+    scheduler.push(long).expect("room");
+    until("it runs", || count() > before);
+    let (during, kept) = (count(), || scheduler.stats().prefix_bytes.load(Relaxed));
+    assert!(kept() > 0 && scheduler.saved(1, &[1; 4], false).is_some());
+    scheduler.forget();
+    assert_eq!(
+        (kept(), count()),
+        (0, during),
+        "before the next pass is over"
+    );
+    assert!(scheduler.saved(1, &[1; 4], false).is_none());
+}
+
+#[test]
 fn an_error_of_the_engine_ends_one_request_and_no_other() {
     let (scheduler, _) = start(Fake::default(), LIMITS);
     let (request, events) = admitted(1, &[1, POISON]);

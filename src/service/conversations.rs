@@ -6,8 +6,16 @@ use super::house::{Service, invalid};
 use crate::request::{
     Caller, Message, Origin, Prompt, Refusal, Request, TemplateOptions, Thread, Token, ToolChoice,
 };
-use crate::scheduler::Resume;
+use crate::scheduler::{Outward, Resume};
 use crate::sessions::{Incoming, Outgoing, Rest, Resting, Summary, store::Id};
+
+/// A state that is not on the disk yet.
+struct Unsaved {
+    uid: u32,
+    id: Id,
+    tokens: Vec<Token>,
+    state: Outward,
+}
 
 impl Service {
     /// Tokens of a session with these messages after it.
@@ -29,9 +37,25 @@ impl Service {
     }
 
     /// What rests is written, where that is to a disk: to memory it would only make more of it.
-    pub(super) fn unburden(&self, leave: Option<u64>) {
+    pub(super) fn unburden(&self) {
         if self.sessions.has_disk() {
-            self.save(Rest { save: 0, leave });
+            let (save, leave) = (0, None);
+            self.save(Rest { save, leave });
+        }
+    }
+
+    /// Every kept state goes from memory. What is on the disk already goes at once, without waiting for
+    /// what is still to be written: writing takes memory too.
+    pub(super) fn unload(&self) {
+        let (save, leave) = (0, Some(0));
+        let mut left = Vec::new();
+        if self.sessions.has_disk() {
+            let resting = self.sessions.resting(Rest { save, leave });
+            left.extend(resting.into_iter().filter_map(|r| self.taken(r)));
+        }
+        self.scheduler.forget();
+        for state in left {
+            self.write(state);
         }
     }
 
@@ -60,27 +84,42 @@ impl Service {
     }
 
     /// Writes the states of conversations that rest to the disk, and lets go of those that rest for
-    /// long. Waits for passes and for the disk.
+    /// long. Waits for the disk.
     pub fn save(&self, rest: Rest) {
-        for resting in self.sessions.resting(rest) {
-            if let Err(why) = self.save_one(resting) {
-                log::warn!("a conversation's state is not saved: {why}");
-            }
-        }
+        let resting = self.sessions.resting(rest).into_iter();
+        resting
+            .filter_map(|r| self.taken(r))
+            .for_each(|s| self.write(s));
     }
 
-    fn save_one(&self, resting: Resting) -> Result<u64, String> {
+    /// A conversation's state, if there is more in it than in what is on the disk.
+    fn taken(&self, resting: Resting) -> Option<Unsaved> {
         let Resting {
             uid,
             id,
-            tokens,
+            mut tokens,
             leaves,
         } = resting;
-        let found = self.scheduler.saved(uid, tokens.clone(), leaves);
-        let Some((state, n)) = found.filter(|(_, n)| *n > self.sessions.saved(uid, &id)) else {
-            return Ok(0);
-        };
-        self.sessions.save(uid, &id, &tokens[..n], &*state)
+        let (state, n) = self.scheduler.saved(uid, &tokens, leaves)?;
+        tokens.truncate(n);
+        (n > self.sessions.saved(uid, &id)).then_some(Unsaved {
+            uid,
+            id,
+            tokens,
+            state,
+        })
+    }
+
+    fn write(&self, unsaved: Unsaved) {
+        if let Err(why) = self.save_one(Some(unsaved)) {
+            log::warn!("a conversation's state is not saved: {why}");
+        }
+    }
+
+    /// How many bytes were written.
+    fn save_one(&self, unsaved: Option<Unsaved>) -> Result<u64, String> {
+        let written = unsaved.map(|u| self.sessions.save(u.uid, &u.id, &u.tokens, &*u.state));
+        written.unwrap_or(Ok(0))
     }
 
     /// A session's state goes to the disk, and from memory; how many bytes were written.
@@ -96,13 +135,14 @@ impl Service {
             leaves: true,
             ..resting
         };
-        self.save_one(leaving).or_else(|why| invalid("id", why))
+        self.save_one(self.taken(leaving))
+            .or_else(|why| invalid("id", why))
     }
 
     /// A session to be written to a file, its newest state along with it.
     pub fn export(&self, uid: u32, who: &str) -> Result<Outgoing, Refusal> {
         if let Ok(Some(resting)) = self.sessions.rests(uid, who)
-            && let Err(why) = self.save_one(resting)
+            && let Err(why) = self.save_one(self.taken(resting))
         {
             log::warn!("a session leaves without its newest state: {why}");
         }
@@ -119,7 +159,7 @@ impl Service {
     pub fn rebuild(&self, uid: u32, who: &str) -> Result<Summary, Refusal> {
         match self.sessions.shed(uid, who) {
             Ok(tokens) => {
-                self.scheduler.saved(uid, tokens, true);
+                self.scheduler.saved(uid, &tokens, true);
                 self.sessions.summary(uid, who)
             }
             Err(Refusal::NoSuchSession { .. }) => self.sessions.rebuild(uid, who),

@@ -142,17 +142,16 @@ impl Service {
     }
 
     /// Half of the states kept for next turns go, those that save least; what conversations that rest
-    /// have in them is on the disk by then. Waits for passes and for the disk.
+    /// have in them is on the disk by then. Waits for the disk.
     pub fn shed(&self) {
-        self.unburden(None);
+        self.unburden();
         self.scheduler.halve();
     }
 
     /// Conversations that nobody answers in go to the disk, and every kept state from memory. Waits for
-    /// passes and for the disk.
+    /// the disk.
     pub fn rest(&self) {
-        self.unburden(Some(0));
-        self.scheduler.forget();
+        self.unload();
     }
 
     /// How far it has come.
