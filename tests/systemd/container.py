@@ -34,16 +34,17 @@ def seen(sentence):
     print(f"  ok  {sentence}", flush=True)
 
 
-def tree():
+def tree(more=()):
     """A Debian without deltad, made once for each list of packages."""
-    key = hashlib.sha256(f"{SUITE} {PACKAGES}".encode()).hexdigest()[:12]
+    packages = [*PACKAGES, *more]
+    key = hashlib.sha256(f"{SUITE} {packages}".encode()).hexdigest()[:12]
     made = TARGET / f"systemd-tree-{key}"
     if not made.exists():
         print(f"making a system of {SUITE} (once)", flush=True)
         part = made.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
         done = subprocess.run(
-            ["mmdebstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(part)],
+            ["mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}", SUITE, str(part)],
             capture_output=True, text=True)
         if done.returncode != 0:
             shutil.rmtree(part, ignore_errors=True)
@@ -124,32 +125,35 @@ class Machine:
                 self.nspawn.wait()
 
 
-def missing():
+NEEDED = {"systemd-nspawn": "systemd-container", "nsenter": "util-linux", "pgrep": "procps", "mmdebstrap": "mmdebstrap"}
+
+
+def missing(needed):
     """Tools that are not here, with their Debian packages."""
-    needed = {"systemd-nspawn": "systemd-container", "nsenter": "util-linux", "pgrep": "procps", "mmdebstrap": "mmdebstrap"}
     return {tool: package for tool, package in needed.items() if not shutil.which(tool)}
 
 
-def check_host():
-    """Skips where no container can be had; installs what it takes where that may be."""
+def check_host(more=None):
+    """Skips where no container can be had; installs what it takes where that may be, `more` tools too."""
+    needed = {**NEEDED, **(more or {})}
     if sys.platform != "linux" or os.geteuid() != 0:
         skip("needs Linux and root")
     if subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True).returncode != 0:
         skip("namespaces are not to be had here")
-    if missing() and shutil.which("apt-get"):
+    if missing(needed) and shutil.which("apt-get"):
         quiet = {"capture_output": True, "stdin": subprocess.DEVNULL, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
         subprocess.run(["apt-get", "update", "-q"], **quiet)
-        subprocess.run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing().values()], **quiet)
-    if missing():
-        skip(f"no {', '.join(missing())} (apt install {' '.join(missing().values())})")
+        subprocess.run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing(needed).values()], **quiet)
+    if missing(needed):
+        skip(f"no {', '.join(missing(needed))} (apt install {' '.join(missing(needed).values())})")
 
 
 @contextlib.contextmanager
-def fresh(name):
-    """The path of a copy of the system, gone afterwards."""
+def fresh(name, more=()):
+    """The path of a copy of the system with `more` packages, gone afterwards."""
     root = TARGET / name
     shutil.rmtree(root, ignore_errors=True)
-    run("cp", "-a", "--reflink=auto", tree(), root)
+    run("cp", "-a", "--reflink=auto", tree(more), root)
     try:
         if subprocess.run(["chroot", root, "true"]).returncode != 0:
             skip("the system that was made does not run here")
