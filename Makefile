@@ -14,7 +14,7 @@ SYSCONFDIR ?= /etc
 DBUSPOLICYDIR = $(if $(filter /usr,$(PREFIX)),$(SHAREDIR),$(DESTDIR)$(SYSCONFDIR))/dbus-1/system.d
 
 .DEFAULT_GOAL := help
-.PHONY: help build cuda demo table test test-vulkan test-cuda-emulated test-systemd test-package bench bench-tables fuzz crash mutate install package clean deps
+.PHONY: help build cuda demo table test test-vulkan test-cuda-emulated test-systemd test-package test-pressure bench bench-tables fuzz crash mutate install package clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,10 @@ test-systemd: ## boot a small system in a container and drive the service there 
 
 test-package: ## install, upgrade and purge the package of `make package` in such a system (root)
 	@tests/systemd/package.py
+	@tests/systemd/lasting.py
+
+test-pressure: ## take memory from the programs of `make package` in a virtual machine (root, qemu)
+	@tests/systemd/pressure.py
 
 install: ## install what `make build` (and `make cuda`) built under DESTDIR and PREFIX
 	install -d $(BINDIR) $(SHAREDIR)/bash-completion/completions \
