@@ -24,10 +24,6 @@ pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 pub(crate) mod grids;
-#[cfg(target_arch = "x86_64")]
-mod low2;
-#[cfg(target_arch = "x86_64")]
-mod low512;
 pub(crate) mod scalar;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod tile512;

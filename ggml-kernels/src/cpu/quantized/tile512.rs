@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use std::cell::RefCell;
 
 use super::avx512::{Format, Format32, Q4_0, Q4K, Q5K, Q6K, Q8_0};
-use super::low512::{Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Q2K, Q3K};
+use super::avx512::{Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Q2K, Q3K};
 use crate::cpu::activations::{Activations, QuantizedRow};
 use crate::cpu::aligned::Floats;
 use crate::cpu::products::task::Task;

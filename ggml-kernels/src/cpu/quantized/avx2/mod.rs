@@ -1,20 +1,20 @@
 //! The law with AVX2: four rows of weights at a time, unpacked once for up to four rows of
-//! activations, every vector of integers summed across. `formats` has blocks of 256 in registers,
-//! `by_256` and `by_32` how four rows of either kind meet the activations.
+//! activations, every vector of integers summed across. `formats` and `low` have blocks of 256 in
+//! registers, `by_256` and `by_32` how four rows of either kind meet the activations.
 
 mod by_256;
 mod by_32;
 mod formats;
+mod low;
 
 use std::arch::x86_64::*;
 
-use super::low2::{Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Q2K, Q3K};
 use crate::cpu::activations::QuantizedRow;
 use crate::cpu::products::task::Task;
 use crate::quant::TensorType;
 use by_32::{Q4_0, Q8_0};
-pub(super) use formats::{Block, Format};
 use formats::{Q4K, Q5K, Q6K};
+use low::{Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Q2K, Q3K};
 
 /// Rows of weights at a time.
 const ROWS: usize = 4;

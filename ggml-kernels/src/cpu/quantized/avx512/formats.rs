@@ -84,6 +84,17 @@ pub(in crate::cpu::quantized) unsafe fn widen_8(bytes: u64) -> __m256i {
     unsafe { _mm256_zextsi128_si256(_mm_cvtepu8_epi16(_mm_cvtsi64_si128(bytes as i64))) }
 }
 
+/// Scales and minima of a block that begins like `q4_k`.
+#[inline(always)]
+unsafe fn k_bytes(at: *const u8) -> Bytes {
+    // SAFETY: the caller's promise of at least 16 bytes.
+    let (scales, mins) = unsafe { scales_and_mins(&*at.add(4).cast::<[u8; 12]>()) };
+    Bytes {
+        scales: [scales, 0],
+        mins: [mins, 0],
+    }
+}
+
 /// Scales, minima, `d` and `dmin` of a block that begins like `q4_k`. Unpacked where vectors are not:
 /// those instructions are what a row waits for.
 #[inline(always)]
@@ -91,10 +102,10 @@ unsafe fn k_head(at: *const u8) -> (__m256i, __m256i, u32) {
     // SAFETY: the caller's promise of at least 16 bytes; inlined where the processor has the
     // instructions.
     unsafe {
-        let (scales, mins) = scales_and_mins(&*at.add(4).cast::<[u8; 12]>());
+        let bytes = k_bytes(at);
         (
-            widen_8(scales),
-            widen_8(mins),
+            widen_8(bytes.scales[0]),
+            widen_8(bytes.mins[0]),
             at.cast::<u32>().read_unaligned(),
         )
     }
@@ -110,11 +121,7 @@ impl Format for Q4K {
     #[inline(always)]
     unsafe fn bytes(self, at: *const u8) -> Bytes {
         // SAFETY: 16 bytes and more, as promised.
-        let (scales, mins) = unsafe { scales_and_mins(&*at.add(4).cast::<[u8; 12]>()) };
-        Bytes {
-            scales: [scales, 0],
-            mins: [mins, 0],
-        }
+        unsafe { k_bytes(at) }
     }
     #[inline(always)]
     unsafe fn load(self, at: *const u8) -> Block {
@@ -149,11 +156,7 @@ impl Format for Q5K {
     #[inline(always)]
     unsafe fn bytes(self, at: *const u8) -> Bytes {
         // SAFETY: 16 bytes and more, as promised.
-        let (scales, mins) = unsafe { scales_and_mins(&*at.add(4).cast::<[u8; 12]>()) };
-        Bytes {
-            scales: [scales, 0],
-            mins: [mins, 0],
-        }
+        unsafe { k_bytes(at) }
     }
     #[inline(always)]
     unsafe fn load(self, at: *const u8) -> Block {

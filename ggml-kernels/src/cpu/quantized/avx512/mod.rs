@@ -1,22 +1,23 @@
 //! The law with AVX-512 and VNNI for a few rows of activations: four rows of weights at a time, read
-//! once and in the order of memory, every vector of integers summed across. `formats` has blocks of 256
-//! in registers, `by_256` and `by_32` how four rows of either kind meet the activations.
+//! once and in the order of memory, every vector of integers summed across. `formats` and `low` have blocks of
+//! 256 in registers, `by_256` and `by_32` how four rows of either kind meet the activations.
 
 mod by_256;
 mod by_32;
 mod formats;
+mod low;
 
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 
 use super::amd::{AHEAD, is_zen_4, is_zen_5};
-use super::low512::{Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Q2K, Q3K};
 use crate::cpu::activations::{Form, QuantizedRow};
 use crate::cpu::aligned::Floats;
 use crate::cpu::products::task::Task;
 use crate::quant::TensorType;
 pub(super) use by_32::{Format32, Q4_0, Q8_0};
-pub(super) use formats::{Block, Bytes, Format, Q4K, Q5K, Q6K, widen_8};
+pub(super) use formats::{Format, Q4K, Q5K, Q6K};
+pub(super) use low::{Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Q2K, Q3K};
 
 /// Rows of weights at a time.
 const ROWS: usize = 4;

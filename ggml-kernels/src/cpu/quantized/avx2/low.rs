@@ -3,9 +3,9 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::{Block, Format};
-use super::grids::{Grid, SIGNS, grid};
-use super::unpack::scales_of_q3_k;
+use super::formats::{Block, Format};
+use crate::cpu::quantized::grids::{Grid, SIGNS, grid};
+use crate::cpu::quantized::unpack::scales_of_q3_k;
 use crate::quant::TensorType;
 
 #[derive(Clone, Copy)]

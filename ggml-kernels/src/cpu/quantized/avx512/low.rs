@@ -3,15 +3,17 @@
 
 use std::arch::x86_64::*;
 
-use super::avx512::{Block, Bytes, Format, widen_8};
-use super::grids::{self, MAGNITUDES_2, MAGNITUDES_3, MAGNITUDES_3_ODD, SIGNS, grid};
-use super::unpack::scales_of_q3_k;
+use super::formats::{Block, Bytes, Format, widen_8};
+use crate::cpu::quantized::grids::{
+    self, MAGNITUDES_2, MAGNITUDES_3, MAGNITUDES_3_ODD, SIGNS, grid,
+};
+use crate::cpu::quantized::unpack::scales_of_q3_k;
 use crate::quant::TensorType;
 
 #[derive(Clone, Copy)]
-pub(super) struct Q2K;
+pub(in crate::cpu::quantized) struct Q2K;
 #[derive(Clone, Copy)]
-pub(super) struct Q3K;
+pub(in crate::cpu::quantized) struct Q3K;
 
 /// Two bits of each of 64 values: those of 32 bytes from bit `2 * pair` on, then from the next two.
 #[inline(always)]
@@ -256,7 +258,7 @@ unsafe fn wide_odd(nibbles: u64) -> __m256i {
 macro_rules! grid_format {
     ($name:ident, bytes $bytes:literal, group $group:literal, over $over:literal) => {
         #[derive(Clone, Copy)]
-        pub(super) struct $name {
+        pub(in crate::cpu::quantized) struct $name {
             codes: &'static [u16],
         }
 
