@@ -116,16 +116,17 @@ impl<F: Format> Dots for F {
                     }
                 }
                 for at in 0..count {
-                    let part = &*parts.add(at);
-                    let (d, dmin) = scale_pairs(part.pairs);
+                    // Field by field: without minima a part is never whole.
+                    let part = parts.add(at);
+                    let (d, dmin) = scale_pairs((*part).pairs);
                     let d = _mm_mul_ps(d, _mm_set1_ps(F::FACTOR));
                     for c in 0..C {
                         let scale = _mm_set1_ps(*x[c].scales.as_ptr().add(start + at));
-                        let [r0, r1, r2, r3] = &part.whole;
+                        let [r0, r1, r2, r3] = &(*part).whole;
                         let sum = _mm_cvtepi32_ps(sums([r0[c], r1[c], r2[c], r3[c]]));
                         a[c] = _mm_fmadd_ps(_mm_mul_ps(d, scale), sum, a[c]);
                         if F::MINS > 0 {
-                            let [r0, r1, r2, r3] = &part.least;
+                            let [r0, r1, r2, r3] = &(*part).least;
                             let sum = _mm_cvtepi32_ps(sums_128([r0[c], r1[c], r2[c], r3[c]]));
                             b[c] = _mm_fmadd_ps(_mm_mul_ps(dmin, scale), sum, b[c]);
                         }
