@@ -4,10 +4,6 @@
 use std::arch::x86_64::__cpuid;
 use std::sync::OnceLock;
 
-/// How far ahead a row is asked for, in bytes: past the end of a page, where the processor itself
-/// does not look, and as far as memory's latency is long (1 KiB costs 15 % of the speed on Zen 5,
-/// 16 KiB gains nothing more).
-pub(super) const AHEAD: isize = 4096;
 /// AMD's family 1Ah and later: shuffles of whole vectors, two in a cycle.
 pub(super) fn is_zen_5() -> bool {
     amd_family().is_some_and(|family| family >= 0x1a)

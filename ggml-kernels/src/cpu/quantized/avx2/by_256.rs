@@ -8,7 +8,8 @@ use super::formats::Format;
 use super::{Dots, ROWS, ask, scale_pairs, sums, sums_128};
 use crate::cpu::activations::QuantizedRow;
 use crate::cpu::products::task::Task;
-use crate::cpu::quantized::amd::{AHEAD, is_zen_4};
+use crate::cpu::quantized::AHEAD;
+use crate::cpu::quantized::amd::is_zen_4;
 
 /// Word `2 g` to all of the low half, word `2 g + 1` to all of the high one.
 #[inline(always)]
