@@ -12,9 +12,9 @@ pub enum Kind {
     Scalar,
     /// AVX2, FMA, F16C.
     Avx2,
-    /// AVX-512 F, BW, DQ, VL, VNNI, BF16, VBMI.
+    /// AVX-512 F, BW, DQ, VL, VNNI, VBMI: from Intel's Ice Lake and AMD's Zen 4 on.
     Avx512,
-    /// The same with AMX tiles, int8 and bf16.
+    /// The same with BF16, and AMX tiles of int8 and bf16.
     Amx,
     /// aarch64 with dot products.
     Neon,
@@ -131,7 +131,6 @@ fn has_avx512() -> bool {
         && std::is_x86_feature_detected!("avx512dq")
         && std::is_x86_feature_detected!("avx512vl")
         && std::is_x86_feature_detected!("avx512vnni")
-        && std::is_x86_feature_detected!("avx512bf16")
         && std::is_x86_feature_detected!("avx512vbmi")
 }
 
@@ -143,7 +142,8 @@ fn has_amx() -> bool {
     // Leaf 7, EDX: bit 22 AMX-BF16, 24 AMX-TILE, 25 AMX-INT8.
     const WANTED: u32 = 1 << 22 | 1 << 24 | 1 << 25;
     let has_leaf = std::arch::x86_64::__cpuid(0).eax >= 7;
-    if !has_leaf || std::arch::x86_64::__cpuid_count(7, 0).edx & WANTED != WANTED {
+    let has_bf16 = std::is_x86_feature_detected!("avx512bf16");
+    if !has_leaf || !has_bf16 || std::arch::x86_64::__cpuid_count(7, 0).edx & WANTED != WANTED {
         return false;
     }
     let status: i64;
