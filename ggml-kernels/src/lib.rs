@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod cuda;
 pub mod gguf;
 pub mod graph;
+pub mod heap;
 pub mod map;
 pub mod ops;
 pub mod quant;

@@ -27,11 +27,13 @@
 //! | `meter` | what its time went to |
 
 use std::path::Path;
+use std::sync::Arc;
 
 use ggml_kernels::backend::{Backend, DeviceKind, GpuApi};
 use ggml_kernels::cpu::Tier;
 use ggml_kernels::gguf::GgufError;
 pub use ggml_kernels::graph::{Operand, Operator, Outline};
+pub use ggml_kernels::heap::trim;
 
 use crate::request::{Draw, Few, Token};
 
@@ -49,6 +51,7 @@ mod tap;
 
 pub use digest::Digests;
 pub use error::{Cause, LaneError, LoadError, PassError, StateError, Unfit};
+pub use executor::Spare;
 pub use host::{BLOCK, HostState, Lent, LentFile, fetch};
 pub use model::Model;
 pub use options::{CacheType, Device, Experts, Kind, Options, Runner};
@@ -202,6 +205,11 @@ impl Engine {
     /// cut.
     pub fn is_batch_invariant(&self) -> bool {
         self.executor.is_batch_invariant()
+    }
+
+    /// What lies ready for the next sequences, for whoever gives it back when memory is short.
+    pub fn spare(&self) -> Option<Arc<dyn Spare>> {
+        self.executor.spare()
     }
 
     /// Bytes of the state of a sequence of so many tokens.

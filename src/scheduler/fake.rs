@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::model::Outward;
 use super::{Admitted, Model, Style};
 use crate::engine::{
-    Cause, Drawn, HostState, Lane, LaneError, Logits, PassError, StateError, Want,
+    Cause, Drawn, HostState, Lane, LaneError, Logits, PassError, Spare, StateError, Want,
 };
 use crate::request::{Caller, Event, Sampling, Stop, Token};
 
@@ -167,6 +167,10 @@ impl Model for Fake {
 
     fn state_bytes(&self, tokens: usize) -> usize {
         1000 + 10 * tokens
+    }
+
+    fn spare(&self) -> Option<Arc<dyn Spare>> {
+        None
     }
 
     fn is_batch_invariant(&self) -> bool {

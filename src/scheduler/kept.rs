@@ -7,19 +7,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::model::{Model, Outward};
 use super::prefixes::{Index, Prefixes};
 use super::stats::Stats;
+use crate::engine::{self, Spare};
 use crate::request::Token;
 
 /// Held for a look or a change, never through a pass.
 pub struct Kept<M: Model> {
     prefixes: Mutex<Prefixes<M::Snapshot>>,
     stats: Arc<Stats>,
+    spare: Option<Arc<dyn Spare>>,
 }
 
 impl<M: Model> Kept<M> {
-    pub fn new(budget: usize, index: Arc<Index>, stats: Arc<Stats>) -> Kept<M> {
+    pub fn new(
+        budget: usize,
+        index: Arc<Index>,
+        stats: Arc<Stats>,
+        spare: Option<Arc<dyn Spare>>,
+    ) -> Kept<M> {
         Kept {
             prefixes: Mutex::new(Prefixes::new(budget, index, M::held)),
             stats,
+            spare,
         }
     }
 
@@ -39,12 +47,28 @@ impl<M: Model> Kept<M> {
         self.stats.prefix_bytes.store(prefixes.bytes(), Relaxed);
         changed
     }
+
+    /// What goes is the kernel's again: the engine and the heap would keep it for the next state.
+    fn give_back(&self, change: impl FnOnce(&mut Prefixes<M::Snapshot>)) {
+        let less = self.change(|prefixes| {
+            let before = prefixes.bytes();
+            change(prefixes);
+            prefixes.bytes() < before
+        });
+        if less {
+            if let Some(spare) = &self.spare {
+                spare.give_back();
+            }
+            engine::trim();
+        }
+    }
 }
 
 /// What those may do who know no model.
 pub trait Keeps: Send + Sync {
     fn longest(&self, uid: u32, tokens: &[Token], leaves: bool) -> Option<(Outward, usize)>;
     fn hold_off(&self, holds_off: bool);
+    fn set_bound(&self, bytes: usize);
     fn halve(&self);
     fn clear(&self);
 }
@@ -65,11 +89,15 @@ impl<M: Model> Keeps for Kept<M> {
         self.change(|prefixes| prefixes.hold_off(holds_off));
     }
 
+    fn set_bound(&self, bytes: usize) {
+        self.give_back(|prefixes| prefixes.set_bound(bytes));
+    }
+
     fn halve(&self) {
-        self.change(Prefixes::halve);
+        self.give_back(Prefixes::halve);
     }
 
     fn clear(&self) {
-        self.change(Prefixes::clear);
+        self.give_back(Prefixes::clear);
     }
 }

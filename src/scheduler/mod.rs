@@ -165,7 +165,8 @@ impl Scheduler {
         let memory = Memory::new(&model, limits.max_concurrent, limits.request_memory);
         let index = Arc::new(Index::default());
         let (say_ended, ended) = oneshot::channel();
-        let kept = Kept::<M>::new(limits.prefix_bytes, index.clone(), stats.clone());
+        let (budget, spare) = (limits.prefix_bytes, model.spare());
+        let kept = Kept::<M>::new(budget, index.clone(), stats.clone(), spare);
         let kept = Arc::new(kept);
         let shared = Shared {
             queue: queue.clone(),
@@ -258,6 +259,11 @@ impl Scheduler {
     /// Gives back half of them.
     pub fn halve(&self) {
         self.kept.halve();
+    }
+
+    /// So many bytes of them at most, whatever the limits say.
+    pub fn set_bound(&self, bytes: usize) {
+        self.kept.set_bound(bytes);
     }
 
     /// No more are kept, or some are again.

@@ -1,8 +1,12 @@
 //! What the scheduler needs of an engine, so that its decisions can be tested without one.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use crate::engine::{Engine, HostState, Lane, Logits, PassError, Sequence, Snapshot, StateError};
+use crate::engine::{
+    Engine, HostState, Lane, Logits, PassError, Sequence, Snapshot, Spare, StateError,
+};
 use crate::sessions::store::{State, Tip};
 use crate::text::ConstraintError;
 
@@ -31,6 +35,8 @@ pub trait Model {
     fn lost(&self) -> Option<String>;
     /// Bytes of the state of a sequence of so many tokens.
     fn state_bytes(&self, tokens: usize) -> usize;
+    /// What lies ready for the next sequences.
+    fn spare(&self) -> Option<Arc<dyn Spare>>;
     /// Logits are the same bits whoever else is in the pass and however the prompt was cut.
     fn is_batch_invariant(&self) -> bool;
 }
@@ -137,6 +143,10 @@ impl Model for Engine {
 
     fn state_bytes(&self, tokens: usize) -> usize {
         Engine::state_bytes(self, tokens)
+    }
+
+    fn spare(&self) -> Option<Arc<dyn Spare>> {
+        Engine::spare(self)
     }
 
     fn is_batch_invariant(&self) -> bool {

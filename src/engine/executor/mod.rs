@@ -1,6 +1,8 @@
 //! Ways to run a model. An executor owns the weights in the form that it computes on, and knows
 //! what a sequence's state looks like there; the engine above checks, cuts and adopts.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use ggml_kernels::graph::Outline;
 
@@ -134,6 +136,11 @@ impl State {
     }
 }
 
+/// What lies ready to be had again, for a thread that has nothing else of the executor.
+pub trait Spare: std::fmt::Debug + Send + Sync {
+    fn give_back(&self);
+}
+
 pub(super) trait Executor: std::fmt::Debug + Send {
     /// The device that it runs on, as people know it.
     fn device(&self) -> &str;
@@ -152,6 +159,11 @@ pub(super) trait Executor: std::fmt::Debug + Send {
 
     /// Rows of a pass that suit it.
     fn rows(&self) -> usize;
+
+    /// `None`: nothing lies ready in this process's memory.
+    fn spare(&self) -> Option<Arc<dyn Spare>> {
+        None
+    }
 
     fn state(&self) -> Result<State, Cause>;
     /// `len` tokens are in it.

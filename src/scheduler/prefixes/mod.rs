@@ -48,6 +48,8 @@ pub struct Prefixes<S> {
     /// Bytes of a state that another one does not hold too.
     held: fn(&S, Option<&S>) -> usize,
     budget: usize,
+    /// What the machine leaves of it.
+    bound: usize,
     /// Nothing more is kept for now.
     held_off: bool,
     clock: u64,
@@ -79,6 +81,7 @@ impl<S> Prefixes<S> {
             users: HashMap::new(),
             held,
             budget,
+            bound: usize::MAX,
             held_off: false,
             clock: 0,
         }
@@ -111,7 +114,7 @@ impl<S> Prefixes<S> {
         if self.held_off {
             return false;
         }
-        let fits = bytes <= self.budget;
+        let fits = bytes <= self.room();
         self.user(uid).refused |= !fits;
         fits
     }
@@ -195,6 +198,16 @@ impl<S> Prefixes<S> {
         self.shrink();
     }
 
+    /// As [`Prefixes::set_budget`], of what there is for all: the smaller of the two counts.
+    pub fn set_bound(&mut self, bound: usize) {
+        self.bound = bound;
+        self.shrink();
+    }
+
+    fn room(&self) -> usize {
+        self.budget.min(self.bound)
+    }
+
     /// Gives all of it back; the next turns read their conversations again.
     pub fn clear(&mut self) {
         self.users.clear();
@@ -232,11 +245,12 @@ impl<S> Prefixes<S> {
     }
 
     fn shrink(&mut self) {
-        while self.bytes() > self.budget {
+        let room = self.room();
+        while self.bytes() > room {
             // What only says why something is not there takes next to nothing.
             let (n, bytes, oldest) = self.bare();
             match (oldest, self.least()) {
-                (Some((uid, at)), _) if n > BARE || bytes > self.budget / 16 => self.cut(uid, at),
+                (Some((uid, at)), _) if n > BARE || bytes > room / 16 => self.cut(uid, at),
                 (_, Some((uid, at))) => self.drop_at(uid, at),
                 (Some((uid, at)), None) => self.cut(uid, at),
                 (None, None) => return,

@@ -128,6 +128,23 @@ fn what_is_pinned_goes_last_and_only_in_its_time() {
 }
 
 #[test]
+fn what_the_machine_leaves_is_kept_to_and_the_budget_is_there_again_after() {
+    let mut prefixes = prefixes(room(2, 20));
+    keep(&mut prefixes, 1, &[1; 3], "less");
+    keep(&mut prefixes, 1, &[2; 8], "more");
+    prefixes.set_bound(room(1, 8));
+    assert_eq!(found(&mut prefixes, &[1, 1, 1, 9]).0, None);
+    assert_eq!(
+        found(&mut prefixes, &[[2; 8].as_slice(), &[9]].concat()).0,
+        Some(("more", 8))
+    );
+    assert!(!prefixes.has_room_for(1, room(1, 8) + 1));
+    prefixes.set_bound(usize::MAX);
+    keep(&mut prefixes, 1, &[1; 3], "less");
+    assert_eq!(found(&mut prefixes, &[1, 1, 1, 9]).0, Some(("less", 3)));
+}
+
+#[test]
 fn other_threads_are_told_what_is_kept_and_what_went() {
     let index = Arc::new(Index::default());
     let mut prefixes = Prefixes::new(1 << 20, index.clone(), |_, _| 10);

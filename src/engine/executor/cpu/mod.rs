@@ -25,7 +25,7 @@ use ggml_kernels::gguf::GgufFile;
 use ggml_kernels::graph::Outline;
 use ggml_kernels::quant::TensorType;
 
-use super::{Broken, Came, Executor, Kept, Share, State, Watch};
+use super::{Broken, Came, Executor, Kept, Share, Spare, State, Watch};
 use crate::engine::error::{Cause, Unfit};
 use crate::engine::model::Model;
 use crate::engine::room;
@@ -90,6 +90,10 @@ impl Executor for Cpu {
 
     fn rows(&self) -> usize {
         512
+    }
+
+    fn spare(&self) -> Option<Arc<dyn Spare>> {
+        Some(self.shape.slots.clone())
     }
 
     fn state(&self) -> Result<State, Cause> {

@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ggml_kernels::cpu::kda::{KdaShape, KdaState};
 
+use crate::engine::executor::Spare;
+
 /// Slots that lie ready: a state from the disk takes one, the pass that goes on from it another.
 const READY: usize = 2;
 
@@ -75,6 +77,12 @@ impl Slots {
     }
 }
 
+impl Spare for Slots {
+    fn give_back(&self) {
+        self.ready().clear();
+    }
+}
+
 fn zero(layer: &mut KdaState) {
     for tail in [&mut layer.tail_q, &mut layer.tail_k, &mut layer.tail_v] {
         tail.fill(0.0);
@@ -123,12 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn no_more_lie_ready_than_are_of_use() {
+    fn no_more_lie_ready_than_are_of_use_and_none_where_memory_is_short() {
         let slots = slots();
         slots.warm();
         let taken: Vec<Slot> = (0..5).map(|_| slots.any()).collect();
         assert_eq!(slots.ready().len(), 0);
         drop(taken);
         assert_eq!(slots.ready().len(), READY);
+        slots.give_back();
+        assert_eq!(slots.ready().len(), 0);
     }
 }
