@@ -1,7 +1,9 @@
 //! What the service manager is told, and what it hands over. Without a service manager every
 //! function here does nothing. Knows the protocols of sd_notify(3), sd_listen_fds(3), the
-//! manager's store of descriptors and systemd's memory pressure, not when to speak.
+//! manager's store of descriptors, systemd's memory pressure and a control group's marks, not when to
+//! speak.
 
+mod mark;
 mod pressure;
 mod store;
 
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
+pub use mark::{Marks, bytes as mark};
 pub use pressure::Pressure;
 pub use store::DescriptorStore;
 

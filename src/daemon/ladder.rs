@@ -4,7 +4,8 @@
 //! The kernel counts every wait for a page, those for a model's mapped weights too, and no conversation
 //! that is given up helps against those. So the figures decide how high it goes: up to [`Rung::Hold`]
 //! where what conversations hold is next to nothing of it all, up to [`Rung::Rest`] while most of our
-//! memory is files that the kernel can drop by itself, and to the top only where it is not.
+//! memory is files that the kernel can drop by itself, and to the top only where it is not, or where our
+//! control group has a mark below what nobody can drop but we.
 
 use std::time::{Duration, Instant};
 
@@ -55,9 +56,21 @@ const LATER: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_secs(10);
 const DOWN: Duration = Duration::from_secs(2);
 
+/// Whether the kernel can no longer bring us below the mark, and makes us wait instead.
+pub fn is_over(held: Held, mark: Option<u64>) -> bool {
+    mark.is_some_and(|mark| held.own > mark)
+}
+
+/// Bytes that states may take below a mark: what all else of ours and the mapped files leave. Where
+/// files alone would fill it, a quarter of what is no file's.
+pub fn room(held: Held, mark: u64) -> u64 {
+    let left = mark.saturating_sub(held.own.saturating_sub(held.states));
+    left.saturating_sub(held.files).max(left / 4)
+}
+
 /// How high it may go.
-fn top(held: Held) -> Rung {
-    if held.own > held.files {
+fn top(held: Held, is_over: bool) -> Rung {
+    if is_over || held.own > held.files {
         Rung::Refuse
     } else if held.states.saturating_mul(50) >= held.own.saturating_add(held.files) {
         Rung::Rest
@@ -84,8 +97,13 @@ impl Ladder {
         self.told.is_none()
     }
 
-    /// The rung from `now` on, if it is another one.
-    pub fn step(&mut self, now: Instant, held: Held) -> Option<Rung> {
+    /// The rung from `now` on, if it is another one. `mark`: what our control group may hold; being
+    /// over it is a word of its own.
+    pub fn step(&mut self, now: Instant, held: Held, mark: Option<u64>) -> Option<Rung> {
+        let is_over = is_over(held, mark);
+        if is_over {
+            self.tell(now);
+        }
         let told = self.told?;
         let since = |then: Instant| now.saturating_duration_since(then);
         let rested = |span: Duration| self.changed.is_none_or(|at| since(at) >= span);
@@ -96,7 +114,7 @@ impl Ladder {
         } else {
             rested(LATER) && again
         };
-        let next = if since(told) < BELIEVED && climbs && up <= top(held) {
+        let next = if since(told) < BELIEVED && climbs && up <= top(held, is_over) {
             up
         } else if since(told) >= QUIET && rested(DOWN) {
             self.rung.next(false)
@@ -136,7 +154,7 @@ mod tests {
             if speaks.contains(&at) {
                 ladder.tell(now);
             }
-            rungs.extend(ladder.step(now, held).map(|rung| (at, rung)));
+            rungs.extend(ladder.step(now, held, None).map(|rung| (at, rung)));
         }
         rungs
     }
@@ -188,6 +206,44 @@ mod tests {
         };
         let rungs = climbed(both, &always, 40_000);
         assert_eq!(rungs.last().map(|(_, rung)| *rung), Some(Rung::Rest));
+    }
+
+    #[test]
+    fn a_mark_below_what_is_ours_is_word_enough_and_rest_comes_within_a_second() {
+        let start = Instant::now();
+        let mut ladder = Ladder::default();
+        let resting = Held { states: 250, ..OWN };
+        let mut look = |at: u32, held, mark| ladder.step(start + at * MS, held, mark);
+        assert_eq!(look(0, resting, Some(300)), None, "just as much");
+        let rungs: Vec<Rung> = (0..=600)
+            .step_by(100)
+            .filter_map(|at| look(at, resting, Some(299)))
+            .collect();
+        assert_eq!(rungs, [Rung::Hold, Rung::Shed, Rung::Rest]);
+        // What is left is below it: nobody is turned away, and all is well again.
+        let given_back = Held {
+            states: 0,
+            own: 50,
+            ..OWN
+        };
+        let rungs: Vec<Rung> = (700..=30_000)
+            .step_by(100)
+            .filter_map(|at| look(at, given_back, Some(299)))
+            .collect();
+        assert_eq!(rungs, [Rung::Shed, Rung::Hold, Rung::Calm]);
+    }
+
+    #[test]
+    fn states_have_what_the_rest_of_us_and_the_files_leave_of_a_mark() {
+        let held = Held {
+            states: 250,
+            own: 300,
+            files: 100,
+        };
+        assert_eq!(room(held, 450), 300);
+        assert_eq!(room(held, 150), 25, "a quarter: files are in the way");
+        assert_eq!(room(held, 40), 0, "the rest of us is over it alone");
+        assert!(room(held, u64::MAX) > 1 << 60);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! serves is `serving`'s business.
 
 mod ladder;
+mod program;
 mod resting;
 mod serving;
 mod watch;
@@ -118,12 +119,14 @@ impl Settings {
     }
 }
 
-/// As the kernel estimates it, in bytes; without a figure nothing is held back.
+/// As the kernel estimates it, in bytes, or what our control group may hold; without a figure nothing is
+/// held back.
 fn available_memory() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
     let kib = line.and_then(|l| l.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    kib.map_or(u64::MAX, |kib| kib << 10)
+    let free = kib.map_or(u64::MAX, |kib| kib << 10);
+    systemd::mark().map_or(free, |mark| free.min(mark))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -162,6 +165,7 @@ pub fn run(
     inherited: Inherited,
     reload: &mut Reload,
 ) -> Result<(), DaemonError> {
+    program::keep();
     raise_descriptor_limit();
     let Inherited { listener, files } = inherited;
     let hands = resting::hands(&settings, files);

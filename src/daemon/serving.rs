@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::ladder::{Ladder, Rung};
+use super::ladder::{self, Ladder, Rung};
 use super::watch::{self, Heart, Idle, Pulse};
 use super::{Reload, Settings};
 use crate::bus::Presence;
 use crate::config::Key;
 use crate::door::Door;
 use crate::service::{Pressure, Service};
-use crate::systemd;
+use crate::systemd::{self, Marks};
 
 /// Handled from the start: what arrives while the model is read is not lost.
 pub struct Signals {
@@ -70,6 +70,7 @@ pub struct Serving<'a> {
     heart: Heart,
     idle: Idle,
     ladder: Ladder,
+    marks: Marks,
     /// What the manager was told last.
     line: String,
 }
@@ -90,6 +91,7 @@ impl<'a> Serving<'a> {
             idle_exit: settings.idle_exit,
             heart: Heart::default(),
             ladder: Ladder::default(),
+            marks: Marks::watch(),
             idle: Idle::new(Instant::now()),
             line: String::new(),
         };
@@ -123,8 +125,10 @@ impl<'a> Serving<'a> {
                     self.ladder.tell(Instant::now());
                     self.climb();
                 }
+                () = self.marks.changed() => self.climb(),
                 () = tokio::time::sleep(STEP), if !self.ladder.is_idle() => self.climb(),
                 _ = tick.tick() => {
+                    self.climb();
                     let pulse = self.pulse();
                     // Fed by turns of the engine's loop and by nothing else: neither a pass that
                     // never ends nor a stuck runtime keeps the daemon alive.
@@ -153,12 +157,27 @@ impl<'a> Serving<'a> {
         }
     }
 
-    /// One rung, if it is time for one.
+    /// One rung, if it is time for one. What can be given back at once is, before anything is said: a
+    /// line of the log asks for memory too.
     fn climb(&mut self) {
         let (service, held, was) = (self.service, self.service.held(), self.ladder.rung);
-        let Some(rung) = self.ladder.step(Instant::now(), held) else {
-            return;
-        };
+        let mark = self.marks.bytes();
+        let is_over = ladder::is_over(held, mark);
+        let changed = self.ladder.step(Instant::now(), held, mark);
+        match changed {
+            Some(Rung::Shed) if is_over && was < Rung::Shed => service.halve(),
+            Some(Rung::Rest) if is_over && was < Rung::Rest => service.forget(),
+            _ => {}
+        }
+        let room = mark.map_or(u64::MAX, |mark| ladder::room(held, mark));
+        service.set_bound(usize::try_from(room).unwrap_or(usize::MAX));
+        let Some(rung) = changed else { return };
+        service.set_pressure(Pressure {
+            name: rung.name(),
+            rung: rung as u32,
+            turns_away: rung == Rung::Refuse,
+        });
+        service.hold_off(rung >= Rung::Hold);
         log::info!(
             "memory: {} after {}; {} bytes of kept states, {} of our own, {} of mapped files",
             rung.name(),
@@ -167,12 +186,6 @@ impl<'a> Serving<'a> {
             held.own,
             held.files
         );
-        service.set_pressure(Pressure {
-            name: rung.name(),
-            rung: rung as u32,
-            turns_away: rung == Rung::Refuse,
-        });
-        service.hold_off(rung >= Rung::Hold);
         if let Some(presence) = self.presence {
             presence.pressure_changed();
         }
@@ -181,9 +194,11 @@ impl<'a> Serving<'a> {
             Rung::Rest if was < rung => Service::rest,
             _ => return,
         };
-        let door = self.door.clone();
-        // It waits for the disk; whether it is done is seen in the figures.
-        tokio::task::spawn_blocking(move || door.service.get().map(gives_up));
+        if !is_over {
+            let door = self.door.clone();
+            // It waits for the disk; whether it is done is seen in the figures.
+            tokio::task::spawn_blocking(move || door.service.get().map(gives_up));
+        }
     }
 
     fn pulse(&self) -> Pulse {

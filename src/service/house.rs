@@ -141,6 +141,11 @@ impl Service {
         self.scheduler.hold_off(holds_off);
     }
 
+    /// So many bytes of states are kept for next turns at most, whatever the configuration allows.
+    pub fn set_bound(&self, bytes: usize) {
+        self.scheduler.set_bound(bytes);
+    }
+
     /// Half of the states kept for next turns go, those that save least; what conversations that rest
     /// have in them is on the disk by then. Waits for the disk.
     pub fn shed(&self) {
@@ -152,6 +157,16 @@ impl Service {
     /// the disk.
     pub fn rest(&self) {
         self.unload();
+    }
+
+    /// As [`Service::shed`], and nothing is written: that takes memory, of which there is none.
+    pub fn halve(&self) {
+        self.scheduler.halve();
+    }
+
+    /// As [`Service::rest`], and nothing is written: what was not on the disk is read again.
+    pub fn forget(&self) {
+        self.scheduler.forget();
     }
 
     /// How far it has come.
