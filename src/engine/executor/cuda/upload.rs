@@ -1,8 +1,10 @@
-//! Brings rows of a file to the card: read into page-locked memory in pieces of several megabytes, a few
-//! at a time, and there into the form that the kernels read.
+//! Brings rows of a file to the card: read into page-locked memory in pieces of several megabytes, and there
+//! into the form that the kernels read. Matrices queue up as they are bound, and lines, each a thread, take
+//! the next piece, whichever matrix it is of: so the bus has work from the first matrix to the last.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ggml_kernels::cuda::driver::{Buffer, CudaError, Device, Pinned, Stream};
@@ -10,38 +12,69 @@ use ggml_kernels::cuda::products::{file_row_bytes, repack};
 use ggml_kernels::cuda::weights::Stack;
 use ggml_kernels::gguf::GgufFile;
 
-/// Of one piece.
-const PIECE: usize = 8 << 20;
-/// Pieces under way at most: one processor reads some GB/s of a file, a card takes 50.
-const MOST_LINES: usize = 12;
+#[cfg(test)]
+mod tests;
+
+/// Of one piece: half of it would reach 45 of the bus's 55 GB/s, twice as much takes longer to lock.
+const PIECE: usize = 4 << 20;
+/// Threads that read at most. One reads some 7 GB/s of a file that is in memory.
+const MOST_LINES: usize = 8;
+/// Pieces of a line: one is read while the other is on its way.
+const STAGES: usize = 2;
 /// Between two words about it.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What matrices come from, and to where.
 #[derive(Debug)]
 pub(super) struct Uploader {
     file: Arc<GgufFile>,
-    lines: Vec<Line>,
-    progress: Mutex<Progress>,
+    device: Device,
+    widest_row: usize,
+    total: u64,
 }
 
 /// The way of one piece.
 #[derive(Debug)]
-struct Line {
+struct Stage {
     stream: Stream,
     host: Pinned<u8>,
     /// Rows as the file has them.
     raw: Buffer<u8>,
 }
 
-/// Rows of one piece.
-struct Piece<'m> {
-    rows: usize,
-    /// As the file has them.
-    bytes: &'m [u8],
-    first_row: usize,
+/// Matrices that are to come, in order.
+#[derive(Debug)]
+pub(super) struct Queue<'m> {
+    state: Mutex<State<'m>>,
+    changed: Condvar,
 }
 
-/// Pieces under way: one for each processor.
+#[derive(Debug)]
+struct State<'m> {
+    waiting: VecDeque<Job<'m>>,
+    /// No more will be asked for.
+    is_closed: bool,
+    /// Why a line gave up: nothing more is brought then.
+    broken: Option<CudaError>,
+    progress: Progress,
+}
+
+/// The rows of a matrix or a stack that nobody has taken yet.
+#[derive(Debug)]
+struct Job<'m> {
+    to: Arc<Stack>,
+    bytes: Arc<Cow<'m, [u8]>>,
+    next_row: usize,
+}
+
+/// Some of them.
+struct Piece<'m> {
+    to: Arc<Stack>,
+    bytes: Arc<Cow<'m, [u8]>>,
+    first_row: usize,
+    rows: usize,
+}
+
 fn lines() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     cores.clamp(2, MOST_LINES)
@@ -49,89 +82,178 @@ fn lines() -> usize {
 
 impl Uploader {
     /// `total`: bytes that will come, of the file.
-    pub fn new(
-        file: Arc<GgufFile>,
-        device: &Device,
-        widest_row: usize,
-        total: u64,
-    ) -> Result<Uploader, CudaError> {
-        let bytes = PIECE.max(widest_row);
-        let line = |_| {
-            Ok(Line {
-                stream: device.stream()?,
-                host: Pinned::zeroed(device, bytes)?,
-                raw: device.zeroed(bytes)?,
-            })
-        };
-        Ok(Uploader {
+    pub fn new(file: Arc<GgufFile>, device: &Device, widest_row: usize, total: u64) -> Uploader {
+        Uploader {
             file,
-            lines: (0..lines()).map(line).collect::<Result<_, CudaError>>()?,
-            progress: Mutex::new(Progress::new(total)),
-        })
+            device: device.clone(),
+            widest_row,
+            total,
+        }
     }
 
     /// Bytes of the card that it takes while it lasts.
     pub fn needed(widest_row: usize) -> usize {
-        lines() * PIECE.max(widest_row)
+        lines() * STAGES * PIECE.max(widest_row)
     }
 
-    /// Fills `to` with the rows of `bytes`: as the file has them, one behind the other.
-    pub fn upload(&self, bytes: &[u8], to: &Stack) -> Result<(), CudaError> {
-        let all_rows = to.count() * to.rows();
-        let row = file_row_bytes(to.ty(), to.cols()).expect("checked when it was made");
-        if bytes.len() != row * all_rows {
-            let (what, wanted) = ("bytes", row * all_rows);
-            return Err(CudaError::refused("an upload", what, bytes.len(), wanted));
-        }
-        let per_piece = (PIECE / row.max(1)).max(1);
-        let pieces = all_rows.div_ceil(per_piece);
-        let next = AtomicUsize::new(0);
-        let work = |line: &Line| {
-            loop {
-                let at = next.fetch_add(1, Ordering::Relaxed) * per_piece;
-                if at >= all_rows {
-                    return Ok(());
-                }
-                let rows = per_piece.min(all_rows - at);
-                let piece = Piece {
-                    rows,
-                    bytes: &bytes[at * row..(at + rows) * row],
-                    first_row: at,
-                };
-                line.bring(&self.file, &piece, to)?;
-                self.say(piece.bytes.len());
-            }
-        };
-        let (first, others) = self.lines.split_first().expect("there are several");
-        // Most matrices are one piece.
-        let others = &others[..others.len().min(pieces.saturating_sub(1))];
-        std::thread::scope(|scope| {
-            let others = others.iter().map(|line| scope.spawn(|| work(line)));
-            let others: Vec<_> = others.collect();
-            let done = work(first);
-            others.into_iter().fold(done, |done, other| {
-                let other = other
-                    .join()
-                    .unwrap_or_else(|e| std::panic::resume_unwind(e));
-                done.and(other)
-            })
+    fn stage(&self) -> Result<Stage, CudaError> {
+        let bytes = PIECE.max(self.widest_row);
+        Ok(Stage {
+            stream: self.device.stream()?,
+            host: Pinned::zeroed(&self.device, bytes)?,
+            raw: self.device.zeroed(bytes)?,
         })
     }
 
-    fn say(&self, bytes: usize) {
-        let mut progress = self.progress.lock().unwrap_or_else(|e| e.into_inner());
-        progress.come(bytes as u64);
+    /// Brings what `ask` queues up, and returns what `ask` said when all of it is on the card.
+    pub fn run<'m, T, E: From<CudaError>>(
+        &self,
+        ask: impl FnOnce(&Queue<'m>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let queue = Queue::new(self.total);
+        let asked = std::thread::scope(|scope| {
+            for _ in 0..lines() {
+                scope.spawn(|| queue.serve(self));
+            }
+            // However asking ends, the lines do too.
+            let _closing = Closing(&queue);
+            ask(&queue)
+        })?;
+        match queue.lock().broken.take() {
+            Some(why) => Err(why.into()),
+            None => Ok(asked),
+        }
     }
 }
 
-impl Line {
-    /// Returns when the piece is on the card.
-    fn bring(&self, file: &GgufFile, piece: &Piece<'_>, to: &Stack) -> Result<(), CudaError> {
-        let raw = self.raw.part(0..piece.bytes.len())?;
-        self.host.put_mapped(0, file.map(), piece.bytes)?;
+struct Closing<'q, 'm>(&'q Queue<'m>);
+
+impl Drop for Closing<'_, '_> {
+    fn drop(&mut self) {
+        self.0.lock().is_closed = true;
+        self.0.changed.notify_all();
+    }
+}
+
+impl<'m> Queue<'m> {
+    fn new(total: u64) -> Queue<'m> {
+        Queue {
+            state: Mutex::new(State {
+                waiting: VecDeque::new(),
+                is_closed: false,
+                broken: None,
+                progress: Progress::new(total),
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Fills `to` with the rows of `bytes`, as the file has them, one behind the other: by the end of
+    /// [`Uploader::run`].
+    pub fn upload(&self, bytes: Cow<'m, [u8]>, to: Arc<Stack>) -> Result<(), CudaError> {
+        let (got, wanted) = (bytes.len(), row_bytes(&to) * to.count() * to.rows());
+        if got != wanted {
+            return Err(CudaError::refused("an upload", "bytes", got, wanted));
+        }
+        let mut state = self.lock();
+        if let Some(why) = state.broken.take() {
+            return Err(why);
+        }
+        if wanted > 0 {
+            state.waiting.push_back(Job {
+                to,
+                bytes: Arc::new(bytes),
+                next_row: 0,
+            });
+            drop(state);
+            self.changed.notify_all();
+        }
+        Ok(())
+    }
+
+    /// One line's work: pieces until there are no more.
+    fn serve(&self, uploader: &Uploader) {
+        let Err(why) = self.bring(uploader) else {
+            return;
+        };
+        let mut state = self.lock();
+        state.waiting.clear();
+        state.broken.get_or_insert(why);
+    }
+
+    fn bring(&self, uploader: &Uploader) -> Result<(), CudaError> {
+        // To lock memory takes a while; others are on their way meanwhile.
+        let line: [Stage; STAGES] = [uploader.stage()?, uploader.stage()?];
+        let mut turns = line.iter().cycle();
+        while let Some(piece) = self.next() {
+            let stage = turns.next().expect("two stages go round for ever");
+            stage.bring(&uploader.file, &piece)?;
+            self.lock().progress.come(piece.bytes().len());
+        }
+        line.iter().try_for_each(|stage| stage.stream.synchronize())
+    }
+
+    fn next(&self) -> Option<Piece<'m>> {
+        let mut state = self.lock();
+        loop {
+            if state.broken.is_some() {
+                return None;
+            }
+            if let Some(job) = state.waiting.front_mut() {
+                let piece = job.take();
+                if job.next_row == job.to.count() * job.to.rows() {
+                    state.waiting.pop_front();
+                }
+                return Some(piece);
+            }
+            if state.is_closed {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(|e| e.into_inner());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<'m>> {
+        self.state.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Of the file.
+fn row_bytes(stack: &Stack) -> usize {
+    file_row_bytes(stack.ty(), stack.cols()).expect("checked when it was made")
+}
+
+impl<'m> Job<'m> {
+    fn take(&mut self) -> Piece<'m> {
+        let per_piece = (PIECE / row_bytes(&self.to).max(1)).max(1);
+        let (first_row, all_rows) = (self.next_row, self.to.count() * self.to.rows());
+        let rows = per_piece.min(all_rows - first_row);
+        self.next_row += rows;
+        Piece {
+            to: self.to.clone(),
+            bytes: self.bytes.clone(),
+            first_row,
+            rows,
+        }
+    }
+}
+
+impl Piece<'_> {
+    fn bytes(&self) -> &[u8] {
+        let row = row_bytes(&self.to);
+        &self.bytes[self.first_row * row..(self.first_row + self.rows) * row]
+    }
+}
+
+impl Stage {
+    /// Sends the piece on its way, when the one before it is through.
+    fn bring(&self, file: &GgufFile, piece: &Piece<'_>) -> Result<(), CudaError> {
+        let bytes = piece.bytes();
+        let raw = self.raw.part(0..bytes.len())?;
+        self.stream.synchronize()?;
+        self.host.put_mapped(0, file.map(), bytes)?;
         self.stream.copy_in(&self.host, 0..raw.len(), raw)?;
-        repack(&self.stream, raw, to, piece.first_row, piece.rows)?;
-        self.stream.synchronize()
+        repack(&self.stream, raw, &piece.to, piece.first_row, piece.rows)
     }
 }
 
@@ -155,8 +277,8 @@ impl Progress {
         }
     }
 
-    fn come(&mut self, bytes: u64) {
-        self.come += bytes;
+    fn come(&mut self, bytes: usize) {
+        self.come += bytes as u64;
         if self.said.elapsed() >= PATIENCE {
             self.said = Instant::now();
             log::info!("{self}");

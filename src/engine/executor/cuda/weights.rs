@@ -13,7 +13,7 @@ use quantize::schema::{self, Hparams, Mixer, Role};
 
 use super::fit::{check_room, check_sizes, taken, weight_type};
 use super::place::Place;
-use super::upload::Uploader;
+use super::upload::{Queue, Uploader};
 use crate::engine::error::Unfit;
 use crate::engine::layers::{Bind, EXPERTS, Mlp, Parts};
 use crate::engine::model::Model;
@@ -92,19 +92,21 @@ impl Weights {
             device,
             needed.widest_row,
             needed.weights,
-        )?;
-        let mut binder = Binder {
-            model,
-            device,
-            experts: needed.experts,
-            uploader,
-            bound: HashMap::new(),
-        };
-        let parts = Parts::bind(h, model.has(Role::Output), &mut binder)?;
-        let expanding = mla_layers(h).map(|layer| binder.expanding(layer));
-        Ok(Weights {
-            expanding: expanding.collect::<Result<_, _>>()?,
-            parts,
+        );
+        uploader.run(|queue| {
+            let mut binder = Binder {
+                model,
+                device,
+                experts: needed.experts,
+                queue,
+                bound: HashMap::new(),
+            };
+            let parts = Parts::bind(h, model.has(Role::Output), &mut binder)?;
+            let expanding = mla_layers(h).map(|layer| binder.expanding(layer));
+            Ok(Weights {
+                expanding: expanding.collect::<Result<_, _>>()?,
+                parts,
+            })
         })
     }
 }
@@ -239,20 +241,25 @@ impl Bind for Count<'_> {
     }
 }
 
-/// Brings what is bound.
-struct Binder<'m> {
+/// Asks for what is bound to be brought.
+struct Binder<'m, 'q> {
     model: &'m Model,
-    device: &'m Device,
+    device: &'q Device,
     experts: Place,
-    uploader: Uploader,
+    queue: &'q Queue<'m>,
     bound: HashMap<(Option<usize>, Role), Arc<Stack>>,
 }
 
-impl Binder<'_> {
-    fn bring(&self, ty: WeightType, size: [usize; 3], bytes: &[u8]) -> Result<Arc<Stack>, Unfit> {
-        let stack = Stack::zeroed(self.device, ty, size)?;
-        self.uploader.upload(bytes, &stack)?;
-        Ok(Arc::new(stack))
+impl<'m> Binder<'m, '_> {
+    fn bring(
+        &self,
+        ty: WeightType,
+        size: [usize; 3],
+        bytes: impl Into<Cow<'m, [u8]>>,
+    ) -> Result<Arc<Stack>, Unfit> {
+        let stack = Arc::new(Stack::zeroed(self.device, ty, size)?);
+        self.queue.upload(bytes.into(), stack.clone())?;
+        Ok(stack)
     }
 
     fn expanding(&self, layer: usize) -> Result<Expanding, Unfit> {
@@ -266,13 +273,13 @@ impl Binder<'_> {
             if role == Role::MlaKB {
                 values = transposed(&values, h.mla.kv_lora_rank, h.mla.qk_nope);
             }
-            self.bring(WeightType::F16, size, &halves(&values))
+            self.bring(WeightType::F16, size, halves(&values))
         });
         Ok(Expanding { k: k?, v: v? })
     }
 }
 
-impl Bind for Binder<'_> {
+impl Bind for Binder<'_, '_> {
     type Matrix = Arc<Stack>;
     type Vector = Buffer<f32>;
     type Experts = Option<Mlp<Arc<Stack>>>;
@@ -290,7 +297,7 @@ impl Bind for Binder<'_> {
             Source::Floats => floats(&values(self.model, layer, role)?).into(),
             Source::Halves => halves(&values(self.model, layer, role)?).into(),
         };
-        let stack = self.bring(ty, size, &bytes)?;
+        let stack = self.bring(ty, size, bytes)?;
         self.bound.insert((layer, role), stack.clone());
         Ok(stack)
     }
