@@ -158,4 +158,4 @@ KERNEL_BOUNDS(products_n4_b4, products::ProductsArgs, 256, 2) { products::produc
 KERNEL_BOUNDS(products_n4_b8, products::ProductsArgs, 256, 2) { products::products<4, 2, 8>(a); }
 static_assert(products::TENSOR_OWN == 8832 && products::TENSOR_STAGED == 320, "as in products/tensor.rs");
 KERNEL_BOUNDS(products_tensor_8, products::ProductsArgs, 288, 2) { products::tensor<1>(a); }
-KERNEL_BOUNDS(products_tensor_16, products::ProductsArgs, 288, 2) { products::tensor<2>(a); }
+KERNEL_BOUNDS(products_tensor_16, products::ProductsArgs, 576, 1) { products::tensor<2>(a); }

@@ -9,9 +9,11 @@ use super::plan::{Card, Plan, Size};
 
 /// Rows of a pass from which on these kernels take it.
 pub const FROM: u32 = 3;
-/// Warps of a block, and blocks of a multiprocessor, at most.
+/// Warps of a block, and blocks of a multiprocessor, at most. Where a block takes 16 rows of the input, there is room
+/// for these once: it has both blocks' warps then.
 const WARPS: u32 = 9;
 const BLOCKS: u32 = 2;
+const MOST_BATCH: u32 = 16;
 /// Rows of weights.
 const TILE: u32 = 16;
 /// Bytes of shared memory: a warp's own, and a superblock of an input row.
@@ -32,21 +34,34 @@ pub fn plan(sizes: &[Size], rows: u32, superblocks: u32, card: Card) -> Option<P
     let tiles: Vec<u32> = sizes.iter().map(|size| size.rows.div_ceil(TILE)).collect();
     let all: u32 = tiles.iter().sum();
     let (share, splits) = split(all, superblocks, card.multiprocessors);
-    let groups = WARPS / splits;
+    let shared = |batch: u32, warps: u32| superblocks * batch * STAGED + warps * OWN;
+    // Groups of warps that fit, for as many as there should be, or half of them.
+    let groups = |batch: u32| {
+        let least = WARPS / splits;
+        let most = if batch == MOST_BATCH {
+            BLOCKS * WARPS / splits
+        } else {
+            least
+        };
+        let fits = |&groups: &u32| shared(batch, groups * splits) <= card.shared;
+        (least..=most).rev().find(fits)
+    };
+    let least = rows.next_power_of_two().clamp(4, MOST_BATCH);
+    let mut batches = [MOST_BATCH, 8, 4]
+        .into_iter()
+        .filter(|&batch| batch <= least);
+    let (batch, groups) = batches.find_map(|batch| Some((batch, groups(batch)?)))?;
     let warps = groups * splits;
-    let shared = |batch: u32| superblocks * batch * STAGED + warps * OWN;
-    let least = rows.next_power_of_two().clamp(4, 16);
-    let mut batches = [16, 8, 4].into_iter().filter(|&batch| batch <= least);
-    let batch = batches.find(|&batch| shared(batch) <= card.shared)?;
     let (blocks, grid) = if splits > 1 {
         (tiles, all.div_ceil(groups))
     } else {
         let blocks = tiles.iter().map(|tiles| tiles.div_ceil(groups)).collect();
-        let blocks = resident(blocks, BLOCKS * card.multiprocessors);
+        let at_once = if batch == MOST_BATCH { 1 } else { BLOCKS };
+        let blocks = resident(blocks, at_once * card.multiprocessors);
         let grid = blocks.iter().sum();
         (blocks, grid)
     };
-    let kernel = if batch == 16 {
+    let kernel = if batch == MOST_BATCH {
         "products_tensor_16"
     } else {
         "products_tensor_8"
@@ -59,7 +74,7 @@ pub fn plan(sizes: &[Size], rows: u32, superblocks: u32, card: Card) -> Option<P
         share,
         blocks,
         grid,
-        shared: shared(batch),
+        shared: shared(batch, warps),
     })
 }
 
@@ -122,6 +137,14 @@ mod tests {
         let batch = |cols, rows| of(&[2304], cols, rows).batch;
         assert_eq!((batch(2304, 3), batch(2304, 5), batch(2304, 9)), (4, 8, 16));
         assert_eq!(batch(18_432, 16), 4);
+        let block = |rows: &[u32], cols| {
+            let plan = of(rows, cols, 16);
+            assert!(plan.shared <= CARD.shared);
+            (plan.batch, plan.splits, plan.share, plan.warps, plan.grid)
+        };
+        assert_eq!(block(&[12_288, 288], 2304), (16, 3, 3, 18, 131));
+        assert_eq!(block(&[2304], 4096), (16, 8, 2, 16, 72));
+        assert_eq!(block(&[163_840], 2304), (16, 1, 9, 18, 132));
         assert!(plan(&[], 16, 72, CARD).is_none());
     }
 }
