@@ -8,7 +8,7 @@ namespace products {
 
 DEVICE bool is_eight(u32 type) { return type == Q4_K || type == Q5_K; }
 
-// Of up to eight rows of a matrix, superblocks [first, first + count).
+// Of up to eight rows of a matrix (of a tile for tensor cores up to 16), superblocks [first, first + count).
 struct Eight {
   const u8 *rows;
   u32 row_bytes, there, type, first, count;
@@ -22,7 +22,7 @@ struct Stage {
   u64 *arrival;
   u32 stride, taken;
 
-  // `at`: 8 * row_stride bytes, as many as any eight's part of a row; `bar`: nobody else's while the kernel runs.
+  // `at`: row_stride bytes for each row, as many as any's part at least; `bar`: nobody else's while the kernel runs.
   DEVICE void begin(u8 *at, u64 *bar, u32 row_stride) {
     own = at, arrival = bar, stride = row_stride, taken = 0;
 #if __CUDA_ARCH__ >= 900
@@ -39,16 +39,11 @@ struct Stage {
     const u8 *from = e.rows + e.first * e.superblock();
 #if __CUDA_ARCH__ >= 900
     if (threadIdx.x % 32 > 0) return;
-    const u32 bar = shared_address(arrival);
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(bar), "r"(e.there * bytes) : "memory");
+    expect(e.there * bytes);
     const bool is_whole = bytes == e.row_bytes && bytes == stride;
     const u32 copies = is_whole ? 1 : e.there, size = is_whole ? e.there * bytes : bytes;
 #pragma unroll 1
-    for (u32 i = 0; i < copies; i++)
-      asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                       shared_address(own + i * stride)),
-                   "l"(from + u64(i) * e.row_bytes), "r"(size), "r"(bar)
-                   : "memory");
+    for (u32 i = 0; i < copies; i++) ask(own + i * stride, from + u64(i) * e.row_bytes, size);
 #else
     const u32 pieces = bytes / 16;
     for (u32 i = threadIdx.x % 32; i < e.there * pieces; i += 32)
@@ -56,6 +51,29 @@ struct Stage {
     cp_async_commit();
 #endif
   }
+  // The same, each row asked for by a lane of its own: sooner for rows in parts, later for one copy.
+  DEVICE void bring_by_lanes(const Eight &e) {
+#if __CUDA_ARCH__ >= 900
+    const u32 bytes = e.count * e.superblock(), lane = threadIdx.x % 32;
+    if (lane == 0) expect(e.there * bytes);
+    __syncwarp();
+    if (lane < e.there) ask(own + lane * stride, e.rows + e.first * e.superblock() + u64(lane) * e.row_bytes, bytes);
+#else
+    bring(e);
+#endif
+  }
+#if __CUDA_ARCH__ >= 900
+  DEVICE void expect(u32 bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(arrival)), "r"(bytes)
+                 : "memory");
+  }
+  DEVICE void ask(u8 *to, const u8 *from, u32 bytes) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     shared_address(to)),
+                 "l"(from), "r"(bytes), "r"(shared_address(arrival))
+                 : "memory");
+  }
+#endif
   // Until what was brought is there.
   DEVICE void wait() {
 #if __CUDA_ARCH__ >= 900

@@ -115,20 +115,23 @@ DEVICE void tensor(const ProductsArgs &a) {
     float *to = job.out + static_cast<u64>(first_row + b) * job.out_stride + row;
     *to = job.add ? *to + v : v;
   };
-  stream_any_tiles<NT>(
-      m, work, own, a.in, first_row, columns,
-      [&]() {
-        depend();
-        if (is_split || m.type > BF16) stage_columns(a.in, first_row, m.cols, superblocks, columns);
-        __syncthreads();
-      },
-      [&](u32 unit, u32 i, u32 b, float v) {
-        if (!is_split) {
-          store(job, unit * TILE + i, b, v);
-        } else {
-          reinterpret_cast<float *>(own + RING)[b * TILE + i] = v;
-        }
-      });
+  const auto ready = [&]() {
+    depend();
+    if (is_split || m.type > BF16) stage_columns(a.in, first_row, m.cols, superblocks, columns);
+    __syncthreads();
+  };
+  const auto emit = [&](u32 unit, u32 i, u32 b, float v) {
+    if (!is_split) {
+      store(job, unit * TILE + i, b, v);
+    } else {
+      reinterpret_cast<float *>(own + RING)[b * TILE + i] = v;
+    }
+  };
+  if (is_split && m.type == Q4_K && a.share <= AtOnce::MOST) {
+    take_tile<NT>(m, work, own, columns, ready, emit);
+  } else {
+    stream_any_tiles<NT>(m, work, own, a.in, first_row, columns, ready, emit);
+  }
   if (!is_split) return;
   __syncthreads();
   // Parts in the order of the columns.
@@ -156,6 +159,6 @@ KERNEL_BOUNDS(products_n4_b1, products::ProductsArgs, 256, 2) { products::produc
 KERNEL_BOUNDS(products_n4_b2, products::ProductsArgs, 256, 2) { products::products<4, 2, 2>(a); }
 KERNEL_BOUNDS(products_n4_b4, products::ProductsArgs, 256, 2) { products::products<4, 2, 4>(a); }
 KERNEL_BOUNDS(products_n4_b8, products::ProductsArgs, 256, 2) { products::products<4, 2, 8>(a); }
-static_assert(products::TENSOR_OWN == 8832 && products::TENSOR_STAGED == 320, "as in products/tensor.rs");
+static_assert(products::TENSOR_OWN == 8848 && products::TENSOR_STAGED == 320, "as in products/tensor.rs");
 KERNEL_BOUNDS(products_tensor_8, products::ProductsArgs, 288, 2) { products::tensor<1>(a); }
 KERNEL_BOUNDS(products_tensor_16, products::ProductsArgs, 576, 1) { products::tensor<2>(a); }

@@ -1,6 +1,7 @@
 // Products of 3 to 16 rows on tensor cores: 16 rows of weights meet 8 rows of activations at a time.
 //
 // A warp streams pieces of 16 rows (a superblock of each; of q8_0 half one) through a ring of its own in shared memory.
+// A single tile's few superblocks of q4_k come there all at once instead.
 // The integers of 32 values (q6_k: 16) are summed exactly, then scaled in f32, block after block along the row.
 //
 // Within 32 values the order of the columns is free, if weights and activations share it: where a block has one scale,
@@ -9,14 +10,14 @@
 // The arithmetic of a row never depends on how many rows of activations share the launch. It is not the one of `stream`:
 // the same products, added in another order.
 #pragma once
-#include "dot.cuh"
+#include "eight.cuh"
 
 namespace products {
 
 constexpr u32 TILE = 16;            // rows of weights
 constexpr u32 RING = 7680;          // bytes of a warp's ring
 constexpr u32 SCALE_BYTES = 1152;   // and of its scales; later of its sums
-constexpr u32 TENSOR_OWN = RING + SCALE_BYTES;
+constexpr u32 TENSOR_OWN = RING + SCALE_BYTES + 16;  // and what tells that a tile has come
 constexpr u32 TENSOR_STAGED = 256 + 8 * 8;  // a superblock of one row
 
 // Activations in shared memory: 1 << shift rows.
@@ -368,6 +369,48 @@ DEVICE void stream_tiles(const Matrix &m, const Work &work, u8 *own, const Colum
 #pragma unroll
       for (int i = 0; i < 4; i++) emit(unit, lane / 4 + i / 2 * 8, n * 8 + lane % 4 * 2 + i % 2, acc[n][i]);
   }
+}
+
+// Rows of q4_k as they come at once: as in the file, STRIDE apart.
+struct AtOnce {
+  static constexpr u32 MOST = 3;  // superblocks
+  static constexpr int STRIDE = 480, QS = TensorQ4K::QS;
+  DEVICE static void unpack(uint2 w, uint2 high, int j, u32 lo[2], u32 hi[2]) { TensorQ4K::unpack(w, high, j, lo, hi); }
+};
+static_assert(TILE * AtOnce::STRIDE <= RING && AtOnce::MOST * 144 <= AtOnce::STRIDE, "a tile's room");
+
+// What stream_tiles does with one unit of q4_k, in the same order. A third of its instructions are for asking, here one.
+template <int NT, class Ready, class Emit>
+DEVICE void take_tile(const Matrix &m, const Work &work, u8 *own, const Columns &columns, Ready ready, Emit emit) {
+  const u32 lane = threadIdx.x % 32, first = work.unit * TILE;
+  const bool is_there = work.unit < work.end;
+  Stage weights;
+  weights.begin(own, reinterpret_cast<u64 *>(own + RING + SCALE_BYTES), AtOnce::STRIDE);
+  if (is_there) {
+    const u32 there = m.rows - first < TILE ? m.rows - first : TILE;
+    weights.bring_by_lanes({m.data + u64(first) * m.row_bytes, m.row_bytes, there, m.type, work.first, work.count});
+  }
+  ready();
+  if (!is_there) return;
+  const Reader<NT> in(columns, lane);
+  const u32 row = lane % 16, half = lane / 16;
+  float acc[NT][4], *scales = reinterpret_cast<float *>(own + RING);
+  float2 *to = reinterpret_cast<float2 *>(scales) + row * 9 + half * 4;
+#pragma unroll
+  for (int n = 0; n < NT; n++) acc[n][0] = acc[n][1] = acc[n][2] = acc[n][3] = 0;
+  weights.wait();
+#pragma unroll 1
+  for (u32 i = 0; i < work.count; i++) {
+    const u8 *here = own + i * 144;
+    TensorQ4K::decode_head(here + row * AtOnce::STRIDE, half, to);
+    __syncwarp();
+    TensorQ4K::multiply_k<AtOnce, NT>(here, work.first + i, scales, in, lane, acc);
+    __syncwarp();
+  }
+#pragma unroll
+  for (int n = 0; n < NT; n++)
+#pragma unroll
+    for (int i = 0; i < 4; i++) emit(work.unit, lane / 4 + i / 2 * 8, n * 8 + lane % 4 * 2 + i % 2, acc[n][i]);
 }
 
 template <int NT, class Ready, class Emit>

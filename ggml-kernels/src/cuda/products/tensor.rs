@@ -17,7 +17,7 @@ const MOST_BATCH: u32 = 16;
 /// Rows of weights.
 const TILE: u32 = 16;
 /// Bytes of shared memory: a warp's own, and a superblock of an input row.
-const OWN: u32 = 8832;
+const OWN: u32 = 8848;
 const STAGED: u32 = 320;
 
 /// Nothing where the old way is to be taken: for few rows, for floats alone and for rows that do not fit.
