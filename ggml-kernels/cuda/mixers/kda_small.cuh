@@ -1,6 +1,6 @@
 // KDA of up to 16 rows, each the one token of a sequence. Two kernels: kda_step has 32 columns of a head's S in
-// registers and takes them one token on; kda_gate norms and gates a head's row and moves the tails on, which every
-// block of kda_step has read by then.
+// registers (64 where there are many) and takes them one token on; kda_gate norms and gates a head's row and moves the
+// tails on, which every block of kda_step has read by then.
 //
 // A sequence's slot is read before depend(). That is sound: in a step no kernel but this layer's two writes this
 // layer's part of a slot, and steps are graphs of one stream, each complete before the next begins.
@@ -172,20 +172,21 @@ DEVICE Taps taps_of(const KdaWeights &w, const float *conv, const float *tail, u
   return t;
 }
 
-// Grid: heads, D / 32 blocks of columns, lanes. 2 D threads: a warp has 16 rows of the block's 32 columns.
-template <int D>
+// Grid: heads, D / 32 / FOURS blocks of columns, lanes. 2 D threads: a warp has 16 rows of the block's columns, a lane
+// FOURS times four neighbours of 32.
+template <int D, int FOURS>
 DEVICE void kda_step(const KdaStepArgs &a) {
   constexpr int WARPS = D / 16;
   SHARED(float, q, D);
   SHARED(float, k, D);
   SHARED(float, decay, D);
-  SHARED(float, v, 32);
+  SHARED(float, v, 32 * FOURS);
   SHARED(float, squares, WARPS);
-  SHARED(float, seen_of, WARPS * 32);
-  SHARED(float, asked_of, WARPS * 32);
+  SHARED(float, seen_of, WARPS * 32 * FOURS);
+  SHARED(float, asked_of, WARPS * 32 * FOURS);
   SHARED(float, qk_of, WARPS);
   let_go();
-  const u32 t = threadIdx.x, lane = t & 31u, warp = t / 32, head = blockIdx.x, column = blockIdx.y * 32, b = blockIdx.z;
+  const u32 t = threadIdx.x, lane = t & 31u, warp = t / 32, head = blockIdx.x, column = blockIdx.y * 32 * FOURS, b = blockIdx.z;
   const u32 inner = a.w.heads * D, own = head * D;
   const u64 tail = tail_len(a.w, D);
   const bool is_q = t < D;
@@ -195,9 +196,11 @@ DEVICE void kda_step(const KdaStepArgs &a) {
   float *to = a.lanes[b].to + a.w.layer;
   const u32 row = warp * 16 + lane / 8 * 4, four = column + lane % 8 * 4;
   const u64 place = 3 * tail + u64(own + row) * D + four;
-  float4 s[4];
+  float4 s[FOURS][4];
 #pragma unroll
-  for (int i = 0; i < 4; i++) s[i] = __ldcg(reinterpret_cast<const float4 *>(from + place + i * D));
+  for (int f = 0; f < FOURS; f++)
+#pragma unroll
+    for (int i = 0; i < 4; i++) s[f][i] = __ldcg(reinterpret_cast<const float4 *>(from + place + i * D + 32 * f));
   Narrow<D> f_b;
   float a_head = __ldg(a.w.a + head), bias;
   if (a.f_b.data) {
@@ -208,11 +211,11 @@ DEVICE void kda_step(const KdaStepArgs &a) {
   }
   const Taps taps = taps_of(a.w, is_q ? a.w.conv_q : a.w.conv_k, from + (is_q ? 0 : tail), channel, inner);
   Taps v_taps = {0.f, 0.f};
-  if (warp == 0) v_taps = taps_of(a.w, a.w.conv_v, from + 2 * tail, own + column + lane, inner);
+  if (warp < FOURS) v_taps = taps_of(a.w, a.w.conv_v, from + 2 * tail, own + column + t, inner);
 
   depend();
   const float raw = (is_q ? a.in.q : a.in.k)[u64(b) * a.in.row + channel];
-  const float raw_v = warp == 0 ? a.in.v[u64(b) * a.in.row + own + column + lane] : 0.f;
+  const float raw_v = warp < FOURS ? a.in.v[u64(b) * a.in.row + own + column + t] : 0.f;
   const float raw_beta = a.in.beta[u64(b) * a.in.beta_row + head];
   const float *raw_decay = a.in.decay + u64(b) * a.in.decay_row;
   // All that is waited for is asked for by now.
@@ -225,7 +228,7 @@ DEVICE void kda_step(const KdaStepArgs &a) {
   }
   const float value = silu(fmaf(taps.newest, raw, taps.before));
   (is_q ? q : k)[channel - own] = value;
-  if (warp == 0) v[lane] = silu(fmaf(v_taps.newest, raw_v, v_taps.before));
+  if (warp < FOURS) v[t] = silu(fmaf(v_taps.newest, raw_v, v_taps.before));
   const float of_warp = warp_sum(value * value);
   if (lane == 0) squares[warp] = of_warp;
   __syncthreads();
@@ -242,63 +245,77 @@ DEVICE void kda_step(const KdaStepArgs &a) {
   const float4 k4 = *reinterpret_cast<const float4 *>(k + row), q4 = *reinterpret_cast<const float4 *>(q + row);
   const float4 d4 = *reinterpret_cast<const float4 *>(decay + row);
   const float ks[4] = {k4.x, k4.y, k4.z, k4.w}, qs[4] = {q4.x, q4.y, q4.z, q4.w}, ds[4] = {d4.x, d4.y, d4.z, d4.w};
-  float seen[4] = {}, asked[4] = {}, qk = 0.f;
+  float seen[FOURS][4] = {}, asked[FOURS][4] = {}, qk = 0.f;
 #pragma unroll
   for (int i = 0; i < 4; i++) {
-    s[i] = make_float4(s[i].x * ds[i], s[i].y * ds[i], s[i].z * ds[i], s[i].w * ds[i]);
-    seen[0] = fmaf(ks[i], s[i].x, seen[0]);
-    seen[1] = fmaf(ks[i], s[i].y, seen[1]);
-    seen[2] = fmaf(ks[i], s[i].z, seen[2]);
-    seen[3] = fmaf(ks[i], s[i].w, seen[3]);
-    asked[0] = fmaf(qs[i], s[i].x, asked[0]);
-    asked[1] = fmaf(qs[i], s[i].y, asked[1]);
-    asked[2] = fmaf(qs[i], s[i].z, asked[2]);
-    asked[3] = fmaf(qs[i], s[i].w, asked[3]);
+#pragma unroll
+    for (int f = 0; f < FOURS; f++) {
+      float4 &x = s[f][i];
+      x = make_float4(x.x * ds[i], x.y * ds[i], x.z * ds[i], x.w * ds[i]);
+      seen[f][0] = fmaf(ks[i], x.x, seen[f][0]);
+      seen[f][1] = fmaf(ks[i], x.y, seen[f][1]);
+      seen[f][2] = fmaf(ks[i], x.z, seen[f][2]);
+      seen[f][3] = fmaf(ks[i], x.w, seen[f][3]);
+      asked[f][0] = fmaf(qs[i], x.x, asked[f][0]);
+      asked[f][1] = fmaf(qs[i], x.y, asked[f][1]);
+      asked[f][2] = fmaf(qs[i], x.z, asked[f][2]);
+      asked[f][3] = fmaf(qs[i], x.w, asked[f][3]);
+    }
     qk = fmaf(qs[i], ks[i], qk);
   }
 #pragma unroll
   for (int offset = 8; offset <= 16; offset *= 2) {
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-      seen[i] += __shfl_xor_sync(ALL_LANES, seen[i], offset);
-      asked[i] += __shfl_xor_sync(ALL_LANES, asked[i], offset);
-    }
+    for (int f = 0; f < FOURS; f++)
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        seen[f][i] += __shfl_xor_sync(ALL_LANES, seen[f][i], offset);
+        asked[f][i] += __shfl_xor_sync(ALL_LANES, asked[f][i], offset);
+      }
     qk += __shfl_xor_sync(ALL_LANES, qk, offset);
   }
   if (lane < 8) {
-    *reinterpret_cast<float4 *>(seen_of + warp * 32 + 4 * lane) = make_float4(seen[0], seen[1], seen[2], seen[3]);
-    *reinterpret_cast<float4 *>(asked_of + warp * 32 + 4 * lane) = make_float4(asked[0], asked[1], asked[2], asked[3]);
+#pragma unroll
+    for (int f = 0; f < FOURS; f++) {
+      const u32 at = (warp * FOURS + f) * 32 + 4 * lane;
+      *reinterpret_cast<float4 *>(seen_of + at) = make_float4(seen[f][0], seen[f][1], seen[f][2], seen[f][3]);
+      *reinterpret_cast<float4 *>(asked_of + at) = make_float4(asked[f][0], asked[f][1], asked[f][2], asked[f][3]);
+    }
     if (lane == 0) qk_of[warp] = qk;
   }
   __syncthreads();
 
-  float4 all = make_float4(0.f, 0.f, 0.f, 0.f);
-#pragma unroll
-  for (int i = 0; i < WARPS; i++) {
-    const float4 part = *reinterpret_cast<const float4 *>(seen_of + i * 32 + lane % 8 * 4);
-    all = make_float4(all.x + part.x, all.y + part.y, all.z + part.z, all.w + part.w);
-  }
-  const float4 v4 = *reinterpret_cast<const float4 *>(v + lane % 8 * 4);
   const float beta = sigmoid(raw_beta);
-  const float4 u = make_float4(beta * (v4.x - k_scale * all.x), beta * (v4.y - k_scale * all.y),
-                               beta * (v4.z - k_scale * all.z), beta * (v4.w - k_scale * all.w));
+  float all_qk = 0.f;
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
-    const float k_i = ks[i] * k_scale;
-    *reinterpret_cast<float4 *>(to + place + i * D) = make_float4(
-        fmaf(k_i, u.x, s[i].x), fmaf(k_i, u.y, s[i].y), fmaf(k_i, u.z, s[i].z), fmaf(k_i, u.w, s[i].w));
-  }
-  if (warp == 0 && lane < 8) {
-    float4 o = make_float4(0.f, 0.f, 0.f, 0.f);
-    float all_qk = 0.f;
+  for (int i = 0; i < WARPS; i++) all_qk += qk_of[i];
+#pragma unroll
+  for (int f = 0; f < FOURS; f++) {
+    float4 all = make_float4(0.f, 0.f, 0.f, 0.f);
 #pragma unroll
     for (int i = 0; i < WARPS; i++) {
-      const float4 part = *reinterpret_cast<const float4 *>(asked_of + i * 32 + lane * 4);
+      const float4 part = *reinterpret_cast<const float4 *>(seen_of + (i * FOURS + f) * 32 + lane % 8 * 4);
+      all = make_float4(all.x + part.x, all.y + part.y, all.z + part.z, all.w + part.w);
+    }
+    const float4 v4 = *reinterpret_cast<const float4 *>(v + f * 32 + lane % 8 * 4);
+    const float4 u = make_float4(beta * (v4.x - k_scale * all.x), beta * (v4.y - k_scale * all.y),
+                                 beta * (v4.z - k_scale * all.z), beta * (v4.w - k_scale * all.w));
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const float k_i = ks[i] * k_scale;
+      const float4 x = s[f][i];
+      *reinterpret_cast<float4 *>(to + place + i * D + 32 * f) =
+          make_float4(fmaf(k_i, u.x, x.x), fmaf(k_i, u.y, x.y), fmaf(k_i, u.z, x.z), fmaf(k_i, u.w, x.w));
+    }
+    if (warp != f || lane >= 8) continue;
+    float4 o = make_float4(0.f, 0.f, 0.f, 0.f);
+#pragma unroll
+    for (int i = 0; i < WARPS; i++) {
+      const float4 part = *reinterpret_cast<const float4 *>(asked_of + (i * FOURS + f) * 32 + lane * 4);
       o = make_float4(o.x + part.x, o.y + part.y, o.z + part.z, o.w + part.w);
-      all_qk += qk_of[i];
     }
     const float of_u = all_qk * k_scale;
-    *reinterpret_cast<float4 *>(a.o + u64(b) * inner + own + four) =
+    *reinterpret_cast<float4 *>(a.o + u64(b) * inner + own + four + 32 * f) =
         make_float4(q_scale * fmaf(of_u, u.x, o.x), q_scale * fmaf(of_u, u.y, o.y), q_scale * fmaf(of_u, u.z, o.z),
                     q_scale * fmaf(of_u, u.w, o.w));
   }
@@ -374,11 +391,11 @@ DEVICE void kda_gate(const KdaGateArgs &a) {
 
 }  // namespace mixers
 
-KERNEL_BOUNDS(kda_step_32, KdaStepArgs, 64, 1) { mixers::kda_step<32>(a); }
-KERNEL_BOUNDS(kda_step_64, KdaStepArgs, 128, 1) { mixers::kda_step<64>(a); }
-KERNEL_BOUNDS(kda_step_128, KdaStepArgs, 256, 1) { mixers::kda_step<128>(a); }
-// Four blocks to a multiprocessor instead of two: slower where there are no more blocks than that.
-KERNEL_BOUNDS(kda_step_128_many, KdaStepArgs, 256, 4) { mixers::kda_step<128>(a); }
+KERNEL_BOUNDS(kda_step_32, KdaStepArgs, 64, 1) { mixers::kda_step<32, 1>(a); }
+KERNEL_BOUNDS(kda_step_64, KdaStepArgs, 128, 1) { mixers::kda_step<64, 1>(a); }
+KERNEL_BOUNDS(kda_step_128, KdaStepArgs, 256, 1) { mixers::kda_step<128, 1>(a); }
+// What every block of a head does again (q, k, the decay) is done half as often; slower where the blocks are few.
+KERNEL_BOUNDS(kda_step_128_many, KdaStepArgs, 256, 3) { mixers::kda_step<128, 2>(a); }
 KERNEL_BOUNDS(kda_gate_32, KdaGateArgs, 64, 1) { mixers::kda_gate<32>(a); }
 KERNEL_BOUNDS(kda_gate_64, KdaGateArgs, 128, 1) { mixers::kda_gate<64>(a); }
 KERNEL_BOUNDS(kda_gate_128, KdaGateArgs, 256, 1) { mixers::kda_gate<128>(a); }

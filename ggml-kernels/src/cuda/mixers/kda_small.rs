@@ -61,9 +61,7 @@ pub struct KdaGate<'b> {
     pub out: Acts,
 }
 
-/// Blocks of `kda_step_128` that a multiprocessor holds; of `kda_step_128_many` it holds twice as many.
-const FEW_BLOCKS: u32 = 2;
-/// Columns of S that a block has.
+/// Columns of S that a block has; of `kda_step_128_many` twice as many.
 const COLUMNS: usize = 32;
 
 pub fn kda_step(stream: &Stream, step: &KdaStep<'_>) -> Result<(), CudaError> {
@@ -78,14 +76,13 @@ pub fn kda_step(stream: &Stream, step: &KdaStep<'_>) -> Result<(), CudaError> {
         lanes: step.lanes.address(),
         o: step.o.address(),
     };
-    let grid = [shape.heads, shape.head_dim / COLUMNS, lanes].map(|n| n as u32);
+    let mut grid = [shape.heads, shape.head_dim / COLUMNS, lanes].map(|n| n as u32);
     let device = stream.device();
-    let at_once = device.multiprocessors() * FEW_BLOCKS;
-    let of_128 = if grid.iter().product::<u32>() > at_once {
-        "kda_step_128_many"
-    } else {
-        "kda_step_128"
-    };
+    let mut of_128 = "kda_step_128";
+    if shape.head_dim == 128 && grid.iter().product::<u32>() > device.multiprocessors() {
+        of_128 = "kda_step_128_many";
+        grid[1] /= 2;
+    }
     let names = ["kda_step_32", "kda_step_64", of_128];
     let kernel = device.kernel(name_of(PLACE, names, shape.head_dim)?)?;
     let threads = 2 * shape.head_dim as u32;
