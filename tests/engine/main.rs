@@ -14,6 +14,7 @@ mod long;
 mod low;
 mod measure;
 mod meter;
+mod recorded;
 mod rival;
 mod state;
 mod stock;
