@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::groups;
-use super::held::Held;
+use super::held::{Gauge, Held};
 use crate::request::{Caller, Refusal, Token};
 use crate::scheduler::{self, Scheduler, Size, Stats};
 use crate::sessions::Sessions;
@@ -45,6 +45,7 @@ pub struct Service {
     pub(super) scheduler: Scheduler,
     pub(super) sessions: Arc<Sessions>,
     pressure: RwLock<Pressure>,
+    gauge: Gauge,
 }
 
 /// What is given up for want of memory, as people and programs are told it.
@@ -95,6 +96,7 @@ impl Service {
             markup,
             grammars,
             pressure: RwLock::new(Pressure::NONE),
+            gauge: Gauge::open(),
             scheduler,
             sessions: Arc::new(sessions),
         }
@@ -179,7 +181,7 @@ impl Service {
 
     /// Memory by kind, now.
     pub fn held(&self) -> Held {
-        Held::now(self.stats().prefix_bytes.load(Relaxed))
+        self.gauge.now(self.stats().prefix_bytes.load(Relaxed))
     }
 
     pub fn pressure(&self) -> Pressure {

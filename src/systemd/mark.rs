@@ -3,8 +3,9 @@
 //! that asks for a page wait up to two seconds. So we look ourselves. Without a manager, or without a
 //! group of our own, there is no mark. Knows not what is done about it.
 
-use std::fs;
+use std::fs::File;
 use std::mem::MaybeUninit;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ const FILES: [&str; 2] = ["memory.high", "memory.max"];
 
 /// The marks of our control group, and word of their changes.
 pub struct Marks {
-    group: Option<PathBuf>,
+    /// Open from the start: over a mark, to open a file takes seconds.
+    files: Vec<File>,
     changed: Arc<Notify>,
 }
 
@@ -25,7 +27,8 @@ impl Marks {
     pub fn watch() -> Marks {
         let group = group();
         let changed = Arc::new(Notify::new());
-        if let Some(group) = group.clone() {
+        let files = group.as_deref().map(open).unwrap_or_default();
+        if let Some(group) = group.filter(|_| !files.is_empty()) {
             let tell = changed.clone();
             let spawned =
                 std::thread::Builder::new()
@@ -40,12 +43,12 @@ impl Marks {
                 log::warn!("memory marks are not watched: {e}");
             }
         }
-        Marks { group, changed }
+        Marks { files, changed }
     }
 
     /// The lower of the two in bytes; `None`: the group may hold what it wants.
     pub fn bytes(&self) -> Option<u64> {
-        lowest(self.group.as_deref()?)
+        lowest(&self.files)
     }
 
     /// Resolves when somebody has set one.
@@ -56,28 +59,27 @@ impl Marks {
 
 /// The mark as it stands, for whoever does not wait for changes.
 pub fn bytes() -> Option<u64> {
-    lowest(&group()?)
+    lowest(&open(&group()?))
 }
 
 fn group() -> Option<PathBuf> {
     let watched = PathBuf::from(std::env::var_os("MEMORY_PRESSURE_WATCH")?);
-    let group = watched.parent()?;
-    FILES
-        .iter()
-        .any(|file| group.join(file).is_file())
-        .then(|| group.to_owned())
+    watched.parent().map(Path::to_owned)
 }
 
-fn lowest(group: &Path) -> Option<u64> {
-    // "max" is no number, and no mark.
-    let mark = |file| {
-        fs::read_to_string(group.join(file))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
+fn open(group: &Path) -> Vec<File> {
+    let files = FILES.iter().map(|file| group.join(file));
+    files.filter_map(|file| File::open(file).ok()).collect()
+}
+
+fn lowest(files: &[File]) -> Option<u64> {
+    let mark = |file: &File| {
+        let mut room = [0; 32];
+        let read = file.read_at(&mut room, 0).ok()?;
+        // "max" is no number, and no mark.
+        std::str::from_utf8(&room[..read]).ok()?.trim().parse().ok()
     };
-    FILES.into_iter().filter_map(mark).min()
+    files.iter().filter_map(mark).min()
 }
 
 enum Never {}
@@ -102,6 +104,7 @@ fn watch(group: &Path, tell: &Notify) -> Result<Never, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::time::Duration;
 
     use super::*;
@@ -110,14 +113,15 @@ mod tests {
     fn the_lower_mark_holds_and_max_is_none() {
         let dir = tempfile::tempdir().expect("a directory");
         let set = |file: &str, text: &str| fs::write(dir.path().join(file), text).expect("room");
-        assert_eq!(lowest(dir.path()), None);
+        assert_eq!(lowest(&open(dir.path())), None);
         set("memory.max", "max\n");
         set("memory.high", "max\n");
-        assert_eq!(lowest(dir.path()), None);
+        let files = open(dir.path());
+        assert_eq!(lowest(&files), None);
         set("memory.high", "365953024\n");
-        assert_eq!(lowest(dir.path()), Some(365_953_024));
+        assert_eq!(lowest(&files), Some(365_953_024));
         set("memory.max", "1048576\n");
-        assert_eq!(lowest(dir.path()), Some(1_048_576));
+        assert_eq!(lowest(&files), Some(1_048_576));
     }
 
     #[tokio::test]
