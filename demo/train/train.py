@@ -1,9 +1,12 @@
 """Owns the training run. `python train.py --out ../out` makes a tokenizer where there is none, trains for --seconds and
 writes the hub's layout. Ctrl-C (or SIGTERM) writes both too, and the state: run again with --resume it goes on where it
 was, optimizer and clock included. --resume after a run that had ended begins a new one from its weights; --begin DIR takes
-the weights of a checkpoint in the hub's layout. On a CPU use a smaller batch: --tokens 4096 --longest 1024 --seconds 10000."""
+the weights of a checkpoint in the hub's layout. `torchrun --nproc_per_node N train.py ...` trains one network on N GPUs:
+each has --tokens of its own conversations a step, and the gradients' mean is taken. On a CPU use a smaller
+batch: --tokens 4096 --longest 1024 --seconds 10000."""
 import argparse, json, os, signal, time
 import numpy as np, torch
+import torch.distributed as dist
 import hub, tokenizer
 from conversation import row
 from data import Batches, batch
@@ -18,6 +21,14 @@ STEADY, BALANCE = 0.35, 2e-3                    # share of the run before the de
 def schedule(step, done, floor, warmup):
     """Warm up, hold, then fall linearly to the floor exactly when the time is over."""
     return min(1.0, (step + 1) / warmup) * max(floor, min(1.0, (1 - done) / (1 - STEADY)))
+
+
+@torch.no_grad()
+def mean_of(tensors):
+    """Every process's mean, in place, in one message."""
+    flat = torch.cat([t.flatten() for t in tensors])
+    dist.all_reduce(flat); flat /= dist.get_world_size()
+    for t, part in zip(tensors, flat.split([t.numel() for t in tensors])): t.copy_(part.view_as(t))
 
 
 @torch.no_grad()
@@ -51,7 +62,11 @@ def main():
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 3))
     a = ap.parse_args()
+    many, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))         # as torchrun says
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if many > 1:
+        if device == "cuda": torch.cuda.set_device(rank)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     torch._dynamo.config.recompile_limit = 64
     torch.manual_seed(a.seed); torch.set_float32_matmul_precision("high")
@@ -64,7 +79,7 @@ def main():
         kept = torch.load(state, weights_only=True, map_location="cpu")
         net.load_state_dict(kept["net"]); history, seen, runs, spent = kept["history"], kept["tokens"], kept.get("runs", 1), kept.get("spent", 0.0)
     # Each leg draws conversations of its own: the first ones again would be learnt by heart.
-    batches = Batches(a.out, a.tokens, a.longest, a.seed + runs, a.workers)
+    batches = Batches(a.out, a.tokens, a.longest, a.seed + runs, a.workers, rank)
     batches.late.value = bool(a.begin or kept) and not spent
     stopped = []
     for s in (signal.SIGINT, signal.SIGTERM): signal.signal(s, lambda *_: stopped.append(1))
@@ -89,7 +104,11 @@ def main():
         loss.backward()
         if began is None: torch.cuda.synchronize() if device == "cuda" else None; began = time.time() - spent     # compilation is not training
         done = (time.time() - began) / a.seconds
+        if many > 1:                                       # the first one's clock is everybody's
+            now = torch.tensor([done, bool(stopped)]); dist.broadcast(now, 0); done = now[0].item()
+            if now[1] and not stopped: stopped.append(1)
         if done >= 1 or stopped: break
+        if many > 1: mean_of([p.grad for p in net.parameters()]); mean_of(loads)
         scale = schedule(step, done, a.floor, a.warmup)
         muon.step(scale)
         for g in adam.param_groups: g["lr"] = 0.15 * a.lr * scale
@@ -97,16 +116,17 @@ def main():
         with torch.no_grad():
             for ff, load in zip(sparse, loads): ff.bias -= BALANCE * scale * torch.sign(load - load.mean())
         batches.late.value = batches.late.value or done > 0.15
-        step += 1; seen += ids.numel(); marks.append(said.detach())
-        if step % 250 == 0:
+        step += 1; seen += ids.numel() * many; marks.append(said.detach())
+        if step % 250 == 0 and not rank:
             value = torch.stack(marks).mean().item(); marks = []
             history.append((seen, value)); now = time.time() - began
             held = {n: probe(net, tok, dtype, device, n, a.tokens) for n in (512,) + ((2048, 8192, 32768) if step % 1000 == 0 and a.longest > 8192 else ())}
             if step % 1000 == 0: hub.save(net, a.out)       # a run that is cut off leaves something
-            print(f"step {step} tokens {seen / 1e6:.1f}M said {value:.4f} done {done:.3f} tok/s {step * a.tokens / now:.0f} waited {waited:.1f} "
+            print(f"step {step} tokens {seen / 1e6:.1f}M said {value:.4f} done {done:.3f} tok/s {step * a.tokens * many / now:.0f} waited {waited:.1f} "
                   + " ".join(f"held{n} loss {l:.4f} turns {t:.4f}" for n, (l, t) in held.items())
                   + f" load {min(l.min().item() for l in loads):.2f}-{max(l.max().item() for l in loads):.2f}", flush=True)
     batches.close()
+    if rank: return
     net.zero_grad(set_to_none=True)
     hub.save(net, a.out)
     # Beside it first: an interrupt must not cost the state that there was.
