@@ -2,7 +2,7 @@
 weights. One training row is one conversation from its first token, so the model always starts as the daemon does."""
 import json
 import foreign, forced, letters, lists, refusals, sums, talk, tools, turns
-from facts import DONT_KNOW, Facts, tell, recall, unknown, change, passage, summary, follow
+from facts import DONT_KNOW, Facts, apart, tell, recall, unknown, change, passage, summary, follow
 from turns import MUTE, plain
 from world import DAYS, SPOTS, World
 
@@ -11,8 +11,8 @@ SYSTEMS = ["You are a helpful assistant.", "You are deltad, a small local assist
 RULES = ["You are a helpful assistant.", "You are {n}'s assistant.", "You are an assistant of the firm {m}.", "Be polite.", "Always answer in English.", "Keep your answers short.", "Never make things up.", "If you do not know something, say so.", "Use the tools that you have.", "You are {n}, a friendly robot.", "You work at the {s}.", "The user is a customer.", "Answer the user's questions.", "You are a customer service agent.", "Do not talk about politics.", "Think step by step.", "You speak with {n}.", "Today is {d}.", "You are an expert.", "You must follow these rules.", "Reply in plain text.", "Do not use emoji."]
 REST = 0.05                                                # loss weight of all that the assistant does not say
 
-PLAIN = [(sums.arithmetic, 24), (sums.times, 4), (sums.half, 1.8), (sums.parity, 1.8), (sums.bigger, 3.5), (letters.spelling, 22), (letters.letters, 11), (letters.echo, 4), (lists.sorting, 12), (lists.counting, 24), (sums.tally, 11),
-         (tools.extraction, 11), (tools.stated, 4), (talk.greeting, 2.5), (talk.identity, 3.5), (talk.ability, 4), (talk.manners, 6.5), (talk.felt, 2.2), (refusals.unknowable, 11), (refusals.impossible, 10), (refusals.unclear, 3.5)]
+PLAIN = [(sums.arithmetic, 24), (sums.times, 4), (sums.half, 1.8), (sums.parity, 1.8), (sums.bigger, 3.5), (letters.spelling, 22), (letters.letters, 13), (letters.echo, 4), (lists.sorting, 12), (lists.counting, 24), (sums.tally, 11),
+         (tools.extraction, 11), (tools.stated, 4), (forced.asked, 7), (talk.greeting, 2.5), (talk.identity, 3.5), (talk.ability, 4), (talk.manners, 6.5), (talk.felt, 2.2), (refusals.unknowable, 11), (refusals.impossible, 10), (refusals.unclear, 3.5)]
 PLAIN_TASKS, PLAIN_WEIGHTS = zip(*PLAIN)
 
 FIRST = ["what did I (say|ask|write|type|tell you|say to you) (first|at first|at the start|at the beginning|in the beginning|to begin with|first of all)", "what was (the|my) (very |)first (thing I (said|asked|told you|wrote|typed)|message|question|sentence|thing)", "(and |)what did I (say|ask|write) first( of all|)", "(repeat|say|tell me|quote) (my first (message|question|sentence)|the first thing I (said|asked|wrote)|what I said first)", "how did (I|we|this talk|our talk|the conversation) (start|begin)", "with what did I (start|begin)", "do you remember (my first (message|question|words)|what I said (first|at the start|in the beginning))", "what were my first words"]
@@ -32,7 +32,7 @@ class Conversation:
         self.w, self.facts, self.messages, self.checks = w, Facts(), [], []
         self.tools = tools.pick_tools(w) if w.r() < 0.22 else None
         if self.tools and w.r() < 0.2: self.tools.append(forced.record_tool(w))
-        self.form = forced.Form(w) if not self.tools and w.r() < 0.08 else None      # of calls that are forced
+        self.form = forced.Form(w) if not self.tools and w.r() < 0.1 else None      # of calls that are forced
         self.declared = [tools.declare(t) for t in self.tools or []] + ([self.form.declaration(w)] if self.form else [])
         a = w.r()
         self.system = None if a < 0.6 else "" if a < 0.65 else w.one(SYSTEMS) if a < 0.88 else ruled(w)
@@ -98,11 +98,12 @@ class Conversation:
             for m, c in tools.tool_use(w, self.tools): self.messages.append(m); self.checks.append(c)
             return
         if a > 0.985 and not self.form: return self.turns(tools.no_tool(w, self.tools))
-        if 0.95 < a < 0.97 and not long: return self.turns(forced.json_turn(w))
+        if 0.93 < a < 0.97 and not long: return self.turns(forced.json_turn(w))
         if a > 0.97: return self.burst(w.int(5, 30))
-        if a > 0.925 and not long: return self.two()
-        if a > 0.905 and not self.messages and w.r() < 0.25: return self.before()
-        if a > 0.905 and not long and len(self.messages) > 1: return self.again()
+        if a > 0.905 and not long: return self.two()
+        if a > 0.885 and not self.messages and w.r() < 0.25: return self.before()
+        if a > 0.885 and not long and len(self.messages) > 1: return self.again()
+        if a > 0.88: return self.turns(apart(w, f))
         a = w.r()
         if a < 0.15:
             self.turns(tell(w, f, w.one([1, 1, 1, 1, 2, 3])))

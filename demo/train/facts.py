@@ -1,8 +1,9 @@
 """Owns remembering: facts told, changed, hidden in prose, asked for at any distance, and the honest "I don't know"."""
 import re
+from hinting import accompanied, shortened
 from leaning import asked_of, gender, lettered, respelled
 from saying import *
-from telling import booked, couple, departing, oneself, household, rambling
+from telling import booked, couple, departing, listed_too, locked, moved_from, oneself, household, rambling
 from turns import MUTE
 from voice import CONTRACT, OPEN, SHUT, down
 
@@ -37,7 +38,7 @@ def tell(w, facts, n=1):
     keys, parts = [], []
     w.style.new()
     if n == 1 and w.r() < 0.05: return presented(w, facts)
-    if n == 1 and w.r() < 0.19: return w.rng.choices([household, couple, departing, booked, oneself, rambling], [9, 5, 2, 2.5, 2, 2.5])[0](w, facts) or tell(w, facts)
+    if n == 1 and w.r() < 0.21: return w.rng.choices([household, couple, departing, booked, oneself, rambling, locked, moved_from], [9, 5, 2, 2.5, 2, 2.5, 2, 1.5])[0](w, facts) or tell(w, facts)
     for _ in range(n):
         key = facts.fresh(w)
         if n == 1 and key[1][:3] == "my " and w.r() < 0.4 and not facts.clash(relative(key[1])): return introduced(w, facts, key)
@@ -100,7 +101,7 @@ def presented(w, facts):
     return [(text + ("" if w.style.bare else w.one(".....!") if w.r() < 0.9 else "!!!"), "Noted: " + "; ".join(said(k, facts.known[k], w.style) for k in keys) + ".", dict(kind="contains", want=[str(facts.known[k]) for k in keys]))]
 
 
-AGAIN = {"event": ["(and |)(what|which) (day|date|time)( was that| is that| again| is it| was it|)", "when( is that| was that| again| is it| was it|)", "(at |)what time( again|)"], "owe": ["(and |)how much( is it| was it| again| was that| money|)"], "owes": ["(and |)how much( is it| was it| again| was that|)"], "place": ["(and |)where (is it|are they|was it|was that|again)( now|)", "where( again|)", "(and |so |)where is it( now|)"], "parked": ["where( was that| again| is it|)"], "age": ["how old( again| was that| exactly|)"], "live": ["where( was that| again|)"], "birthday": ["when( was that| again| is it|)"], "code": ["what was it( again|)", "say it again"], "price": ["how much( was it| again| was that|)"], "job": ["what job( was that|)"]}
+AGAIN = {"event": ["(and |)(what|which) (day|date|time)( was that| is that| again| is it| was it|)", "when( is that| was that| again| is it| was it|)", "(at |)what time( again|)", "(at |)(which|what) hour( is it| was that| again|)"], "owe": ["(and |)how much( is it| was it| again| was that| money|)"], "owes": ["(and |)how much( is it| was it| again| was that|)"], "place": ["(and |)where (is it|are they|was it|was that|again)( now|)", "where( again|)", "(and |so |)where is it( now|)"], "parked": ["where( was that| again| is it|)"], "age": ["how old( again| was that| exactly|)"], "live": ["where( was that| again|)"], "birthday": ["when( was that| again| is it|)"], "code": ["what was it( again|)", "say it again"], "price": ["how much( was it| again| was that|)"], "job": ["what job( was that|)"]}
 NAME_OF = ["(what is|what was|and|tell me|) <P> name( again| please|)", "what is <S> called", "(and |)who is <S>", "(and |)<P> name( was what|)"]
 
 
@@ -115,6 +116,7 @@ def follow(w, facts, key):
     if key[0] in AGAIN and w.r() < 0.5:
         w.style.new()
         return [(w.style.write("ask", w.say(AGAIN[key[0]])), answer_as_told(w, facts, key), holds(key, facts.known[key]))]
+    if key[0] == "event" and " with " in key[2] and w.r() < 0.6: return accompanied(w, facts, key)
     if key[0] in ("pet", "kin") and w.r() < 0.4:         # the others of the house
         several = pets(w, facts, 0.2 if key[0] == "pet" else 0.4)
         others = [k for k in facts.known if k[0] == key[0] and k[1] == "my"]
@@ -132,10 +134,22 @@ def follow(w, facts, key):
     return [(u, answer_as_told(w, facts, key), holds(key, facts.known[key]))]
 
 
+def apart(w, facts):
+    """Pets told one after the other, something between, then all of them asked for."""
+    turns = []
+    for k in w.some(PETS, w.one((2, 2, 2, 3))):
+        key = ("pet", "my", k)
+        if facts.clash(key): continue
+        w.style.new(); facts.known[key] = w.style.value(facts.draw(w, key).split()[-1]); facts.low[key] = w.style.lower; facts.last = key
+        turns.append((put(w, "tell", frame_of(w, R["pet"].tell, key), key, facts.known[key]), "Noted: " + said(key, facts.known[key], w.style) + ".", holds(key, facts.known[key])))
+        if w.r() < 0.3: turns += tell(w, facts)
+    return turns + (pets(w, facts, 0.2) or [])
+
+
 BY_VALUE = {"live": ["who lives in {v}", "who is (at home|living) in {v}", "(which person|whose home is|who has a home) in {v}"], "from": ["who (comes|is) from {v}", "who grew up in {v}"], "job": ["who (is|works as) a {v}", "which person is a {v}", "do I know a {v}"], "like": ["who likes {v}", "who (loves|enjoys|is fond of) {v}", "which of us likes {v}"], "hate": ["who (dislikes|hates|does not like) {v}"],
     "allergic": ["who is allergic to {v}", "who (cannot|must not) eat {v}"], "drive": ["who drives (a|the) {v}", "who has a {v}", "whose car is (a|the) {v}"], "speak": ["who speaks {v}"], "play": ["who plays the {v}", "which of us plays {v}"], "study": ["who (studies|is studying) {v}"], "birthday": ["whose birthday is (on |in |){v}", "who has a birthday (on |in |){v}"], "age": ["who is {v}( years old|)"], "tall": ["who is {v} cm tall"],
     "kin": ["who is {v}", "how do I know {v}", "what is {v} to me", "(and |)who was {v}( again|)"], "pet": ["who is {v}", "what is {v}", "(and |)who was {v}( again|)"], "place": ["what is {v}", "what did I (leave|put|keep|store|hide) {v}", "(which|what) thing is {v}", "what can (I|we) find {v}", "what do I keep {v}", "what lies {v}"], "colour": ["(what|which thing) is {v}", "which of my things (is|are) {v}", "what do I have that is {v}", "what (was|is) it that is {v}"],
-    "event": ["what (is|happens|takes place|starts) {v}", "what do I have {v}", "what did I (say|plan) for {v}"], "owner": ["what (belongs to|is owned by) {v}", "what does {v} own"], "met": ["who met {v}"], "work": ["who works (at|for) {v}"], "visited": ["who (visited|went to|was in) {v}"], "seeing": ["what (is|happens) {v}", "who am I meeting {v}"], "head": ["who is {v}"]}
+    "event": ["what (is|happens|takes place|starts) {v}", "what do I have {v}", "what did I (say|plan) for {v}"], "owner": ["what (belongs to|is owned by) {v}", "what does {v} own"], "met": ["who met {v}"], "work": ["who works (at|for) {v}"], "visited": ["who (visited|went to|was in) {v}"], "seeing": ["what (is|happens) {v}", "who am I meeting {v}"], "head": ["who is {v}"], "does": ["who {k}s {v}", "who is it (that |)who {k}s {v}", "which of us {k}s {v}"], "comes": ["(what|who) (comes|is coming) {v}"]}
 
 
 def reversed_question(w, facts, key):
@@ -186,6 +200,10 @@ def recall(w, facts, key):
     if w.r() < 0.025:
         turns = both(w, facts, key)
         if turns: return turns
+    if key[0] in ("code", "numbered") and w.r() < 0.12:
+        turns = shortened(w, facts, key)
+        if turns: return turns
+    if key[0] == "event" and " with " in key[2] and w.r() < 0.2 and sum(" with " in k[2] for k in facts.known) == 1: return accompanied(w, facts, key)
     if key[0] in BY_VALUE and w.r() < 0.1:
         u = reversed_question(w, facts, key)
         if u: return [(u, answer(w, key, v), dict(kind="any", want=[answer(w, key, v)[:-1], answer_as_told(w, facts, key)[:-1]]))]
@@ -242,16 +260,8 @@ def unknown(w, facts):
 MOVED = "(Actually |Oh |Wait, |No, |Sorry, |Oh no, |Now |Hm, |Correction: |)(I (put|left|moved|have put|brought|took|meant to say I put) (it|them) {v}|(it|they) (moved|went|ended up|turned up|got moved) {v}|(it is|they are) {v}|I found (it|them) {v}|it was {v}( all along|)|they were {v}( all along|))"
 
 
-def listed_too(w, facts, key):
-    """One thing more on a list."""
-    w.style.new(); x = w.style.value(w.one(FOODS + GOODS)); k = key[2]
-    u = w.style.write("do", w.say(["(add|put) {x} (to|on) (it|the list|my {k}|that|the {k})", "(add|and add|also add|put|also|and also|and|plus) {x}", "I (also |)need {x}( too| as well|)", "{x} (too|as well|must go on the list)", "(write|put) {x} on (it|the list) (too|as well)"]), x=x, k=k)
-    facts.known[key] = facts.known[key].replace(", and ", ", ").replace(" and ", ", ") + " and " + x; facts.last = key; w.style.lower = facts.low.get(key, False)
-    return [(u, f"Okay, {said(key, facts.known[key], w.style)}.", holds(key, facts.known[key]))]
-
-
 def change(w, facts, key, leaning=0.35):
-    if key[0] == "onlist" and key == facts.last and w.r() < 0.6 and len(facts.known[key]) < 60: return listed_too(w, facts, key)
+    if key[0] in ("onlist", "buying") and key == facts.last and w.r() < 0.6 and len(facts.known[key]) < 60: return listed_too(w, facts, key)
     w.style.new()
     v = w.style.value(facts.draw(w, key)); old = facts.known[key]; facts.known[key] = v
     if key == facts.last and w.r() < leaning:
@@ -270,7 +280,7 @@ def change(w, facts, key, leaning=0.35):
 def passage(w, facts, sentences):
     """Facts hidden in prose, in one message."""
     lines = [w.sentence() for _ in range(sentences)]
-    for _ in range(w.int(1, 3)):
+    for _ in range(w.int(0, 3)):
         key = facts.fresh(w)
         if key[1] == "my": continue
         facts.known[key] = facts.draw(w, key)

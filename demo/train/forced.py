@@ -3,28 +3,46 @@ forced (the call's beginning, the names of the fields) has no weight in training
 values have, and that they end. What the statement does not tell is "unknown", or 0."""
 import json
 from sums import many
-from tools import VERBS, call_message, made_tool
+from tools import FIELDS, VERBS, call_message, made_tool, titled
 from turns import MUTE
-from world import DAYS, FOODS, GOODS, JOBS, SPOTS, THINGS
+from world import ANIMALS, DAYS, FOODS, GOODS, JOBS, NOUNS, SKIES, SPOTS, THINGS
 
 SHOP, WHOLE = THINGS + FOODS + GOODS, "the whole of it"
 # what it is of -> (fields with their draw and type, statements that tell some of them)
 STATED = {
     "order": (dict(customer=("string", lambda w: w.name()), item=("string", lambda w: many(w.one(SHOP))), quantity=("integer", lambda w: w.int(2, 99))),
-              ["{customer} ordered {quantity} {item}.", "{customer} (wants|needs|bought|would like|takes|has ordered) {quantity} {item}.", "{quantity} {item} (for|go to|were sold to) {customer}.", "(order|an order|new order)(:|,) {quantity} {item}(, customer | for ){customer}.", "(I|we) (want|need|ordered|would like|bought) {quantity} {item}.", "{quantity} {item}( please|).", "{customer} (just |)(called and |)(ordered|asked for) {quantity} {item}.", "(please |)(send|deliver|sell) {quantity} {item} to {customer}."]),
+              ["{customer} ordered {quantity} {item}.", "{customer} (wants|needs|bought|would like|takes|has ordered) {quantity} {item}.", "{quantity} {item} (for|go to|were sold to) {customer}.", "(order|an order|new order)(:|,) {quantity} {item}(, customer | for ){customer}.", "(I|we) (want|need|ordered|would like|bought) {quantity} {item}.", "{quantity} {item}( please|).", "{customer} (just |)(called and |)(ordered|asked for) {quantity} {item}.", "(please |)(send|deliver|sell) {quantity} {item} to {customer}.", "(we|I) (sold|sent|delivered) {quantity} {item} to {customer}( today| yesterday| this morning|)."]),
     "person": (dict(name=("string", lambda w: w.name()), age=("integer", lambda w: w.int(1, 99))),
                ["{name} is {age}( years old|).", "{name}, {age}.", "{name} (turned|is now|will be) {age}.", "my (brother|sister|friend|neighbour|boss) {name} is {age}( years old|).", "I am {name}(,| and) {age}( years old|).", "(a|the) (man|woman|child) called {name}, {age} years old.", "{name} (is|was) born {age} years ago.", "(name|my name): {name}, (age|aged): {age}."]),
     "job": (dict(name=("string", lambda w: w.name()), job=("string", lambda w: w.one(JOBS)), city=("string", lambda w: w.place())),
             ["{name} is a {job} in {city}.", "{name} works as a {job}.", "the {job} {name} lives in {city}.", "{name} of {city} is a {job}.", "{name} lives in {city}.", "I met {name}, a {job} from {city}."]),
-    "meeting": (dict(title=("string", lambda w: w.one("meeting lunch dinner party concert lecture exam interview picnic".split())), day=("string", lambda w: w.one(DAYS)), time=("string", lambda w: w.clock()), place=("string", lambda w: w.place())),
-                ["the {title} is on {day} at {time}.", "{title} on {day}, {time}, in {place}.", "there is a {title} in {place} on {day}.", "the {title} in {place} (starts|begins) at {time}.", "we have a {title} on {day}."]),
+    "meeting": (dict(title=("string", lambda w: w.one("meeting lunch dinner party concert lecture exam interview picnic call standup review rehearsal workshop class training wedding".split())), day=("string", lambda w: w.one(DAYS)), time=("string", lambda w: w.clock()), place=("string", lambda w: w.place())),
+                ["the {title} is on {day} at {time}.", "{title} on {day}, {time}, in {place}.", "there is a {title} in {place} on {day}.", "the {title} in {place} (starts|begins) at {time}.", "we have a {title} on {day}.", "(the |){title} (is |was |has been |)(moved|postponed|shifted|put off|brought forward) to {time} on {day}.", "(the |){title} (is |was |has been |)(moved|postponed|shifted|put off) to {day}(,| at) {time}.", "(the |){title} (is now|now|moves to) {day} {time}.", "{day} {time} {title}."]),
     "thing": (dict(item=("string", lambda w: w.one(SHOP)), place=("string", lambda w: w.one(SPOTS)), price=("integer", lambda w: w.int(1, 999))),
               ["the {item} is in the {place}.", "the {item} costs {price} euros.", "I (put|left|saw) the {item} in the {place}.", "the {item} in the {place} costs {price} euros.", "(sold|found): one {item}, {price} euros."]),
     "trip": (dict(traveller=("string", lambda w: w.name()), destination=("string", lambda w: w.place()), day=("string", lambda w: w.one(DAYS))),
              ["{traveller} goes to {destination} on {day}.", "{traveller} (is flying|travels|is going) to {destination}.", "on {day} {traveller} (leaves|sets out) for {destination}.", "I am going to {destination} on {day}."]),
+    "guest": (dict(name=("string", lambda w: w.name()), age=("integer", lambda w: w.int(1, 99)), city=("string", lambda w: w.place())),
+              ["(I am|my name is|this is) {name}, {age}, from {city}.", "{name}, {age}, (lives in|from|of) {city}.", "{name} is {age} and (lives in|comes from) {city}.", "{name} from {city} is {age}( years old|).", "(I am|my name is) {name}(,| and) I am {age} and (I |)live in {city}.", "(I am|this is) {name} from {city}.", "{age}, {city}, {name}."]),
+    "booking": (dict(name=("string", lambda w: w.name()), people=("integer", lambda w: w.int(2, 12)), day=("string", lambda w: w.one(DAYS)), time=("string", lambda w: w.clock())),
+                ["(a |)table for {people} on {day} at {time}, (name |for |){name}.", "{name} (books|wants|needs) a table for {people} on {day}.", "{people} people on {day} at {time}, {name}.", "we are {people}, {day} at {time}( please|).", "(this is|I am) {name}, a table for {people} at {time}."]),
+    "departure": (dict(vehicle=("string", lambda w: w.one("train bus ferry tram flight coach boat".split())), destination=("string", lambda w: w.place()), time=("string", lambda w: w.clock()), platform=("integer", lambda w: w.int(1, 30))),
+                  ["the {vehicle} to {destination} (leaves|departs|goes) at {time} from (platform|gate|track|stop) {platform}.", "{vehicle} to {destination}, {time}, (platform|gate) {platform}.", "the {time} {vehicle} goes to {destination}.", "(at|from) (platform|gate) {platform} the {vehicle} to {destination} is waiting.", "take the {vehicle} at {time} to {destination}."]),
+    "pet": (dict(owner=("string", lambda w: w.name()), pet=("string", lambda w: w.name()), species=("string", lambda w: w.one(ANIMALS)), age=("integer", lambda w: w.int(1, 20))),
+            ["{owner} has a {species} called {pet}.", "{pet} is a {species} of {age} years.", "the {species} {pet} belongs to {owner}.", "{owner}'s {species} {pet} is {age}.", "I have a {species}, {pet}, {age} years old."]),
+    "weather": (dict(city=("string", lambda w: w.place()), temperature=("integer", lambda w: w.int(-15, 40)), condition=("string", lambda w: w.one(SKIES))),
+                ["it is {temperature} degrees in {city}.", "{condition} in {city}, {temperature} degrees.", "there is {condition} in {city}.", "in {city} we have {condition} and {temperature} degrees.", "{city}: {temperature}, {condition}."]),
+    "task": (dict(title=("string", titled), day=("string", lambda w: w.one(DAYS)), priority=("integer", lambda w: w.int(1, 9))),
+             ["(I|we|you) (must|need to|have to|should) {title} (by|on|before) {day}.", "{title}, priority {priority}.", "priority {priority}: {title}.", "(remember|do not forget) to {title} on {day}.", "{title} by {day}, priority {priority}.", "to do: {title}."]),
+    "work": (dict(title=("string", lambda w: "The " + w.one(NOUNS).capitalize()), author=("string", lambda w: w.name()), year=("integer", lambda w: w.int(1700, 2030))),
+             ["{author} (wrote|made|painted|published) {title} in {year}.", "{title} is by {author}.", "{title} by {author}, {year}.", "{title} came out in {year}.", "I am reading {title} by {author}."]),
+    "payment": (dict(payer=("string", lambda w: w.name()), receiver=("string", lambda w: w.name()), price=("integer", lambda w: w.int(1, 900))),
+                ["{payer} (paid|gave|sent|owes|lent) {receiver} {price} euros.", "{receiver} got {price} euros from {payer}.", "{price} euros from {payer} to {receiver}.", "{payer} owes me {price} euros."]),
+    "shopping": (dict(items=("array", lambda w: w.some(SHOP, w.int(1, 4))), place=("string", lambda w: w.one(SPOTS)), day=("string", lambda w: w.one(DAYS))),
+                 ["(I|we) (bought|need|want|got) {items}.", "{items} from the {place}.", "on {day} (I|we) need {items}.", "{items}( please|).", "(buy|get|bring) {items} at the {place} on {day}."]),
 }
 ALIAS = dict(customer="customer buyer client name who person".split(), item="item product thing what article goods object".split(), quantity="quantity amount count number how_many units".split(), name="name person who full_name user".split(), age="age years age_in_years".split(), city="city town place home location".split(),
-             job="job profession occupation work role".split(), title="title event name what subject".split(), day="day date weekday when".split(), time="time hour start at".split(), place="place location where spot room".split(), price="price cost euros total amount".split(), traveller="traveller passenger name who".split(), destination="destination to goal city target".split())
+             job="job profession occupation work role".split(), title="title event name what subject".split(), day="day date weekday when".split(), time="time hour start at".split(), place="place location where spot room".split(), price="price cost euros total amount".split(), traveller="traveller passenger name who".split(), destination="destination to goal city target".split(), people="people guests persons number party_size seats".split(), vehicle="vehicle transport type kind means".split(), platform="platform gate track number stop".split(), owner="owner name person human".split(), pet="pet name pet_name animal_name".split(), species="species animal kind type".split(), temperature="temperature degrees celsius temp value".split(), condition="condition weather sky".split(), priority="priority importance level rank urgency".split(), author="author writer by creator artist".split(), year="year published date".split(), payer="payer sender from_person who giver".split(), receiver="receiver to recipient whom payee".split(), items="items things products list goods articles".split())
 ALIAS = {k: [k] * 4 + v for k, v in ALIAS.items()}
 
 
@@ -45,6 +63,9 @@ class Form:
             return
         for f in w.some(list(known), len(known) if w.r() < 0.6 else w.int(1, len(known))): self.of.setdefault(w.one(ALIAS[f]), f)
         if w.r() < 0.5: self.of = dict(sorted(self.of.items(), key=lambda x: list(known).index(x[1])))
+        if w.r() < 0.14:                                 # customerName, Name, START
+            dress = w.one([str.capitalize, str.upper, lambda k: (lambda a, *b: a + "".join(x.capitalize() for x in b))(*k.split("_"))])
+            self.of = {dress(k): f for k, f in self.of.items()}
         self.types = {k: known[f][0] for k, f in self.of.items()}
         kind, Kind = self.kind, self.kind.capitalize()
         self.name = w.one(["final_result", Kind, Kind, "extract_" + kind, "save_" + kind, kind, "answer", "Output", w.one(VERBS) + "_" + kind, kind + "_info", Kind + "Info"])
@@ -54,7 +75,7 @@ class Form:
         """The tool, with more or less of what libraries write into a schema."""
         more = w.r() < 0.5
         def field(k, t):
-            p = dict(type=t)
+            p = dict(type="number" if t == "integer" and w.r() < 0.15 else t) | (dict(items=dict(type="string")) if t == "array" else {})
             if more and w.r() < 0.5: p["title"] = k.replace("_", " ").title()
             if more and w.r() < 0.3: p["description"] = w.one(["The ", "the ", ""]) + k.replace("_", " ")
             if t == "integer" and w.r() < 0.3: p.update(minimum=0, maximum=w.one([99, 100, 1000]))
@@ -69,9 +90,10 @@ class Form:
         """A statement, and the arguments by it."""
         fields, frames = STATED[self.kind]
         w.style.new(); frame = w.say(frames)
-        values = {f: w.style.value(v) if isinstance(v, str) else v for f, (_, draw) in fields.items() if "{%s}" % f in frame for v in [draw(w)]}
-        text = w.style.write("tell", frame.rstrip("."), **values)
-        return text, {k: text if f == WHOLE else values.get(f, "unknown" if self.types[k] == "string" else 0) for k, f in self.of.items()}
+        low = lambda v: w.style.value(v) if isinstance(v, str) else [low(x) for x in v] if isinstance(v, list) else v
+        values = {f: low(draw(w)) for f, (_, draw) in fields.items() if "{%s}" % f in frame}
+        text = w.style.write("tell", frame.rstrip("."), **{f: w.one([", ".join(v[:-1]) + " and " + v[-1], ", ".join(v)]) if isinstance(v, list) and v[1:] else v[0] if isinstance(v, list) else v for f, v in values.items()})
+        return text, {k: text if f == WHOLE else values.get(f, dict(string="unknown", integer=0, array=[])[self.types[k]]) for k, f in self.of.items()}
 
     def turn(self, w):
         """The two messages of a forced call."""
@@ -90,6 +112,21 @@ def json_turn(w):
     """JSON where nobody asked for it."""
     text, args = Form(w, False).stated(w)
     return [(text, silent(args), None)]
+
+
+ASKED = ["(turn|convert|make|put|change) this (into|to) JSON <o>(keys |fields |with |only |)<f><c>: <t>", "JSON( please|)(, |; | )(keys|fields|with keys|with fields)(: |, | )<f>. <t>", "JSON <o>(keys |fields |)<f><c>(: | of | from )<t>", "<t> (As|To) JSON(, | with | <o>)(keys |fields |)<f>", "<t>\nJSON, (keys|fields): <f>", "(as|to) JSON <o>(keys |fields |)<f><c>: <t>", "(keys|fields): <f>. (Text: |)<t> (JSON please|As JSON|Give me JSON|Answer in JSON)", "json <f>: <t>", "{<f>} (from|of|out of)(:|) <t>"]
+
+
+def asked(w, talk=None):
+    """What is stated, as JSON whose fields are named, whatever they are called."""
+    form = Form(w, False); text, args = form.stated(w)
+    told = [k for k, v in args.items() if v not in ("unknown", 0, [])]
+    if not told: return asked(w)
+    if w.r() < 0.15: told = w.some(told, w.int(1, len(told)))
+    named = ", ".join(told[:-1]) + w.one([", ", " and ", ", "]) + told[-1] if told[1:] else told[0]
+    q = w.say(ASKED if w.r() < 0.6 else FIELDS); q = (q if w.style.lower else q[0].upper() + q[1:]).replace("<o>", "(").replace("<c>", ")").replace("<t>", text).replace("<f>", named)
+    want = {k: args[k] for k in told}
+    return [(q, json.dumps(want, ensure_ascii=False), dict(kind="json", want=want))]
 
 
 def record_tool(w):

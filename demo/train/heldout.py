@@ -128,7 +128,7 @@ CATEGORIES = {
     "recall near": (40, lambda w: remembered(w)), "recall 500": (30, lambda w: remembered(w, 500)), "recall 2k": (30, lambda w: remembered(w, 2000)), "recall 8k": (15, lambda w: remembered(w, 8600)),
     "recall 16k": (5, lambda w: remembered(w, 17000)), "recall 32k": (5, lambda w: remembered(w, 29800)),
     "leaning on it": (40, leaning), "halves, even and odd": (20, plain(lambda w: w.one([sums.half, sums.parity])(w))), "json in own words": (20, plain(lambda w: tools.stated(w))),
-    "several in one sentence": (40, housed), "forced call": (40, lambda w: stated(w, True)), "forced json": (20, lambda w: stated(w, False)),
+    "json of a statement": (20, plain(lambda w: forced.asked(w))), "several in one sentence": (40, housed), "forced call": (40, lambda w: stated(w, True)), "forced json": (40, lambda w: stated(w, False)),
     "another's replies": (40, answered), "the same of two": (40, paired),
 }
 

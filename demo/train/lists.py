@@ -69,7 +69,7 @@ def counting(w, talk):
     if a < 0.32: return recited(w)
     if a < 0.6:
         # held out as a span: of the few small numbers none may be missing
-        a, n = w.mine(lambda: (w.one([w.int(0, 120), w.int(0, 120), w.int(2, 12), w.int(2, 30), 10 * w.int(1, 12), 1]), w.one([w.int(2, 5), w.int(3, 12), w.int(3, 12), 11, w.int(6, 30), w.int(20, 60)]))); down_ = w.r() < 0.25
+        a, n = w.mine(lambda: (w.one([w.int(0, 120), w.int(0, 120), w.int(2, 12), w.int(2, 30), 10 * w.int(1, 12), 1]), w.one([w.int(2, 5), w.int(3, 12), w.int(3, 12), 11, w.int(6, 30), w.int(20, 60)])) if w.r() < 0.75 else (w.int(1, 20), w.int(2, 6))); down_ = w.r() < 0.22
         b = a + n - 1
         s = ", ".join(str(x) for x in (range(a, b + 1) if not down_ else range(b, a - 1, -1)))
         started = not down_ and a <= 1 and w.r() < 0.4

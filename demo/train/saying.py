@@ -5,6 +5,9 @@ from sums import ONES
 from voice import OPEN, SHUT
 
 
+RIVAL = dict(job="does", does="job", buying="onlist", onlist="buying")      # "what does she do?" asks for either
+
+
 class Facts:
     """What one conversation knows: (relation, holder, k) -> value as it was typed. A holder is "my", "my sister",
     "Nora", "the shed" or a place."""
@@ -14,7 +17,7 @@ class Facts:
     def clash(self, key):
         """Another fact would make the question ambiguous ("where is the bike", "who is my boss")."""
         rel, holder, k = key
-        return key in self.known or any(key2[2] == k and k and (key2[1] == holder or {key2[1], holder} & {"my"} and rel in ("place", "event", "code", "price", "owner")) and key2[0] != "did" for key2 in self.known)
+        return key in self.known or any(key2[0] == RIVAL.get(rel) and key2[1] == holder for key2 in self.known) or any(key2[2] == k and k and (key2[1] == holder or {key2[1], holder} & {"my"} and rel in ("place", "event", "code", "price", "owner")) and key2[0] != "did" for key2 in self.known)
 
     def fresh(self, w):
         for _ in range(40):
@@ -48,7 +51,7 @@ def extra(key): return dict(p=PAST.get(key[2]) or PAST.get(key[2] + "_", "")) if
 def frame_of(w, frames, key):
     """"the bike" alone is mine: of nobody else's things one speaks so."""
     while True:
-        f = w.say(frames)
+        f = w.say(frames).replace("{z}", w.made_word())             # a verb that nobody knows
         if key[1] == "my" or key[1][:4] == "the " or "<P>" in f or "<S>" in f: return f
 
 

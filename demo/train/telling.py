@@ -92,6 +92,29 @@ def oneself(w, facts):
     return [(w.style.write("tell", w.say(frames), v=facts.known[keys[0]], v2=facts.known[keys[1]]), *told(facts, keys, w.style))]
 
 
+LOCKED = ["my {k} is (number |){v} and the {c} is {v2}", "my {k} is (number |){v}, (the |){c} (is |){v2}", "{k} {v}, {c} {v2}", "{k}: {v}, {c}: {v2}", "(I have|I got|they gave me) {k} (number |){v}(, | and | with )(the |)(code|{c}) {v2}", "the {c} (of|for) my {k} (number |){v} is {v2}", "my {k} number is {v} and (its|the) {c} is {v2}", "{k} {v} with {c} {v2}"]
+
+
+def locked(w, facts):
+    """A thing with a number, and its code."""
+    k = w.one("locker room gate box safe bike garage house flat door cabin office".split()); c = w.one("code code code pin combination password key".split())
+    keys = [("numbered", "my", k), ("code", "my", f"{k} {c}")]; w.style.new()
+    if any(facts.clash(x) for x in keys): return None
+    for x in keys: facts.known[x] = w.style.value(facts.draw(w, x))
+    return [(w.style.write("tell", w.say(LOCKED).replace("(code|{c})", "{c}"), k=k, c=c, v=facts.known[keys[0]], v2=facts.known[keys[1]]), *told(facts, keys, w.style))]
+
+
+MOVED_FROM = ["I was born in {v} and (now |)(live|I live) in {v2}( now|)", "I (am|come) from {v} but (now |)(live|I live) in {v2}( now|)", "I grew up in {v}(,| and| but) (now |)(I |)live in {v2}", "I (am|come) (originally |)from {v}(, | and )(but |)moved to {v2}", "born in {v}, (living|live|now) in {v2}", "I live in {v2} but I (was born in|am from|grew up in|come from) {v}"]
+
+
+def moved_from(w, facts):
+    """Where from, and where now."""
+    keys = [("from", "my", ""), ("live", "my", "")]; w.style.new()
+    if any(facts.clash(k) for k in keys): return None
+    for k in keys: facts.known[k] = w.style.value(facts.draw(w, k))
+    return [(w.style.write("tell", w.say(MOVED_FROM), v=facts.known[keys[0]], v2=facts.known[keys[1]]), *told(facts, keys, w.style))]
+
+
 BOOKED = ["my {k} is {v} {p}", "{k} {v} {p}", "{k} {v}, {p}", "I have (a|my) {k} {v} {p}", "the {k} is {v}, {p}", "{k} {p} {v}", "(I have|got) a {k} {p} {v}", "{k}: {v}, {p}", "my {k} (starts|is) {v} and it is {p}"]
 
 
@@ -115,6 +138,14 @@ def departing(w, facts):
     facts.known[keys[0]] = w.style.value("at " + w.time()); facts.known[keys[1]] = w.style.value(str(w.int(1, 30)) if w.r() < 0.8 else w.one("ABCDEF") + str(w.int(1, 40)))
     u = w.style.write("tell", w.say(LEAVES), k=k, v=facts.known[keys[0]], p=p, n=facts.known[keys[1]])
     return [(u, *told(facts, keys, w.style))]
+
+
+def listed_too(w, facts, key):
+    """One thing more on a list."""
+    w.style.new(); x = w.style.value(w.one(FOODS + GOODS)); k = key[2] or "shopping list"
+    u = w.style.write("do", w.say(["(add|put) {x} (to|on) (it|the list|my {k}|that|the {k})", "(add|and add|also add|put|also|and also|and|plus) {x}", "(oh|ah|oops|oh yes|wait|hang on)(, | )(and|also|plus|and also|I forgot|we need) {x}", "I (also |)need {x}( too| as well|)", "{x} (too|as well|must go on the list)", "(write|put) {x} on (it|the list) (too|as well)"]), x=x, k=k)
+    facts.known[key] = facts.known[key].replace(", and ", ", ").replace(" and ", ", ") + " and " + x; facts.last = key; w.style.lower = facts.low.get(key, False)
+    return [(u, f"Okay, {said(key, facts.known[key], w.style)}.", holds(key, facts.known[key]))]
 
 
 WALK = "(so |well, |okay so |right, so |you know, |listen, |)(yesterday|last night|this morning|the other day|last week|on Sunday|today) (I (was walking|was sitting|was standing|was on the way|was having a coffee)|we (were walking|were having tea|were sitting)|I went for a walk|we went shopping) (through|to|in|near|at) the {s} with (my old friend|my friend|my good friend|my neighbour|my colleague|a friend called) {o}(, who I have known (since school|for years|all my life)| again||, as we often do), and we (talked|chatted|sat there|argued|spoke) (for hours|for a while|a bit|a long time) about (this and that|the {s2}|{t}s and {t2}s|old times|the weather|nothing much), and (in the end|then|suddenly|at some point|before we left|as we were leaving) "
@@ -143,5 +174,5 @@ def rambling(w, facts):
     frame = fill(frame, p).replace("<X>", "a")
     for k, x in extra(key).items(): frame = frame.replace("{%s}" % k, x)
     facts.known[key] = v
-    u = w.style.write("tell", w.say(WALK) + lead + down(frame) + w.say(TAIL), s=w.one(SPOTS), s2=w.one(SPOTS), t=w.one(THINGS), t2=w.one(FOODS), o=friend, v=v, k=key[2])
+    u = w.style.write("tell", w.say(WALK) + lead + down(frame) + w.say(TAIL), s=w.one(SPOTS), s2=w.one(SPOTS), t=w.one(THINGS), t2=w.one(FOODS), o=friend, v=v, k=key[2], z=w.made_word())
     return [(u, *told(facts, [key], w.style))]

@@ -1,6 +1,6 @@
 """Owns structured output: extraction to JSON fields, and calling declared tools and using their results."""
 import json
-from world import FOODS, THINGS, JOBS, DAYS, SKIES, SPOTS, ANIMALS, COLOURS, NOUNS
+from world import FOODS, GOODS, THINGS, JOBS, DAYS, SKIES, SPOTS, ANIMALS, COLOURS, NOUNS
 
 # name -> (fields with their draw and type, sentences)
 RECORDS = {
@@ -107,8 +107,36 @@ def made_tool(w):
             {key: (lambda w: w.int(1, 9999)) if w.r() < 0.7 else (lambda w: w.made_word())}, f"The {topic} of {{{p}}} is {{{key}}}.")
 
 
+DEEDS = "add create book send set make save schedule order log start reserve post record register plan open note write".split()
+OBJECTS = "task event note reminder ticket meeting order room table alarm expense contact song invoice message mail booking job shift file entry visit trip parcel todo issue comment item call".split()
+
+
+def titled(w):
+    """What is to be done, in a few words."""
+    return w.one([w.one(["water", "buy", "fix", "clean", "sell", "paint", "find", "order", "pack", "wash", "bring", "check"]) + " the " + w.one(GOODS + FOODS), w.one(["call ", "meet ", "write to ", "pay ", "ask "]) + w.name().split()[0], "buy " + w.one(FOODS), w.one(NOUNS) + " " + w.one(NOUNS), "feed the " + w.one(ANIMALS), w.made_word() + " " + w.one(NOUNS)])
+
+
+# parameter -> (type, its draw, how it is said behind the deed)
+DEED_PARAMS = dict(title=("string", titled, "(: | called | named | titled |, title |, title: | with the title )"), text=("string", titled, "(: | saying | with the text |, text: | that says )"), name=("string", lambda w: w.name(), "( for | named | called |, name |, name: | in the name of )"), subject=("string", titled, "( about | with the subject |, subject |, subject: | on )"), to=("string", lambda w: w.name(), "( to | for |, to )"), person=("string", lambda w: w.name(), "( with | for |, person |, person: )"), day=("string", lambda w: w.one(DAYS), "( on | for |, day |, |, day: )"), time=("string", lambda w: w.clock(), "( at | for |, time |, time: |, )"),
+                   date=("string", lambda w: w.date(), "( on | for |, date |, date: )"), place=("string", lambda w: w.place(), "( in | at |, place |, place: )"), priority=("integer", lambda w: w.int(1, 9), "( with priority |, priority |, priority: | at priority | and priority )"), amount=("integer", lambda w: w.int(1, 999), "(, amount | of |, amount: | over | for )"), quantity=("integer", lambda w: w.int(1, 60), "(, quantity |, quantity: | with quantity |, number )"), people=("integer", lambda w: w.int(1, 12), "( for |, people: |, people )"), minutes=("integer", lambda w: w.int(5, 120), "(, minutes |, minutes: )"), colour=("string", lambda w: w.one(COLOURS), "( in |, colour |, colour: )"), room=("integer", lambda w: w.int(1, 400), "( in room |, room |, room: )"))
+
+
+def made_action(w):
+    """A tool that does something, of one to three parameters, and how one asks for it."""
+    deed, thing = w.mine(lambda: f"{w.one(DEEDS)}_{w.one(OBJECTS)}").split("_")
+    first = w.one(["title", "title", "text", "name", "to", "subject", "person", "amount"]); rest = w.some([p for p in DEED_PARAMS if p != first and not {p, first} <= {"title", "text", "subject"} and not {p, first} <= {"name", "to", "person"} and p not in ("title", "text")], w.one((0, 1, 1, 1, 2)))
+    if "day" in rest and "date" in rest: rest.remove("date")
+    names = [first] + rest
+    said = "".join(f"{DEED_PARAMS[p][2]}{{{p}}}" for p in names)
+    if w.r() < 0.3: w.rng.shuffle(names)
+    article = w.one(["a", "a", "a new", "the", "this", "", "me a"]).strip()
+    lead = f"({deed}|please {deed}|can you {deed}|{deed}|I want to {deed}|could you {deed}) {article} {thing}".replace("  ", " ")
+    return (f"{deed}_{thing}", w.one([f"{deed.capitalize()} a {thing}", f"{deed.capitalize()}s a new {thing}", f"{thing.capitalize()}: {deed} one", f"Use this to {deed} a {thing}"]), [(p, *DEED_PARAMS[p][:2]) for p in names],
+            [lead + said, f"(new |){thing}{said}", f"I need a {thing}{said}"], dict(status=lambda w: w.one(["done", "ok", "created", "saved", "accepted"])), f"The {thing} is {{status}}.")
+
+
 def pick_tools(w):
-    tools = w.some(FIXED, w.int(0, 2)) + [made_tool(w) for _ in range(w.int(0, 3))]
+    tools = w.some(FIXED, w.int(0, 2)) + [made_tool(w) if w.r() < 0.6 else made_action(w) for _ in range(w.int(0, 3))]
     if w.r() < 0.5: tools += [t for t in FIXED[:2] if t not in tools]
     seen, out = set(), []
     for t in tools or [FIXED[0], made_tool(w)]:

@@ -102,13 +102,20 @@ class World:
             few = self.some(LETTERS, self.int(1, 4)); n = self.int(3, 14)
             if self.r() < 0.5: return "".join(self.one(few) for _ in range(n))
             return "".join(self.one(few) * self.int(1, 5) for _ in range(4))[:n]       # in runs
-        if a < 0.62 and self.PIECES:
+        if a < 0.52: return self.babble()
+        if a < 0.67 and self.PIECES:
             while True:
                 w = "".join(self.one(self.PIECES) for _ in range(self.int(1, 3)))
                 if 3 <= len(w) <= 14: return w
         while True:
             w = self.syllables(self.int(1, 5))
             if 3 <= len(w) <= 14: return w
+
+    def babble(self):
+        """A long word of few different letters, as a count of letters finds hard: "bananarama"."""
+        few = self.some("aeiou", self.one((1, 1, 2))), self.some(LETTERS, self.int(1, 3)); n = self.int(6, 13)
+        w = "".join(self.one(few[i % 2]) if self.r() < 0.85 else self.one(few[1]) for i in range(n))
+        return w if self.r() < 0.6 else (self.syllables(self.int(2, 4)) * 2)[:n]
 
     def made_word(self): return self.mine(self.pseudo)
 
