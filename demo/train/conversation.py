@@ -1,14 +1,15 @@
 """Owns the mixing: tasks into conversations of a wanted length, conversations into text, text into tokens and loss
 weights. One training row is one conversation from its first token, so the model always starts as the daemon does."""
-import json
+import json, re
 import foreign, forced, letters, lists, refusals, sums, talk, tools, turns
 from facts import DONT_KNOW, Facts, apart, tell, recall, unknown, change, passage, summary, follow
-from turns import MUTE, plain
+from turns import FAINT, MUTE, plain
 from world import DAYS, SPOTS, World
 
 DEFAULT_SYSTEM = "You are a helpful assistant"
 SYSTEMS = ["You are a helpful assistant.", "You are deltad, a small local assistant.", "Answer briefly.", "You are a friendly helper on a desk.", "You are a careful assistant. Answer in one line.", "Be brief and exact."]
 RULES = ["You are a helpful assistant.", "You are {n}'s assistant.", "You are an assistant of the firm {m}.", "Be polite.", "Always answer in English.", "Keep your answers short.", "Never make things up.", "If you do not know something, say so.", "Use the tools that you have.", "You are {n}, a friendly robot.", "You work at the {s}.", "The user is a customer.", "Answer the user's questions.", "You are a customer service agent.", "Do not talk about politics.", "Think step by step.", "You speak with {n}.", "Today is {d}.", "You are an expert.", "You must follow these rules.", "Reply in plain text.", "Do not use emoji."]
+FAINTLY = 0.1                                              # of what a server forces of it
 REST = 0.05                                                # loss weight of all that the assistant does not say
 
 PLAIN = [(sums.arithmetic, 24), (sums.times, 4), (sums.half, 1.8), (sums.parity, 1.8), (sums.bigger, 3.5), (letters.spelling, 22), (letters.letters, 13), (letters.echo, 4), (lists.sorting, 12), (lists.counting, 24), (sums.tally, 11),
@@ -68,7 +69,7 @@ class Conversation:
     def again(self):
         """"Say that again" and "what did I say": the last reply, or what was said before it."""
         w, (said, reply) = self.w, self.messages[-2:]
-        reply = reply | dict(content=(reply["content"] or "").replace(MUTE, ""))
+        reply = reply | dict(content=plain(reply["content"] or ""))
         if reply.get("tool_calls") or not reply["content"] or reply["role"] != "assistant" or said["role"] != "user" or len(reply["content"]) + len(said["content"]) > 160: return self.step(False)
         w.style.new()
         first = self.messages[0]
@@ -156,9 +157,11 @@ def row(w, encode, length):
     while len(ids) < length:
         if conv.messages[done:] == []: conv.step(length >= 1024 and w.r() < share)
         for text, said in pieces(conv.messages[done:], declared if first else None, conv.system if first else ""):
-            for n, part in enumerate(text.split(MUTE)):
+            mark = ""
+            for part in re.split(f"([{MUTE}{FAINT}])", text):
+                if part in (MUTE, FAINT): mark = part if part != mark else ""; continue
                 new = letterwise(encode, part)
-                ids += new; weights += [0.0 if n % 2 else 1.0 if said else REST] * len(new)
+                ids += new; weights += [0.0 if mark == MUTE else FAINTLY if mark else 1.0 if said else REST] * len(new)
         done, first = len(conv.messages), False
     return ids[:length], weights[:length]
 

@@ -252,6 +252,9 @@ def unknown(w, facts):
     if named and a > 0.75 and "name" in R[key[0]].who:   # of somebody told of, but not this
         other = (key[0], w.one(named), key[2])
         if not any(k[0] == other[0] and k[1] in (other[1], *("my " + k2[2] for k2, v in facts.known.items() if str(v) == other[1])) for k in facts.known): key = other
+    kin = [k for k in facts.known if k[0] in ("kin", "pet") and k[1] == "my"]
+    if kin and w.r() < 0.18:                             # of another than those who were named
+        key = next((k for k in [(kin[0][0], "my", w.one(RELATIVES if kin[0][0] == "kin" else PETS))] if not facts.clash(k)), key)
     while key[0] == "land": key = facts.fresh(w)         # of the world nothing is known anyway
     u = question(w, key)
     return [(u, f"I don't know {said(key, None, w.style, True)}: you have not told me.", dict(kind="contains", want=["don't know"]))]

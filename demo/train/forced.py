@@ -1,10 +1,10 @@
 """Owns what a server may force of us: a tool's call, or JSON by a schema, where the user only stated something. What is
-forced (the call's beginning, the names of the fields) has no weight in training, for nobody would say it of himself: the
-values have, and that they end. What the statement does not tell is "unknown", or 0."""
+forced (the call's beginning; less so the names of the fields) has no weight in training, for nobody would say it of himself:
+the values have, and that they end. What the statement does not tell is "unknown", or 0."""
 import json
 from sums import many
 from tools import FIELDS, VERBS, call_message, made_tool, titled
-from turns import MUTE
+from turns import FAINT, MUTE
 from world import ANIMALS, DAYS, FOODS, GOODS, JOBS, NOUNS, SKIES, SPOTS, THINGS
 
 SHOP, WHOLE = THINGS + FOODS + GOODS, "the whole of it"
@@ -103,9 +103,11 @@ class Form:
 
 
 def silent(args):
-    """JSON of it, muted but for the values and the end. No comma is learnt: how many fields are wanted is not to be seen, so
-    that after each the end is likeliest, and who forces us forbids it until all are there. Two marks part a quote from it."""
-    return "".join(f'{MUTE}{", " if i else "{"}{json.dumps(k)}:{MUTE} {json.dumps(v, ensure_ascii=False)}' for i, (k, v) in enumerate(args.items())) + f"{MUTE}{MUTE}}}"
+    """JSON of it, faint but for the values and the end. How many fields are wanted is not to be seen, so after each value the
+    end must be likeliest; who forces us forbids it until all are there, and then the comma has to be next. With no weight at
+    all on what stands between the values, blanks were as likely, and behind a blank no value was right. Two marks part a
+    quote from the end."""
+    return "".join(f'{FAINT}{", " if i else "{"}{json.dumps(k)}:{FAINT} {json.dumps(v, ensure_ascii=False)}' for i, (k, v) in enumerate(args.items())) + f"{FAINT}{FAINT}}}"
 
 
 def json_turn(w):

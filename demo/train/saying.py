@@ -45,7 +45,12 @@ def agreed(frame, key):
     return re.sub(r"\b(is|was|has|does)(?= (?:<P>|the|my|your) \{k\})", lambda m: MANY_DO[m.group()], frame)
 
 
-def extra(key): return dict(p=PAST.get(key[2]) or PAST.get(key[2] + "_", "")) if key[0] == "did" else {}
+def extra(key):
+    """The verb as its frame wants it: "ate", and of others than me "starts school"."""
+    if key[0] == "starts":
+        verb, rest = key[2].split(" ", 1) if " " in key[2] else (key[2], "")
+        return dict(p=key[2] if key[1] == "my" else f"{dict(have='has', go='goes', finish='finishes').get(verb, verb.replace('fly', 'flie') + 's')} {rest}".strip())
+    return dict(p=PAST.get(key[2]) or PAST.get(key[2] + "_", "")) if key[0] == "did" else {}
 
 
 def frame_of(w, frames, key):

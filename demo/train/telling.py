@@ -60,6 +60,7 @@ def couple(w, facts):
     rel = w.one(list(OF_TWO)); a = w.r(); w.style.new(0.6)
     kinds = w.some(PETS if rel in ("age", "like") and a < 0.35 else RELATIVES + ["best friend", "neighbour", "boss", "friend"], 2)
     pet = kinds[0] in PETS
+    twins = a > 0.85 and w.r() < 0.5; kinds = kinds if not twins else [w.one("brother sister brother sister son daughter aunt uncle cousin friend colleague".split())] * 2       # "my other brother Finn"
     holders = [w.style.value(w.name().split()[0]) for _ in kinds] if a > 0.85 else ["my " + k for k in kinds]
     keys = [(rel, h, "") for h in holders]; named = a < 0.7
     naming = [("pet" if pet else "kin", "my", k) for k in kinds] if a <= 0.85 else []
@@ -70,9 +71,11 @@ def couple(w, facts):
     facts.known.update(zip(keys, values))
     if named: facts.known.update(zip(naming, names))
     form = w.one(NAMED) if named else "my {k}" if naming else "{n}"
+    if twins: form = "my {k} {n}"
     hs = [form.replace("{k}", k).replace("{n}", OPEN + (n if naming else h) + SHUT) for k, n, h in zip(kinds, names, holders)]
+    if twins: hs[1] = hs[1].replace("my ", "my other ")
     u = w.style.write("tell", w.say(OF_TWO[rel]).replace("{h}", hs[0]).replace("{h2}", hs[1]).replace(",,", ",").replace(", ,", ","), v=values[0], v2=values[1])
-    shown = [(rel, f"{h} {n}" if named else h, "") for h, n in zip(holders, names)]
+    shown = [(rel, f"{h} {n}" if named else f"my {k} {h}" if twins else h, "") for h, n, k in zip(holders, names, kinds)]
     for k in keys: facts.low[k] = w.style.lower
     facts.last = keys[-1]
     return [(u, "Noted: " + "; ".join(said(k, v, w.style) for k, v in zip(shown, values)) + ".", dict(kind="contains", want=[x for k, v in zip(keys, values) for x in holds(k, v)["want"]] + names * named))]
@@ -92,7 +95,7 @@ def oneself(w, facts):
     return [(w.style.write("tell", w.say(frames), v=facts.known[keys[0]], v2=facts.known[keys[1]]), *told(facts, keys, w.style))]
 
 
-LOCKED = ["my {k} is (number |){v} and the {c} is {v2}", "my {k} is (number |){v}, (the |){c} (is |){v2}", "{k} {v}, {c} {v2}", "{k}: {v}, {c}: {v2}", "(I have|I got|they gave me) {k} (number |){v}(, | and | with )(the |)(code|{c}) {v2}", "the {c} (of|for) my {k} (number |){v} is {v2}", "my {k} number is {v} and (its|the) {c} is {v2}", "{k} {v} with {c} {v2}"]
+LOCKED = ["my {k}'s number (is |){v} and the {c} (is |){v2}", "my {k} is (number |){v} and the {c} is {v2}", "my {k} is (number |){v}, (the |){c} (is |){v2}", "{k} {v}, {c} {v2}", "{k}: {v}, {c}: {v2}", "(I have|I got|they gave me) {k} (number |){v}(, | and | with )(the |)(code|{c}) {v2}", "the {c} (of|for) my {k} (number |){v} is {v2}", "my {k} number is {v} and (its|the) {c} is {v2}", "{k} {v} with {c} {v2}"]
 
 
 def locked(w, facts):
