@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-pub use mark::{Marks, bytes as mark};
+pub use mark::Marks;
 pub use pressure::Pressure;
 pub use store::DescriptorStore;
 

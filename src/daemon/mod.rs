@@ -19,7 +19,7 @@ use crate::bus;
 use crate::config::{Bus, Config, Key};
 use crate::door::Door;
 use crate::door::limits::CallLimits;
-use crate::engine::{Engine, LoadError, Options};
+use crate::engine::{Engine, LoadError, Options, room};
 use crate::scheduler::{self, Ended, Scheduler};
 use crate::service::{self, Card, Service};
 use crate::sessions::Sessions;
@@ -75,7 +75,7 @@ impl Settings {
                     config
                         .limits
                         .request_memory
-                        .unwrap_or_else(|| available_memory() / 4 * 3),
+                        .unwrap_or_else(|| room::for_us() / 4 * 3),
                 )
                 .unwrap_or(usize::MAX),
                 patience: http.patience,
@@ -117,16 +117,6 @@ impl Settings {
             ..self.admission.clone()
         })
     }
-}
-
-/// As the kernel estimates it, in bytes, or what our control group may hold; without a figure nothing is
-/// held back.
-fn available_memory() -> u64 {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|l| l.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    let free = kib.map_or(u64::MAX, |kib| kib << 10);
-    systemd::mark().map_or(free, |mark| free.min(mark))
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -57,11 +57,6 @@ impl Marks {
     }
 }
 
-/// The mark as it stands, for whoever does not wait for changes.
-pub fn bytes() -> Option<u64> {
-    lowest(&open(&group()?))
-}
-
 fn group() -> Option<PathBuf> {
     let watched = PathBuf::from(std::env::var_os("MEMORY_PRESSURE_WATCH")?);
     watched.parent().map(Path::to_owned)
