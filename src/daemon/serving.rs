@@ -128,7 +128,9 @@ impl<'a> Serving<'a> {
                 () = self.marks.changed() => self.climb(),
                 () = tokio::time::sleep(STEP), if !self.ladder.is_idle() => self.climb(),
                 _ = tick.tick() => {
-                    self.climb();
+                    if self.marks.bytes().is_some() {
+                        self.climb();
+                    }
                     let pulse = self.pulse();
                     // Fed by turns of the engine's loop and by nothing else: neither a pass that
                     // never ends nor a stuck runtime keeps the daemon alive.
@@ -171,6 +173,10 @@ impl<'a> Serving<'a> {
         }
         let room = mark.map_or(u64::MAX, |mark| ladder::room(held, mark));
         service.set_bound(usize::try_from(room).unwrap_or(usize::MAX));
+        if is_over {
+            // To give it back may have taken longer than a word lasts.
+            self.ladder.tell(Instant::now());
+        }
         let Some(rung) = changed else { return };
         service.set_pressure(Pressure {
             name: rung.name(),

@@ -48,19 +48,12 @@ impl<M: Model> Kept<M> {
         changed
     }
 
-    /// What goes is the kernel's again: the engine and the heap would keep it for the next state.
-    fn give_back(&self, change: impl FnOnce(&mut Prefixes<M::Snapshot>)) {
-        let less = self.change(|prefixes| {
-            let before = prefixes.bytes();
-            change(prefixes);
-            prefixes.bytes() < before
-        });
-        if less {
-            if let Some(spare) = &self.spare {
-                spare.give_back();
-            }
-            engine::trim();
+    /// What went is the kernel's again: the engine and the heap would keep it for the next state.
+    fn give_back(&self) {
+        if let Some(spare) = &self.spare {
+            spare.give_back();
         }
+        engine::trim();
     }
 }
 
@@ -90,14 +83,23 @@ impl<M: Model> Keeps for Kept<M> {
     }
 
     fn set_bound(&self, bytes: usize) {
-        self.give_back(|prefixes| prefixes.set_bound(bytes));
+        let less = self.change(|prefixes| {
+            let before = prefixes.bytes();
+            prefixes.set_bound(bytes);
+            prefixes.bytes() < before
+        });
+        if less {
+            self.give_back();
+        }
     }
 
     fn halve(&self) {
-        self.give_back(Prefixes::halve);
+        self.change(Prefixes::halve);
+        self.give_back();
     }
 
     fn clear(&self) {
-        self.give_back(Prefixes::clear);
+        self.change(Prefixes::clear);
+        self.give_back();
     }
 }
