@@ -24,6 +24,8 @@ pub use utf8_stream::{Piece, TextStream};
 #[cfg(test)]
 mod constraint_tests;
 #[cfg(test)]
+mod endless_tests;
+#[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
 mod ling_tests;

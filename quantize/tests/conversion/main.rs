@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod checkpoint;
+mod importance;
 mod ling;
 mod meanwhile;
 mod result;
