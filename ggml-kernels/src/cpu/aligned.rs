@@ -19,6 +19,8 @@ pub unsafe trait Plain: Copy {}
 unsafe impl Plain for f32 {}
 // SAFETY: any bits are a byte.
 unsafe impl Plain for i8 {}
+// SAFETY: as above.
+unsafe impl Plain for u8 {}
 
 /// A buffer that is 64-byte aligned.
 #[derive(Debug, Clone)]
@@ -45,6 +47,15 @@ impl<T: Plain> Aligned<T> {
         let mut all = Self::default();
         all.grow(len);
         all
+    }
+
+    /// The same, where there may be no room.
+    pub fn try_zeroed(len: usize) -> std::io::Result<Self> {
+        let mut all = Self::default();
+        all.lines
+            .try_reserve_exact(len.div_ceil(LINE / size_of::<T>()))?;
+        all.grow(len);
+        Ok(all)
     }
 
     /// At least `len` long; what it held is kept, what is new is zero. Never gets shorter.

@@ -15,6 +15,7 @@ pub mod math;
 pub mod matrix;
 pub mod mla;
 pub mod norm;
+pub mod pages;
 pub mod pool;
 pub mod products;
 mod quantized;

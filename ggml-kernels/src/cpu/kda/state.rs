@@ -1,29 +1,48 @@
 //! What a sequence keeps of a KDA layer: the same bytes however long it is.
 
+use std::alloc::{Layout, handle_alloc_error};
+
 use super::KdaShape;
-use crate::cpu::aligned::Floats;
+use crate::cpu::pages::{Span, spans};
 
 /// Tails of the convolutions and the matrices S.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug)]
 pub struct KdaState {
     /// The last `taps - 1` rows of the projection, the newest last: `[taps - 1, inner]`.
-    pub tail_q: Vec<f32>,
-    pub tail_k: Vec<f32>,
-    pub tail_v: Vec<f32>,
+    pub tail_q: Span<f32>,
+    pub tail_k: Span<f32>,
+    pub tail_v: Span<f32>,
     /// `[heads, d_k, d_v]`.
-    pub s: Floats,
+    pub s: Span<f32>,
 }
 
 impl KdaState {
     /// Before the first token.
     pub fn zeroed(shape: &KdaShape) -> KdaState {
-        let tail = vec![0.0; (shape.taps - 1) * shape.inner()];
-        KdaState {
-            tail_q: tail.clone(),
-            tail_k: tail.clone(),
-            tail_v: tail,
-            s: Floats::zeroed(shape.inner() * shape.head_dim),
-        }
+        let one = KdaState::of_layers(shape, 1).pop();
+        one.expect("of one layer")
+    }
+
+    /// The same for several layers, whose memory comes and goes together.
+    pub fn of_layers(shape: &KdaShape, layers: usize) -> Vec<KdaState> {
+        let (tail, s) = (
+            (shape.taps - 1) * shape.inner(),
+            shape.inner() * shape.head_dim,
+        );
+        let lens = [tail, tail, tail, s].repeat(layers);
+        let spans = spans(&lens).unwrap_or_else(|_| {
+            let bytes = size_of::<f32>() * lens.iter().sum::<usize>();
+            handle_alloc_error(Layout::array::<u8>(bytes).unwrap_or(Layout::new::<f32>()))
+        });
+        let mut spans = spans.into_iter();
+        let mut next = || spans.next().expect("as many as lengths");
+        let layer = |_| KdaState {
+            tail_q: next(),
+            tail_k: next(),
+            tail_v: next(),
+            s: next(),
+        };
+        (0..layers).map(layer).collect()
     }
 
     pub fn bytes(&self) -> usize {

@@ -35,8 +35,7 @@ impl Slots {
     }
 
     fn made(&self) -> Vec<KdaState> {
-        let layer = |_| KdaState::zeroed(&self.shape);
-        (0..self.layers).map(layer).collect()
+        KdaState::of_layers(&self.shape, self.layers)
     }
 
     fn ready(&self) -> std::sync::MutexGuard<'_, Vec<Vec<KdaState>>> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ggml_kernels::cpu::kda::KdaShape;
 use ggml_kernels::cpu::mla::BLOCK;
+use ggml_kernels::cpu::pages::Span;
 use ggml_kernels::quant::TensorType;
 use quantize::schema::{Hparams, Mixer};
 
@@ -72,7 +73,7 @@ impl Shape {
 /// [`BLOCK`] tokens' rows of all MLA layers, `[layers, BLOCK, latent]` of the cache's type.
 #[derive(Debug)]
 pub(super) enum Block {
-    Own(Box<[u8]>),
+    Own(Span<u8>),
     /// Somebody else's, such as a map of a file: never written.
     Lent(Bytes),
 }
@@ -80,12 +81,10 @@ pub(super) enum Block {
 impl Block {
     fn zeroed(shape: &Shape) -> Result<Arc<Block>, Cause> {
         let bytes = shape.block_bytes();
-        let mut room = Vec::new();
         let what = "a block of cache rows";
         let none = |_| Cause::OutOfMemory { what, bytes };
-        room.try_reserve_exact(bytes).map_err(none)?;
-        room.resize(bytes, 0);
-        Ok(Arc::new(Block::Own(room.into_boxed_slice())))
+        let rows = Span::zeroed(bytes).map_err(none)?;
+        Ok(Arc::new(Block::Own(rows)))
     }
 
     /// To write, where nobody else has it.
@@ -187,7 +186,7 @@ impl State {
         layers.flat_map(|layer| &layer[..rows]).copied().collect()
     }
 
-    /// `None`: of another shape.
+    /// `None`: of another shape, or there is no room.
     pub(super) fn adopted(shape: &Arc<Shape>, from: &HostState) -> Option<State> {
         let bytes = shape.block_bytes();
         if from.blocks.iter().any(|b| b.len() != bytes) {
@@ -200,7 +199,7 @@ impl State {
             return None;
         }
         if rows > 0 {
-            let mut last = vec![0; bytes].into_boxed_slice();
+            let mut last = Span::zeroed(bytes).ok()?;
             let layers = last.chunks_exact_mut(shape.layer_bytes);
             for (layer, rows) in layers.zip(from.tail.chunks_exact(rows)) {
                 layer[..rows.len()].copy_from_slice(rows);
