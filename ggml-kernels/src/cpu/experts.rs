@@ -141,7 +141,7 @@ fn gate_up(
         let starts = (0..ff).step_by(rows);
         pieces.extend(starts.map(|start| (id, pairs, tokens, start..ff.min(start + rows))));
     }
-    crew.pool.run(pieces.len(), &|piece, _| {
+    crew.pool.run_along(pieces.len(), &|piece, _| {
         let (id, pairs, tokens, rows) = &pieces[piece];
         let task = Task {
             matrix: experts.up.get(*id),
@@ -182,7 +182,7 @@ fn sum_down(
     let long = (RANKS_AT_MOST / pairs / products::STEP * products::STEP).clamp(products::STEP, RUN);
     let rows = (rows / busy / products::STEP * products::STEP).max(long);
     let out = Shared::new(out);
-    crew.pool.run(hidden.div_ceil(rows), &|piece, _| {
+    crew.pool.run_along(hidden.div_ceil(rows), &|piece, _| {
         let rows = piece * rows..hidden.min((piece + 1) * rows);
         let width = rows.len();
         RANKS.with_borrow_mut(|ranks| {

@@ -42,6 +42,20 @@ struct Worker {
     asleep: Arc<AtomicBool>,
 }
 
+/// Neighbouring pieces of one job: those from `next` to `end` are still to be had. A cache line each.
+#[repr(align(64))]
+struct Stretch {
+    next: AtomicUsize,
+    end: usize,
+}
+
+impl Stretch {
+    fn take(&self) -> Option<usize> {
+        let piece = self.next.fetch_add(1, Ordering::Relaxed);
+        (piece < self.end).then_some(piece)
+    }
+}
+
 /// What caller and workers share.
 #[derive(Default)]
 struct Desk {
@@ -114,6 +128,27 @@ impl Pool {
             self.run_job(count, &|piece, worker| work(start + piece, worker));
             start += count;
         }
+    }
+
+    /// As [`Pool::run`], but who has done a piece takes the one behind it while there is one: of pieces
+    /// that lie one behind another in memory, every worker reads a stretch, and the processor's own
+    /// reading ahead need not begin anew at each. Whoever has come to the end of a stretch goes on with
+    /// another's.
+    pub fn run_along(&self, pieces: usize, work: &(dyn Fn(usize, usize) + Sync)) {
+        let count = self.threads().min(pieces);
+        let stretch = |at: usize| Stretch {
+            next: AtomicUsize::new(pieces * at / count),
+            end: pieces * (at + 1) / count,
+        };
+        let stretches: Vec<_> = (0..count).map(stretch).collect();
+        self.run(count, &|own, worker| {
+            let (others, own) = stretches.split_at(own);
+            for stretch in own.iter().chain(others) {
+                while let Some(piece) = stretch.take() {
+                    work(piece, worker);
+                }
+            }
+        });
     }
 
     /// As [`Pool::run`], over `chunk` elements of `out` a piece (the last may have fewer).
@@ -295,8 +330,29 @@ mod tests {
                     done[piece].fetch_add(1, Ordering::Relaxed);
                 });
                 assert!(done.iter().all(|d| d.load(Ordering::Relaxed) == 1));
+                pool.run_along(pieces, &|piece, worker| {
+                    assert!(worker < threads);
+                    done[piece].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(done.iter().all(|d| d.load(Ordering::Relaxed) == 2));
             }
         }
+    }
+
+    #[test]
+    fn a_stretch_of_pieces_is_done_in_its_order_and_its_end_by_whoever_is_free() {
+        let (pool, done) = (Pool::new(2), Mutex::new(Vec::new()));
+        pool.run_along(100, &|piece, _| {
+            // Whoever has the first stretch is held up by the first piece until all others are done.
+            let all_others = || lock(&done).len() == 99;
+            while piece == 0 && !all_others() {
+                std::thread::yield_now();
+            }
+            lock(&done).push(piece);
+        });
+        let done = done.into_inner().unwrap();
+        let expected: Vec<_> = (50..100).chain(1..50).chain([0]).collect();
+        assert_eq!(done, expected);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub fn products(crew: Crew<'_>, input: &Activations, jobs: &mut [Product<'_, '_>
     let matrices: Vec<_> = jobs.iter().map(|job| job.matrix).collect();
     let targets: Vec<_> = jobs.iter_mut().map(whole_target).collect();
     let pieces = cut(crew, &matrices, input.rows());
-    crew.pool.run(pieces.len(), &|piece, _| {
+    crew.pool.run_along(pieces.len(), &|piece, _| {
         let (job, rows) = &pieces[piece];
         let task = Task {
             matrix: matrices[*job],
@@ -70,7 +70,7 @@ pub fn products_by_head(crew: Crew<'_>, input: &Activations, stack: &Stack<'_>, 
     // different.
     let target = unsafe { Target::new(Shared::new(out), stack.rows(), 0) };
     let pieces = cut(crew, &matrices, tokens);
-    crew.pool.run(pieces.len(), &|piece, _| {
+    crew.pool.run_along(pieces.len(), &|piece, _| {
         let (head, rows) = &pieces[piece];
         let task = Task {
             matrix: matrices[*head],
@@ -100,7 +100,7 @@ pub fn gate_up(
     // SAFETY: pieces are different rows of both matrices.
     let target = unsafe { Target::new(Shared::new(out), up.rows(), 0) };
     let pieces = cut(crew, &[up], input.rows());
-    crew.pool.run(pieces.len(), &|piece, _| {
+    crew.pool.run_along(pieces.len(), &|piece, _| {
         let (_, rows) = &pieces[piece];
         let task = Task {
             matrix: up,
