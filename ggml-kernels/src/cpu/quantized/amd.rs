@@ -9,8 +9,7 @@ pub(super) fn is_zen_5() -> bool {
     amd_family().is_some_and(|family| family >= 0x1a)
 }
 
-/// AMD's family 19h, which reads ahead by itself better than it is told to: on a Zen 4 what asks for
-/// lines ahead gains nothing at any distance and loses up to a fifth of `q6_k`'s speed.
+/// AMD's family 19h: what it is told to read ahead it wants far off, and not in its nearest cache.
 pub(super) fn is_zen_4() -> bool {
     amd_family() == Some(0x19)
 }

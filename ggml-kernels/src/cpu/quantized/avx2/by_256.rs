@@ -5,10 +5,10 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::formats::Format;
-use super::{Dots, ROWS, ask, scale_pairs, sums, sums_128};
+use super::{Dots, ROWS, scale_pairs, sums, sums_128};
 use crate::cpu::activations::QuantizedRow;
 use crate::cpu::products::task::Task;
-use crate::cpu::quantized::AHEAD;
+use crate::cpu::quantized::Ahead;
 use crate::cpu::quantized::amd::is_zen_4;
 
 /// Word `2 g` to all of the low half, word `2 g + 1` to all of the high one.
@@ -32,13 +32,13 @@ struct Partial<const C: usize> {
 }
 
 /// Block `at` of the row that starts at `row`, to row `r` of `to`; the memory `ahead` of it is asked
-/// for, where that is of use.
+/// for.
 #[inline(always)]
 unsafe fn partial<F: Format, const C: usize>(
     format: F,
     (row, r): (&[u8], usize),
     at: usize,
-    ahead: Option<isize>,
+    ahead: Ahead,
     x: &[QuantizedRow<'_>; C],
     to: *mut Partial<C>,
 ) {
@@ -46,10 +46,8 @@ unsafe fn partial<F: Format, const C: usize>(
     // and sums of that block; `to` may be written. Inlined where the processor has the instructions.
     unsafe {
         let start = row.as_ptr().add(at * F::BYTES);
-        if let Some(ahead) = ahead {
-            for line in 0..F::BYTES.div_ceil(64) {
-                ask(start, ahead as usize + line * 64);
-            }
+        for line in 0..F::BYTES.div_ceil(64) {
+            ahead.ask(start, ahead.bytes + line as isize * 64);
         }
         let block = format.load(start);
         (*to).pairs[r] = block.pair;
@@ -104,7 +102,7 @@ impl<F: Format> Dots for F {
             let format = F::new();
             let zero = _mm_setzero_ps();
             let (mut a, mut b) = ([zero; C], [zero; C]);
-            let ahead = (!is_zen_4()).then_some(AHEAD);
+            let ahead = Ahead::of(is_zen_4());
             let blocks = rows[0].len() / F::BYTES;
             let mut room = MaybeUninit::<[Partial<C>; RUN]>::uninit();
             let parts = room.as_mut_ptr().cast::<Partial<C>>();

@@ -4,22 +4,24 @@
 use std::arch::x86_64::*;
 
 use super::formats::Format;
-use super::{AHEAD, Few, ROOM, ROWS, ask, is_zen_4, scale_pairs, sums_128, sums_256};
+use super::{Few, ROOM, ROWS, is_zen_4, scale_pairs, sums_128, sums_256};
 use crate::cpu::activations::QuantizedRow;
 use crate::cpu::products::task::Task;
+use crate::cpu::quantized::Ahead;
 
 /// How far from run `start..start + count` of row `r` of four what is read next is. Whole rows lie as
 /// they are read; of rows in several runs, all four have their turn before the next run.
 #[inline(always)]
-fn ahead<F: Format>(row: usize, start: usize, count: usize, r: usize) -> isize {
+fn ahead<F: Format>(by: Ahead, row: usize, start: usize, count: usize, r: usize) -> Ahead {
     let (row, run) = (row as isize, (count * F::BYTES) as isize);
     let is_last = (start + count) * F::BYTES == row as usize;
-    match r {
-        _ if run == row => AHEAD,
+    let bytes = match r {
+        _ if run == row => by.bytes,
         0..3 => row,
         _ if is_last => run,
         _ => run - 3 * row,
-    }
+    };
+    Ahead { bytes, ..by }
 }
 
 /// What a block of four rows gives with each row of activations: integers to be summed across.
@@ -55,14 +57,13 @@ unsafe fn spread<F: Format>(scales: __m256i, half: usize) -> __m512i {
     }
 }
 
-/// Block `at` of the row that starts at `row`, to row `r` of `to`; the memory `ahead` of it is asked for,
-/// where that is of use.
+/// Block `at` of the row that starts at `row`, to row `r` of `to`; the memory `ahead` of it is asked for.
 #[inline(always)]
 unsafe fn partial<F: Format, const C: usize>(
     format: F,
     (row, r): (&[u8], usize),
     at: usize,
-    ahead: Option<isize>,
+    ahead: Ahead,
     x: &[QuantizedRow<'_>; C],
     to: *mut Partial<C>,
 ) {
@@ -71,10 +72,8 @@ unsafe fn partial<F: Format, const C: usize>(
     // instructions.
     unsafe {
         let start = row.as_ptr().add(at * F::BYTES);
-        if let Some(ahead) = ahead {
-            for line in 0..F::BYTES.div_ceil(64) {
-                ask(start, ahead + line as isize * 64);
-            }
+        for line in 0..F::BYTES.div_ceil(64) {
+            ahead.ask(start, ahead.bytes + line as isize * 64);
         }
         let block = format.load(start);
         (*to).pairs[r] = block.pair;
@@ -138,13 +137,13 @@ impl<F: Format> Few for F {
             let blocks = rows[0].len() / F::BYTES;
             // Row by row, as they lie in memory; what is to be summed across waits in the nearest
             // cache.
-            let asks = !is_zen_4();
+            let by = Ahead::of(is_zen_4());
             let run = ROOM / size_of::<Partial<C>>();
             let parts = room.cast::<Partial<C>>();
             for start in (0..blocks).step_by(run) {
                 let count = run.min(blocks - start);
                 for (r, row) in rows.iter().enumerate() {
-                    let ahead = asks.then(|| ahead::<F>(row.len(), start, count, r));
+                    let ahead = ahead::<F>(by, row.len(), start, count, r);
                     for at in 0..count {
                         partial::<F, C>(format, (row, r), start + at, ahead, &x, parts.add(at));
                     }

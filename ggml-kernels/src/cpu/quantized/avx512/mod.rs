@@ -10,7 +10,6 @@ mod low;
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 
-use super::AHEAD;
 use super::amd::{is_zen_4, is_zen_5};
 use crate::cpu::activations::{Form, QuantizedRow};
 use crate::cpu::aligned::Floats;
