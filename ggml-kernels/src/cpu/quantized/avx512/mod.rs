@@ -26,13 +26,14 @@ const MOST: usize = 8;
 
 /// Up to how many rows of activations [`few`] is faster than unpacking panels of weights. Sums across
 /// cost shuffles, panels memory and more of them: which is dearer is the processor's, and measured on
-/// both kinds. The bits are the same.
+/// Zen 4 and Zen 5. The bits are the same.
 pub(crate) fn pays_for(form: Form) -> usize {
-    match (form == Form::By256, is_zen_5()) {
-        (true, true) => 8,
-        (true, false) => 2,
-        (false, true) => 2,
-        (false, false) => 4,
+    match form {
+        Form::By256 if is_zen_5() => 8,
+        Form::By256 if is_zen_4() => 4,
+        Form::By256 => 2,
+        _ if is_zen_5() => 2,
+        _ => 4,
     }
 }
 
