@@ -5,12 +5,18 @@ import json
 from sums import many
 from tools import FIELDS, VERBS, call_message, made_tool, titled
 from turns import FAINT, MUTE
-from world import ANIMALS, DAYS, FOODS, GOODS, JOBS, NOUNS, SKIES, SPOTS, THINGS
+from world import ANIMALS, COLOURS, DAYS, FOODS, GOODS, JOBS, NOUNS, SKIES, SPOTS, THINGS
+
+def phoned(w):
+    """A telephone number as people write it."""
+    parts = [w.one(["0", "0", "+", "00", ""]) + str(w.number(w.one((2, 3, 4, 4))))] + [str(w.number(w.one((2, 3, 4, 5, 6)))) for _ in range(w.one((0, 1, 1, 2)))]
+    return w.one([" ", " ", "-", "", "/"]).join(parts)
+
 
 SHOP, WHOLE = THINGS + FOODS + GOODS, "the whole of it"
 # what it is of -> (fields with their draw and type, statements that tell some of them)
 STATED = {
-    "order": (dict(customer=("string", lambda w: w.name()), item=("string", lambda w: many(w.one(SHOP))), quantity=("integer", lambda w: w.int(2, 99))),
+    "order": (dict(customer=("string", lambda w: w.name()), item=("string", lambda w: many(w.one(SHOP))), quantity=("integer", lambda w: w.int(2, 99) if w.r() < 0.75 else w.number(w.one((3, 3, 4))))),
               ["{customer} ordered {quantity} {item}.", "{customer} (wants|needs|bought|would like|takes|has ordered) {quantity} {item}.", "{quantity} {item} (for|go to|were sold to) {customer}.", "(order|an order|new order)(:|,) {quantity} {item}(, customer | for ){customer}.", "(I|we) (want|need|ordered|would like|bought) {quantity} {item}.", "{quantity} {item}( please|).", "{customer} (just |)(called and |)(ordered|asked for) {quantity} {item}.", "(please |)(send|deliver|sell) {quantity} {item} to {customer}.", "(we|I) (sold|sent|delivered) {quantity} {item} to {customer}( today| yesterday| this morning|)."]),
     "person": (dict(name=("string", lambda w: w.name()), age=("integer", lambda w: w.int(1, 99))),
                ["{name} is {age}( years old|).", "{name}, {age}.", "{name} (turned|is now|will be) {age}.", "my (brother|sister|friend|neighbour|boss) {name} is {age}( years old|).", "I am {name}(,| and) {age}( years old|).", "(a|the) (man|woman|child) called {name}, {age} years old.", "{name} (is|was) born {age} years ago.", "(name|my name): {name}, (age|aged): {age}."]),
@@ -18,7 +24,7 @@ STATED = {
             ["{name} is a {job} in {city}.", "{name} works as a {job}.", "the {job} {name} lives in {city}.", "{name} of {city} is a {job}.", "{name} lives in {city}.", "I met {name}, a {job} from {city}."]),
     "meeting": (dict(title=("string", lambda w: w.one("meeting lunch dinner party concert lecture exam interview picnic call standup review rehearsal workshop class training wedding".split())), day=("string", lambda w: w.one(DAYS)), time=("string", lambda w: w.clock()), place=("string", lambda w: w.place())),
                 ["the {title} is on {day} at {time}.", "{title} on {day}, {time}, in {place}.", "there is a {title} in {place} on {day}.", "the {title} in {place} (starts|begins) at {time}.", "we have a {title} on {day}.", "(the |){title} (is |was |has been |)(moved|postponed|shifted|put off|brought forward) to {time} on {day}.", "(the |){title} (is |was |has been |)(moved|postponed|shifted|put off) to {day}(,| at) {time}.", "(the |){title} (is now|now|moves to) {day} {time}.", "{day} {time} {title}."]),
-    "thing": (dict(item=("string", lambda w: w.one(SHOP)), place=("string", lambda w: w.one(SPOTS)), price=("integer", lambda w: w.int(1, 999))),
+    "thing": (dict(item=("string", lambda w: w.one(SHOP)), place=("string", lambda w: w.one(SPOTS)), price=("integer", lambda w: w.int(1, 999) if w.r() < 0.8 else w.number(4))),
               ["the {item} is in the {place}.", "the {item} costs {price} euros.", "I (put|left|saw) the {item} in the {place}.", "the {item} in the {place} costs {price} euros.", "(sold|found): one {item}, {price} euros."]),
     "trip": (dict(traveller=("string", lambda w: w.name()), destination=("string", lambda w: w.place()), day=("string", lambda w: w.one(DAYS))),
              ["{traveller} goes to {destination} on {day}.", "{traveller} (is flying|travels|is going) to {destination}.", "on {day} {traveller} (leaves|sets out) for {destination}.", "I am going to {destination} on {day}."]),
@@ -36,13 +42,28 @@ STATED = {
              ["(I|we|you) (must|need to|have to|should) {title} (by|on|before) {day}.", "{title}, priority {priority}.", "priority {priority}: {title}.", "(remember|do not forget) to {title} on {day}.", "{title} by {day}, priority {priority}.", "to do: {title}."]),
     "work": (dict(title=("string", lambda w: "The " + w.one(NOUNS).capitalize()), author=("string", lambda w: w.name()), year=("integer", lambda w: w.int(1700, 2030))),
              ["{author} (wrote|made|painted|published) {title} in {year}.", "{title} is by {author}.", "{title} by {author}, {year}.", "{title} came out in {year}.", "I am reading {title} by {author}."]),
-    "payment": (dict(payer=("string", lambda w: w.name()), receiver=("string", lambda w: w.name()), price=("integer", lambda w: w.int(1, 900))),
+    "payment": (dict(payer=("string", lambda w: w.name()), receiver=("string", lambda w: w.name()), price=("integer", lambda w: w.int(1, 999) if w.r() < 0.8 else w.number(4))),
                 ["{payer} (paid|gave|sent|owes|lent) {receiver} {price} euros.", "{receiver} got {price} euros from {payer}.", "{price} euros from {payer} to {receiver}.", "{payer} owes me {price} euros."]),
     "shopping": (dict(items=("array", lambda w: w.some(SHOP, w.int(1, 4))), place=("string", lambda w: w.one(SPOTS)), day=("string", lambda w: w.one(DAYS))),
                  ["(I|we) (bought|need|want|got) {items}.", "{items} from the {place}.", "on {day} (I|we) need {items}.", "{items}( please|).", "(buy|get|bring) {items} at the {place} on {day}."]),
+    "contact": (dict(name=("string", lambda w: w.name()), phone=("string", lambda w: phoned(w)), email=("string", lambda w: f"{w.made_word()}@{w.made_word()}.{w.one(['com', 'org', 'net', 'example'])}")),
+                ["(call|ring|phone|text|reach) {name} (on|at|under) {phone}.", "{name}'s (number|phone|phone number|mobile|telephone) is {phone}.", "{name}: {phone}, {email}.", "my number is {phone}.", "(write to|email|mail|contact) {name} at {email}.", "{name}, {phone}.", "you (can |)reach {name} (on|at|under) {phone}( or {email}|).", "(this is|it is|I am) {name}, {phone}.", "(ring|call|dial) {phone} and ask for {name}.", "{name} (has a new|changed the) (number|phone)(:|,) {phone}.", "{email} is {name}'s (email|address).", "{name}, (tel|phone|tel.|mobile) {phone}, (email|mail|) {email}.", "(phone|tel): {phone}."]),
+    "birth": (dict(name=("string", lambda w: w.name()), year=("integer", lambda w: w.int(1800, 2025)), place=("string", lambda w: w.place())),
+              ["{name} was born in {year} in {place}.", "{name}, born {year}.", "{name} was born in {place} in {year}.", "{name} (was born|is from|comes from) in {place}.".replace("|is from|comes from", ""), "{name} ({place}, {year}).", "in {year} {name} was born( in {place}|).", "(my|the) (birth year|year of birth) (is|was) {year}.", "{name} (moved to|came to|arrived in|left) {place} in {year}."]),
+    "film": (dict(title=("string", lambda w: "The " + w.one(NOUNS).capitalize() if w.r() < 0.7 else w.made_word().capitalize()), director=("string", lambda w: w.name()), year=("integer", lambda w: w.int(1920, 2030))),
+             ["{title} (came out|was released|was made|was filmed|appeared) in {year}.", "{title} is a film by {director}( from {year}|).", "{director} (directed|made|shot|filmed) {title}( in {year}|).", "{title} ({year}).", "{title}, {director}, {year}.", "(we|I) (watched|saw) {title} by {director}.", "in {year} {director} made {title}."]),
+    "car": (dict(make=("string", lambda w: w.made_word().capitalize()), colour=("string", lambda w: w.one(COLOURS)), year=("integer", lambda w: w.int(1950, 2030)), mileage=("integer", lambda w: w.number(w.one((4, 5, 5, 6))))),
+            ["(a|my|the) {colour} {make} from {year}.", "{make}, {year}, {mileage} (km|miles).", "the {make} (has done|has|is at) {mileage} (km|miles).", "{colour} {make}( for sale|), {year}, {mileage} (km|miles).", "I drive a {colour} {make}( of {year}|).", "(selling|I sell|we sold) (a|my) {make}, {mileage} (km|miles)( on it|)."]),
+    "address": (dict(name=("string", lambda w: w.name()), street=("string", lambda w: w.place() + w.one([" Street", " Road", " Lane", " Avenue"])), number=("integer", lambda w: w.int(1, 400)), city=("string", lambda w: w.place())),
+                ["{name} lives at {number} {street}, {city}.", "{name}, {number} {street}, {city}.", "(send it to|deliver to|ship to) {name}, {number} {street}( in {city}|, {city}).", "{number} {street} in {city}.", "(my|the|our) address is {number} {street}, {city}.", "{name} moved to {number} {street}."]),
+    "invoice": (dict(number=("integer", lambda w: w.number(w.one((3, 4, 5, 6)))), customer=("string", lambda w: w.name()), amount=("integer", lambda w: w.number(w.one((2, 3, 3, 4, 5)))), status=("string", lambda w: w.one("paid open overdue sent closed".split()))),
+                ["invoice {number} (for|to) {customer}(:|,| is|) {amount} euros.", "invoice {number} is {status}.", "{customer} (paid|owes|got) {amount} euros(, invoice {number}| on invoice {number}|).", "invoice {number}, {customer}, {status}.", "(number|no.) {number}: {amount} euros, {status}.", "{customer}'s invoice of {amount} euros is {status}."]),
+    "reading": (dict(room=("string", lambda w: w.one(SPOTS)), temperature=("integer", lambda w: w.int(-20, 45)), humidity=("integer", lambda w: w.int(5, 99))),
+                ["it is {temperature} degrees in the {room}( with {humidity} percent humidity|).", "{room}: {temperature} degrees, {humidity} percent.", "(the |){room} is at {temperature} degrees.", "humidity in the {room} is {humidity} percent.", "in the {room} it was {temperature} degrees( yesterday| today| last night|)."]),
 }
 ALIAS = dict(customer="customer buyer client name who person".split(), item="item product thing what article goods object".split(), quantity="quantity amount count number how_many units".split(), name="name person who full_name user".split(), age="age years age_in_years".split(), city="city town place home location".split(),
-             job="job profession occupation work role".split(), title="title event name what subject".split(), day="day date weekday when".split(), time="time hour start at".split(), place="place location where spot room".split(), price="price cost euros total amount".split(), traveller="traveller passenger name who".split(), destination="destination to goal city target".split(), people="people guests persons number party_size seats".split(), vehicle="vehicle transport type kind means".split(), platform="platform gate track number stop".split(), owner="owner name person human".split(), pet="pet name pet_name animal_name".split(), species="species animal kind type".split(), temperature="temperature degrees celsius temp value".split(), condition="condition weather sky".split(), priority="priority importance level rank urgency".split(), author="author writer by creator artist".split(), year="year published date".split(), payer="payer sender from_person who giver".split(), receiver="receiver to recipient whom payee".split(), items="items things products list goods articles".split())
+             job="job profession occupation work role".split(), title="title event name what subject".split(), day="day date weekday when".split(), time="time hour start at".split(), place="place location where spot room".split(), price="price cost euros total amount".split(), traveller="traveller passenger name who".split(), destination="destination to goal city target".split(), people="people guests persons number party_size seats".split(), vehicle="vehicle transport type kind means".split(), platform="platform gate track number stop".split(), owner="owner name person human".split(), pet="pet name pet_name animal_name".split(), species="species animal kind type".split(), temperature="temperature degrees celsius temp value".split(), condition="condition weather sky".split(), priority="priority importance level rank urgency".split(), author="author writer by creator artist".split(), year="year published date".split(), payer="payer sender from_person who giver".split(), receiver="receiver to recipient whom payee".split(), items="items things products list goods articles".split(),
+             phone="phone telephone phone_number tel number mobile contact".split(), email="email mail email_address address contact".split(), director="director by maker made_by".split(), make="make car model brand vehicle".split(), colour="colour color paint".split(), mileage="mileage kilometres miles distance km".split(), street="street road street_name".split(), number="number no id house_number num".split(), amount="amount sum total euros price".split(), status="status state".split(), room="room place location where".split(), humidity="humidity percent moisture".split())
 ALIAS = {k: [k] * 4 + v for k, v in ALIAS.items()}
 
 
@@ -71,20 +92,8 @@ class Form:
         self.name = w.one(["final_result", Kind, Kind, "extract_" + kind, "save_" + kind, kind, "answer", "Output", w.one(VERBS) + "_" + kind, kind + "_info", Kind + "Info"])
         self.what = w.one([f"What {w.one(['somebody', 'a customer', 'the user'])} {w.one(['said', 'ordered', 'told'])}.", f"A {kind}.", "Somebody.", f"Correctly extracted `{Kind}` with all the required parameters with correct types", "The final response which ends this conversation", f"Saves a {kind}", ""])
 
-    def declaration(self, w):
-        """The tool, with more or less of what libraries write into a schema."""
-        more = w.r() < 0.5
-        def field(k, t):
-            p = dict(type="number" if t == "integer" and w.r() < 0.15 else t) | (dict(items=dict(type="string")) if t == "array" else {})
-            if more and w.r() < 0.5: p["title"] = k.replace("_", " ").title()
-            if more and w.r() < 0.3: p["description"] = w.one(["The ", "the ", ""]) + k.replace("_", " ")
-            if t == "integer" and w.r() < 0.3: p.update(minimum=0, maximum=w.one([99, 100, 1000]))
-            if t == "string" and w.r() < 0.2: p["maxLength"] = w.one([24, 32, 100])
-            return p
-        s = dict(type="object", properties={k: field(k, t) for k, t in self.types.items()}, required=list(self.of))
-        if more: s["title"] = w.one(["Order", "Person", "Answer", "Record", "Result"])
-        if w.r() < 0.3: s["additionalProperties"] = False
-        return {"type": "function", "function": dict(name=self.name, description=self.what, parameters=s) | (dict(strict=True) if w.r() < 0.2 else {})}
+    def declaration(self, w, habit):
+        return habit.declared(w, self.name, self.what, self.types)
 
     def stated(self, w):
         """A statement, and the arguments by it."""

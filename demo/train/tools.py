@@ -1,7 +1,8 @@
 """Owns structured output: extraction to JSON fields, and calling declared tools and using their results."""
 import json
-from world import FOODS, GOODS, THINGS, JOBS, DAYS, SKIES, SPOTS, ANIMALS, COLOURS, NOUNS
+from world import ADJECTIVES, ANIMALS, COLOURS, DAYS, EVENTS, FOODS, GOODS, JOBS, LANGUAGES, NOUNS, SKIES, SPOTS, THINGS
 
+UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # name -> (fields with their draw and type, sentences)
 RECORDS = {
     "person": (dict(name=("string", lambda w: w.name()), age=("integer", lambda w: w.int(18, 90)), city=("string", lambda w: w.place()), job=("string", lambda w: w.one(JOBS))),
@@ -66,6 +67,11 @@ def extraction(w, talk=None):
     return [(q, json.dumps(want, ensure_ascii=False), dict(kind="json", want=want, schema=schema))]
 
 
+def titled(w):
+    """What is to be done, in a few words."""
+    return w.one([w.one(["water", "buy", "fix", "clean", "sell", "paint", "find", "order", "pack", "wash", "bring", "check"]) + " the " + w.one(GOODS + FOODS), w.one(["call ", "meet ", "write to ", "pay ", "ask "]) + w.name().split()[0], "buy " + w.one(FOODS), w.one(NOUNS) + " " + w.one(NOUNS), "feed the " + w.one(ANIMALS), w.made_word() + " " + w.one(NOUNS)])
+
+
 VERBS = "get check find fetch show lookup read query ask load give tell search view".split()
 TOPICS = "river_level bus_fare ticket_price opening_hours air_quality moon_phase population sunrise sunset stock queue_length fuel_price postcode phone_number rainfall traffic humidity distance tide snow_depth".split()
 # fixed tools: name, description, parameters (name, type, draw), requests, result fields with draws, answers
@@ -87,6 +93,48 @@ FIXED = [
     ("search_files", "Search the files for a word", [("query", "string", lambda w: w.word())],
      ["(search|look through|go through|scan|check) (my|the) files for {query}", "(find|look for|search for) {query} in (my|the) files", "(where|which) (in|of) my files (is|has) {query}", "which files (have|contain|mention) {query}", "is {query} in (my|the) files", "seek {query} among my files"], dict(count=lambda w: w.int(0, 40)), "There are {count} files with {query}."),
 ]
+MISSED = FIXED[:]                                         # what no_tool asks for
+# more of them, which are not missed where they are not declared: the refusals have their own word for it
+FIXED += [
+    ("get_stock_price", "Price of a share", [("ticker", "string", lambda w: "".join(w.some(UPPER, w.one((2, 3, 4, 4)))))],
+     ["(what is|get me|get|check|tell me|show me|I need|look up) (the |)(stock |share |)price (of|for) {ticker}", "(how is|how does) {ticker} (doing|stand)( today| now|)", "(stock|share) price (of |for |){ticker}", "what is {ticker} (at|worth)( now| today|)", "how much is (one |a share of |){ticker}( now|)"], dict(price=lambda w: w.int(2, 999)), "The price of {ticker} is {price}."),
+    ("set_light", "Switch the light in a room", [("room", "string", lambda w: w.one(SPOTS)), ("state", "string", lambda w: w.one(["on", "off"]))],
+     ["(turn|switch|put) {state} the (light|lights|lamp) in the {room}", "(turn|switch|put) the (light|lights|lamp) {state} in the {room}", "(lights|light) {state} in the {room}", "(turn|switch) the {room} (light|lights|lamp) {state}", "{room} (light|lights) {state}"], dict(status=lambda w: w.one(["ok", "done"])), "The light in the {room} is {state}."),
+    ("book_table", "Book a table in a restaurant", [("name", "string", lambda w: w.name()), ("people", "integer", lambda w: w.int(2, 14)), ("time", "string", lambda w: w.clock())],
+     ["(book|reserve|get) (me |us |)a table for {people}( people| persons|) at {time}( under the name| for| in the name of| for the name|,|, name| on the name) {name}", "(book|reserve) a table at {time} for {people}( people| guests|)(, name|, for|, under| under the name of| under) {name}", "a table for {people} at {time}, {name}", "{name} wants a table for {people} at {time}"], dict(status=lambda w: w.one(["booked", "confirmed"])), "The table for {people} at {time} is {status}."),
+    ("send_email", "Send an email", [("to", "string", lambda w: w.name()), ("subject", "string", titled), ("body", "string", lambda w: f"The {w.one(THINGS)} is in the {w.one(SPOTS)}")],
+     ["(send|write) (an |)(email|mail) to {to}(, | with )(the |)subject {subject}(, | and the text |, text |: |, body )".replace("(, | and the text |, text |: |, body )", "(, text|: | and the text|, body) {body}").replace(": | and", ":| and"), "(email|mail) {to}, subject {subject}(, text|, body|:) {body}"], dict(status=lambda w: "sent"), "The email to {to} is sent."),
+    ("translate", "Translate a text into another language", [("text", "string", lambda w: w.one(["good morning", "thank you", "I like " + w.one(FOODS), "the " + w.one(THINGS) + " is " + w.one(COLOURS), w.one(NOUNS), "where is the " + w.one(SPOTS)])), ("language", "string", lambda w: w.one(LANGUAGES))],
+     ["translate {text} (into|to) {language}", "(how do you say|what is|say) {text} in {language}", "{text} in {language}( please|)", "(I need|give me) {text} in {language}"], dict(translation=lambda w: w.made_word()), "That is {translation}."),
+    ("play_music", "Play a song or an artist", [("title", "string", lambda w: w.made_word().capitalize() if w.r() < 0.5 else "The " + w.one(NOUNS).capitalize())],
+     ["(play|put on|start) {title}( please|)", "(I want to|can we|let us) (hear|listen to) {title}", "(play|put on) (the song|the album|something by|a song called) {title}", "music: {title}"], dict(status=lambda w: w.one(["playing", "started"])), "{title} is {status}."),
+    ("web_search", "Search the web", [("query", "string", lambda w: w.one([w.made_word(), w.one(NOUNS) + " " + w.made_word(), w.made_word() + " " + w.one(NOUNS), w.name(), "the " + w.one(ADJECTIVES) + " " + w.one(NOUNS)]))],
+     ["(search|look on|search on) (the web|the internet|the net|online)( for|:) {query}", "(google|look up|search for|search) {query}( online| on the web| on the internet|)", "(find|look) {query} (online|up|on the web)", "what does the (web|internet) say about {query}"], dict(result=lambda w: f"{w.one(COLOURS)} {w.one(THINGS)} of {w.place()}"), "I found this: {result}."),
+    ("create_event", "Put an event into the calendar", [("title", "string", lambda w: w.one(EVENTS)), ("day", "string", lambda w: w.one(DAYS)), ("time", "string", lambda w: w.clock())],
+     ["(put|add|enter) {title} (in|into|to) (my|the) calendar(,| on| for) {day} at {time}", "(schedule|plan|create|add|set up) (a |an |)(event |){title} (on|for) {day} at {time}", "calendar: {title} on {day} at {time}", "{title} on {day} at {time}, (put|add) it (in|to) my calendar"], dict(status=lambda w: w.one(["created", "added"])), "{title} on {day} at {time} is {status}."),
+    ("get_order_status", "Status of an order", [("order_id", "integer", lambda w: w.number(w.one((3, 4, 5))))],
+     ["(where is|what is the status of|what about|check|how is|track) (my |the |)order (number |no |){order_id}", "(status of|status for) order {order_id}", "(has|is) (my |)order {order_id} (shipped|sent|ready|arrived)( yet|)", "order {order_id}( please|, where is it|, what is the status)"], dict(status=lambda w: w.one(["shipped", "open", "delivered", "delayed", "packed"])), "Order {order_id} is {status}."),
+]
+# what others call the same parameter; and the same tool
+OTHERWISE = dict(city="location place town city_name where location".split(), room="room_name location area".split(), ticker="symbol stock ticker_symbol".split(), query="q search_term text keyword query_string".split(), to="recipient person receiver name".split(), minutes="duration duration_minutes time_minutes length".split(), item="name product article".split(), people="guests party_size persons seats".split(), order_id="id order_number number".split(), language="target_language target to_language".split(), title="name song query".split(), amount="value sum money".split())
+CALLED = dict(get_weather="get_current_weather weather fetch_weather lookup_weather check_weather weather_lookup getWeather get_forecast".split(), get_time="get_current_time current_time time_in_city getTime local_time".split(), set_timer="start_timer timer create_timer setTimer".split(), send_message="message send_text sendMessage".split(), search_files="find_in_files grep_files searchFiles".split(), get_stock_price="stock_price getStockPrice quote".split(), web_search="search search_web google internet_search".split(), set_light="control_light light switch_light".split(), send_email="email sendEmail".split(), book_table="reserve_table make_reservation reserve".split(), play_music="play play_song".split(), create_event="add_event create_calendar_event".split())
+DESCRIBED = dict(get_weather=["Get the weather in a city", "Get the current weather in a given location", "Weather for a place", "Returns the weather of a city"], get_time=["Get the time in a city", "The local time of a place"], get_stock_price=["Get the current price of a stock", "Current stock price by its symbol"], web_search=["Search the internet for information", "Searches the web"])
+
+
+def varied(w, tool):
+    """As somebody else calls it and its parameters."""
+    name, what, params, forms, result, reply = tool
+    if w.r() < 0.5: return tool
+    if name in DESCRIBED and w.r() < 0.7: what = w.one(DESCRIBED[name])
+    for p, _, _ in params:
+        other = w.one(OTHERWISE[p]) if p in OTHERWISE and w.r() < 0.6 else p
+        if other == p or other in [q for q, _, _ in params]: continue
+        params = [(other if q == p else q, t, d) for q, t, d in params]
+        forms, reply = [f.replace("{%s}" % p, "{%s}" % other) for f in forms], reply.replace("{%s}" % p, "{%s}" % other)
+    return (w.one(CALLED[name]) if name in CALLED and w.r() < 0.4 else name, what, params, forms, result, reply)
+
+
+def topic_of(name): return name.split("_", 1)[-1]
 
 
 def made_tool(w):
@@ -109,11 +157,6 @@ def made_tool(w):
 
 DEEDS = "add create book send set make save schedule order log start reserve post record register plan open note write".split()
 OBJECTS = "task event note reminder ticket meeting order room table alarm expense contact song invoice message mail booking job shift file entry visit trip parcel todo issue comment item call".split()
-
-
-def titled(w):
-    """What is to be done, in a few words."""
-    return w.one([w.one(["water", "buy", "fix", "clean", "sell", "paint", "find", "order", "pack", "wash", "bring", "check"]) + " the " + w.one(GOODS + FOODS), w.one(["call ", "meet ", "write to ", "pay ", "ask "]) + w.name().split()[0], "buy " + w.one(FOODS), w.one(NOUNS) + " " + w.one(NOUNS), "feed the " + w.one(ANIMALS), w.made_word() + " " + w.one(NOUNS)])
 
 
 # parameter -> (type, its draw, how it is said behind the deed)
@@ -140,16 +183,16 @@ def pick_tools(w):
     if w.r() < 0.5: tools += [t for t in FIXED[:2] if t not in tools]
     seen, out = set(), []
     for t in tools or [FIXED[0], made_tool(w)]:
-        topic = t[0].split("_", 1)[1]
-        if topic not in seen: seen.add(topic); out.append(t)
+        if topic_of(t[0]) in seen: continue
+        seen.add(topic_of(t[0])); other = varied(w, t)
+        out.append(other if other[0] not in [o[0] for o in out] else t)
     w.rng.shuffle(out)
     return out
 
 
-def declare(tool):
+def declare(w, tool, habit):
     name, what, params, *_ = tool
-    return {"type": "function", "function": {"name": name, "description": what, "parameters": {
-        "type": "object", "properties": {p: {"type": t} for p, t, _ in params}, "required": [p for p, _, _ in params]}}}
+    return habit.declared(w, name, what, {p: t for p, t, _ in params})
 
 
 def call_message(name, args):
@@ -183,8 +226,8 @@ def tool_use(w, tools):
 
 def no_tool(w, tools):
     """A request for which nothing is declared."""
-    have = {t[0] for t in tools or []}
-    t = w.one([t for t in FIXED if t[0] not in have])
+    have = {p for t in tools or [] for p in (t[0], t[1])}
+    t = w.one([t for t in MISSED if not {t[0], *CALLED.get(t[0], []), *DESCRIBED.get(t[0], []), t[1]} & have])
     w.style.new()
     q = request(w, t[3], {p: d(w) for p, _, d in t[2]})
     return [(q, "I cannot do that: I have no tool for it.", dict(kind="contains", want=["no tool"]))]
