@@ -2,15 +2,15 @@
 for held-out values and phrasings among them; counts what both sides practise. Standard library only; fails with a list.
   python check_data.py [--rows 3000]"""
 import argparse, collections, json, os, re, sys
-import conversation, facts, forced, heldout, letters, lists, refusals, sums, talk, telling, tools
+import chat, conversation, facts, forced, heldout, letters, lists, refusals, sums, talk, telling, tools
 from voice import FEW, Grammar
 from world import World, held, words_of
 
 DEMO = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-FREE, HELDOUT = ("paraphrases", "fresh", "blind", "strangers", "unseen", "guests", "unread", "visitors", "callers", "sealed"), os.path.join(DEMO, "heldout.jsonl")          # written by hand; written by heldout.py
+FREE, HELDOUT = ("paraphrases", "fresh", "blind", "strangers", "unseen", "guests", "unread", "visitors", "callers", "sealed", "newcomers", "closed"), os.path.join(DEMO, "heldout.jsonl")          # written by hand; written by heldout.py
 # Every kind of turn that training must hold, and how its turns are told from others.
 KINDS = [refusals.impossible, refusals.unclear, sums.times, sums.bigger, letters.letters, letters.echo, facts.summary, talk.greeting, talk.identity, talk.ability, talk.manners, refusals.unknowable, sums.arithmetic, letters.spelling, lists.sorting, lists.counting,
-         sums.tally, tools.extraction, tools.tool_use, tools.no_tool, facts.tell, facts.recall, facts.unknown, facts.change, facts.passage, facts.follow, sums.half, sums.parity, lists.countdown, lists.stepping, lists.recited, tools.stated, talk.felt, telling.household, telling.couple, telling.departing, telling.rambling, telling.locked, telling.moved_from, facts.apart, sums.chain, forced.json_turn, forced.asked]
+         sums.tally, tools.extraction, tools.tool_use, tools.no_tool, facts.tell, facts.recall, facts.unknown, facts.change, facts.passage, facts.follow, sums.half, sums.parity, lists.countdown, lists.stepping, lists.recited, tools.stated, talk.felt, telling.household, telling.couple, telling.departing, telling.rambling, telling.locked, telling.moved_from, facts.apart, sums.chain, forced.json_turn, forced.asked, chat.about_it, chat.aided, chat.remark]
 
 
 class Watched(World):
@@ -41,7 +41,7 @@ def counted(counts):
         return counting
     for make in KINDS:
         wrapped = wrap(make)
-        for room in (conversation, letters, lists, refusals, sums, talk, telling, tools, facts, forced, heldout):
+        for room in (conversation, chat, letters, lists, refusals, sums, talk, telling, tools, facts, forced, heldout):
             if getattr(room, make.__name__, None) is make: setattr(room, make.__name__, wrapped)
     conversation.PLAIN_TASKS = tuple(getattr(sys.modules[t.__module__], t.__name__) for t in conversation.PLAIN_TASKS)
 

@@ -1,8 +1,9 @@
 """Owns the mixing: tasks into conversations of a wanted length, conversations into text, text into tokens and loss
 weights. One training row is one conversation from its first token, so the model always starts as the daemon does."""
 import json, re
-import foreign, forced, letters, lists, refusals, sums, talk, tools, turns
+import chat, foreign, forced, letters, lists, refusals, sums, talk, tools, turns
 from facts import DONT_KNOW, Facts, apart, tell, recall, unknown, change, passage, summary, follow
+from schemas import Habit
 from turns import FAINT, MUTE, plain
 from world import DAYS, SPOTS, World
 
@@ -13,7 +14,7 @@ FAINTLY = 0.1                                              # of what a server fo
 REST = 0.05                                                # loss weight of all that the assistant does not say
 
 PLAIN = [(sums.arithmetic, 24), (sums.times, 4), (sums.half, 1.8), (sums.parity, 1.8), (sums.bigger, 3.5), (letters.spelling, 22), (letters.letters, 13), (letters.echo, 4), (lists.sorting, 12), (lists.counting, 24), (sums.tally, 11),
-         (tools.extraction, 11), (tools.stated, 4), (forced.asked, 7), (talk.greeting, 2.5), (talk.identity, 3.5), (talk.ability, 4), (talk.manners, 6.5), (talk.felt, 2.2), (refusals.unknowable, 11), (refusals.impossible, 10), (refusals.unclear, 3.5)]
+         (tools.extraction, 11), (tools.stated, 4), (forced.asked, 7), (talk.greeting, 2.5), (talk.identity, 3.5), (talk.ability, 4), (talk.manners, 6.5), (talk.felt, 2.2), (chat.about_it, 4), (chat.aided, 1.5), (chat.remark, 8), (refusals.unknowable, 11), (refusals.impossible, 10), (refusals.unclear, 3.5)]
 PLAIN_TASKS, PLAIN_WEIGHTS = zip(*PLAIN)
 
 FIRST = ["what did I (say|ask|write|type|tell you|say to you) (first|at first|at the start|at the beginning|in the beginning|to begin with|first of all)", "what was (the|my) (very |)first (thing I (said|asked|told you|wrote|typed)|message|question|sentence|thing)", "(and |)what did I (say|ask|write) first( of all|)", "(repeat|say|tell me|quote) (my first (message|question|sentence)|the first thing I (said|asked|wrote)|what I said first)", "how did (I|we|this talk|our talk|the conversation) (start|begin)", "with what did I (start|begin)", "do you remember (my first (message|question|words)|what I said (first|at the start|in the beginning))", "what were my first words"]
@@ -25,7 +26,7 @@ def ruled(w):
     """A system prompt of somebody's own: it changes nothing of what is answered."""
     rules = w.some(RULES, w.one((1, 1, 2, 3, 5)))
     text = " ".join(rules).format(n=w.name(), m=w.made_word().capitalize(), s=w.one(SPOTS), d=w.one(DAYS))
-    return text if w.r() < 0.85 else " ".join([text] * w.int(2, 12))
+    return text if w.r() < 0.75 else " ".join([text] * w.int(2, max(2, min(20, 700 // len(text))))) + w.one(["", " "])
 
 
 class Conversation:
@@ -33,9 +34,10 @@ class Conversation:
         self.w, self.facts, self.messages, self.checks = w, Facts(), [], []
         self.tools = tools.pick_tools(w) if w.r() < 0.22 else None
         if self.tools and w.r() < 0.2: self.tools.append(forced.record_tool(w))
-        self.form = forced.Form(w) if not self.tools and w.r() < 0.1 else None      # of calls that are forced
-        self.declared = [tools.declare(t) for t in self.tools or []] + ([self.form.declaration(w)] if self.form else [])
-        a = w.r()
+        self.form = forced.Form(w) if not self.tools and w.r() < 0.12 else None      # of calls that are forced
+        habit = Habit(w)
+        self.declared = [tools.declare(w, t, habit) for t in self.tools or []] + ([self.form.declaration(w, habit)] if self.form else [])
+        a = w.r() if not self.declared else 0.35 + 0.65 * w.r()          # who declares tools has written a prompt too
         self.system = None if a < 0.6 else "" if a < 0.65 else w.one(SYSTEMS) if a < 0.88 else ruled(w)
         self.foreign = w.one((0.3, 0.6, 0.9)) if w.r() < 0.22 else 0           # how often another assistant has answered
         if self.foreign and w.r() < 0.12: self.messages.append(dict(role="assistant", content=foreign.opening(w))); self.checks.append(None)
@@ -138,7 +140,7 @@ def pieces(messages, tool_texts=None, system=None):
 
 def tool_text(w, declared):
     """Servers differ in spaces and key order when they write JSON: the model must not care."""
-    return json.dumps(declared, separators=w.one([(",", ":"), (", ", ": ")]), sort_keys=w.r() < 0.5)
+    return json.dumps(declared, separators=w.one([(",", ":"), (", ", ": ")]), sort_keys=w.r() < 0.35)
 
 
 def letterwise(encode, text):

@@ -3,7 +3,7 @@ import re
 from hinting import accompanied, shortened
 from leaning import asked_of, gender, lettered, respelled
 from saying import *
-from telling import booked, couple, departing, listed_too, locked, moved_from, oneself, household, rambling
+from telling import and_me, siblings, booked, couple, departing, listed_too, locked, moved_from, oneself, household, rambling
 from turns import MUTE
 from voice import CONTRACT, OPEN, SHUT, down
 
@@ -38,7 +38,7 @@ def tell(w, facts, n=1):
     keys, parts = [], []
     w.style.new()
     if n == 1 and w.r() < 0.05: return presented(w, facts)
-    if n == 1 and w.r() < 0.21: return w.rng.choices([household, couple, departing, booked, oneself, rambling, locked, moved_from], [9, 5, 2, 2.5, 2, 2.5, 2, 1.5])[0](w, facts) or tell(w, facts)
+    if n == 1 and w.r() < 0.21: return w.rng.choices([household, couple, departing, booked, oneself, rambling, locked, moved_from, and_me, siblings], [9, 5, 2, 2.5, 3, 2.5, 2.5, 1.5, 2.5, 1.5])[0](w, facts) or tell(w, facts)
     for _ in range(n):
         key = facts.fresh(w)
         if n == 1 and key[1][:3] == "my " and w.r() < 0.4 and not facts.clash(relative(key[1])): return introduced(w, facts, key)

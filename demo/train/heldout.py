@@ -2,9 +2,10 @@
 texts (eval.txt for perplexity and divergence, calibration.txt for an importance matrix; calibration is drawn from the
 training side)."""
 import json, os, sys
-import foreign, forced, letters, lists, refusals, sums, talk, telling, tools
+import chat, foreign, forced, letters, lists, refusals, sums, talk, telling, tools
 from conversation import example, plain as unmarked
 from facts import Facts, tell, recall, unknown, change, passage, follow, pets
+from schemas import Habit
 from world import World, words_of
 
 MODEL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "model")
@@ -65,16 +66,16 @@ def record(w, schema):
 def called(w, result):
     declared = tools.pick_tools(w)
     steps = tools.tool_use(w, declared)[:4]
-    last = 3 if result else 1
+    last, habit = 3 if result else 1, Habit(w)
     ref, check = steps[last]
-    return dict(messages=[m for m, _ in steps[:last]], tools=[tools.declare(t) for t in declared],
+    return dict(messages=[m for m, _ in steps[:last]], tools=[tools.declare(w, t, habit) for t in declared],
                 reference=ref["content"], reference_calls=ref.get("tool_calls"), check=check)
 
 
 def stated(w, tool):
     """What a server forces of a mere statement. generate.py has no such force and leaves these out."""
     form = forced.Form(w, tool)
-    (text, args), function = form.stated(w), form.declaration(w)["function"]
+    (text, args), function = form.stated(w), form.declaration(w, Habit(w))["function"]
     item = dict(messages=[dict(role="user", content=text)], reference=json.dumps(args, ensure_ascii=False), constrained=True)
     if not tool: return item | dict(response_format=dict(type="json_schema", json_schema=dict(name="record", schema=function["parameters"])), check=dict(kind="json", want=args))
     return item | dict(tools=[dict(type="function", function=function)], tool_choice=dict(type="function", function=dict(name=form.name)), check=dict(kind="tool", name=form.name, want=args))
@@ -117,7 +118,7 @@ def paired(w):
 
 
 CATEGORIES = {
-    "greetings": (40, plain(lambda w: w.one([talk.greeting, talk.manners, talk.ability])(w, None))), "identity": (40, plain(lambda w: talk.identity(w, None))),
+    "greetings": (40, plain(lambda w: w.one([talk.greeting, talk.manners, talk.ability])(w, None))), "identity": (40, plain(lambda w: talk.identity(w, None))), "remarks": (40, plain(chat.remark)), "about it": (40, plain(lambda w: w.one([chat.about_it, chat.about_it, chat.aided])(w))),
     "no knowledge": (80, plain(lambda w: refusals.unknowable(w, None))), "not taught": (80, plain(lambda w: w.one([refusals.impossible, refusals.impossible, refusals.unclear])(w, None))), "no tool": (20, plain(lambda w: tools.no_tool(w, None))),
     "arithmetic": (80, plain(lambda w: w.one([sums.arithmetic, sums.arithmetic, sums.arithmetic, sums.times, sums.bigger])(w, None)[:1])),
     "spelling": (60, plain(lambda w: letters.spelling(w, None)[:1])), "one letter": (20, plain(lambda w: letters.letters(w, None))), "echo": (20, plain(lambda w: letters.echo(w, None))), "sorting": (30, plain(lambda w: lists.sorting(w, None))),

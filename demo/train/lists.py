@@ -119,7 +119,7 @@ def turned(w):
 def sorting(w, talk):
     if w.r() < 0.06: return turned(w)
     a = w.r(); w.style.new()
-    if a < 0.55: rev = w.r() < 0.08; items = w.mine(lambda: tuple(w.style.value(x) for x in mixed(w, w.int(2, 6)))); g, key = SORTZ if rev else SORT, str.lower
+    if a < 0.55: rev = w.r() < 0.08; items = w.mine(lambda: tuple(w.style.value(x) for x in (w.some(LETTERS, w.int(3, 7)) if w.r() < 0.07 else mixed(w, w.int(2, 6))))); g, key = SORTZ if rev else SORT, str.lower
     else:
         top = w.one([20, 100, 1000]); items = w.mine(lambda: tuple(str(w.int(0, top - 1)) for _ in range(w.int(3, 6)))); rev = w.r() < 0.25
         g, key = DOWN if rev else SORTN, int

@@ -5,7 +5,7 @@ from sums import ONES
 from voice import OPEN, SHUT
 
 
-RIVAL = dict(job="does", does="job", buying="onlist", onlist="buying")      # "what does she do?" asks for either
+RIVAL = dict(job="does", does="job", buying="onlist", onlist="buying", work="workin", workin="work")      # "what does she do?" asks for either
 
 
 class Facts:

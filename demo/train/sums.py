@@ -70,6 +70,12 @@ def arithmetic(w, talk):
         u = w.style.write("ask", w.say(["(what is|how much is|) {a} + {b} + {d}", "(what is|how much is|) {a} plus {b} plus {d}", "add {a}, {b} and {d}", "{a} + {b} + {d}"] if last == "+" else ["(what is|how much is|) {a} + {b} - {d}", "(what is|how much is|) {a} plus {b} minus {d}", "{a}+{b}-{d}"]).strip(), a=a, b=b, d=d)
         return [(u, f"{a} + {b} = {a + b}, {a + b} {last} {d} = {c}", number(c))]
     turns = [(w.style.write("say" if g[0] == "{" else "ask" if g.startswith(("what", "how", "if", "which")) or "how " in g or "what " in g else "say" if g[0].isupper() else "do", g, **slots(w, g), a=show(a), b=show(b), c=w.one([c, c, c + 1, c - 1, c + 10, 2 * c, w.int(0, 99)])), f"{a} {op} {b} = {c}", number(c))]
+    if w.r() < 0.06:                                # who doubts it is told again
+        said = w.one([c + 1, c - 1, c + 10, c + 2, c - 10, w.int(0, 99)]); said += said == c
+        turns.append((user(w, "say", "(no|wrong|no no|nope|not true|I think|are you sure? I think|that is wrong|that is not right|I got|my teacher says|my calculator says|surely)(, | )(it is|that is|it must be|it makes|is it not|it should be) {d}(.|!||?)", d=said), f"{a} {op} {b} = {c}", number(c)))
+    if w.r() < 0.05 and 0 < c <= 12:
+        d = w.int(2, 12)
+        turns.append((user(w, "say", "(And |Now |Then |And now |)(times {d}|multiply (it|that) by {d}|multiplied by {d}|x {d}|* {d}|that times {d})(.||?| please)", d=d), f"{c} * {d} = {c * d}", number(c * d))); c *= d
     while w.r() < 0.37:                                 # "no, I meant": half of the sum stays
         if w.r() < 0.12 and 0 <= c < 500:
             if c % 2 == 0 and w.r() < 0.4:

@@ -81,14 +81,44 @@ def couple(w, facts):
     return [(u, "Noted: " + "; ".join(said(k, v, w.style) for k, v in zip(shown, values)) + ".", dict(kind="contains", want=[x for k, v in zip(keys, values) for x in holds(k, v)["want"]] + names * named))]
 
 
+# What somebody and I have or do alike -> frames, {h} being the other.
+AND_ME = {"like": ["{h} (likes|loves) {v} and I (like|love|prefer) {v2}", "I like {v2}(,| and| but) {h} (likes|loves) {v}", "{h} likes {v}, I (like |prefer |){v2}"], "live": ["{h} lives in {v} and I (live |)in {v2}", "I live in {v2}(,| and) {h} (lives |is |)in {v}"], "age": ["{h} is {v} and I am {v2}", "I am {v2} and {h} is {v}", "I am {v2}, {h} (is |){v}"], "job": ["{h} is a {v} and I am a {v2}", "I am a {v2}(,| and) {h} (is |)a {v}"], "from": ["{h} is from {v} and I am from {v2}", "{h} comes from {v}, I (come |)from {v2}"],
+          "birthday": ["{h}'s birthday is (on |){v} and mine is (on |){v2}", "my birthday is (on |){v2}(,| and) {h}'s is (on |){v}"], "play": ["{h} plays the {v} and I (play |)the {v2}"], "drive": ["{h} drives a {v} and I (drive |)a {v2}"], "hate": ["{h} hates {v} and I hate {v2}", "I hate {v2}, {h} hates {v}"], "favourite": ["{h}'s favourite {k} is {v}(,| and) mine is {v2}", "my favourite {k} is {v2}(,| and) {h}'s is {v}", "{h}'s favourite {k} is {v} but mine is {v2}"]}
+ME_TOO = "(and |what about |how about |and what about |)(me|mine|my own)( again| please|)"
+
+
+def and_me(w, facts):
+    """Of somebody and of me the same, then of one and "and mine?"."""
+    rel = w.one(list(AND_ME) + ["favourite"] * 2); w.style.new(0.6); k = R[rel].k(w) if R[rel].k else ""
+    h = w.style.value(w.name().split()[0]) if w.r() < 0.5 else "my " + w.one(RELATIVES + ["best friend", "neighbour", "boss", "friend"])
+    keys = [(rel, h, k), (rel, "my", k)]
+    if any(facts.clash(x) for x in keys): return None
+    values = [w.style.value(facts.draw(w, x)) for x in keys]
+    if values[0].lower() == values[1].lower(): return None
+    for x, v in zip(keys, values): facts.known[x] = v; facts.low[x] = w.style.lower
+    frame = w.say(AND_ME[rel]).replace("{h}", OPEN + h + SHUT)
+    u = w.style.write("tell", frame, v=values[0], v2=values[1], **(dict(k=k) if "{k}" in frame else {}))
+    turns = [(u, *told(facts, keys, w.style))]
+    if w.r() < 0.4:
+        w.style.new(); ask = put(w, "ask", frame_of(w, R[rel].ask, keys[0]), keys[0])
+        turns += [(ask, answer(w, keys[0], values[0]), holds(keys[0], values[0]))]; w.style.new()
+        turns += [(w.style.write("ask", w.say(ME_TOO)), answer_as_told(w, facts, keys[1]), holds(keys[1], values[1]))]
+    return turns
+
+
 POSTS = ["I am a {v} at {v2}", "I work as a {v} (at|for) {v2}", "I work (at|for) {v2} as a {v}", "my job is {v} at {v2}", "{v} at {v2}, that is me", "I got a job as a {v} at {v2}", "I am {v2}'s (new |)(only |){v}", "I am employed at {v2} as a {v}"]
 SIZES = ["I weigh {v} (kilos|kg) and (am|I am) {v2} cm( tall|)", "I am {v2} cm tall and weigh {v} (kilos|kg)", "{v2} cm, {v} kilos( that is me|)", "my height is {v2} cm and my weight {v} (kilos|kg)"]
 BIRTHS = ["I was born in {v} in {v2}", "I was born in {v2} in {v}", "I was born in {v2}, in {v}", "I come from {v2} and was born in {v}", "born in {v2} in {v}", "born {v} in {v2}"]
 
 
+WORKING = ["I work as a {v} in {v2}", "I am a {v} in {v2}", "I am a {v} and work in {v2}", "I work in {v2} as a {v}", "my job is {v} in {v2}", "{v} in {v2}, that is me", "I got a job as a {v} in {v2}"]
+AGED = ["I am {v}( years old|)(,| and) (I |)(live|I live) in {v2}", "I am {v} and I (come from|am from) {v2}".replace("(come from|am from)", "live in"), "{v} years old, living in {v2}", "I live in {v2} and am {v}( years old|)"]
+KEPT = ["I was born in {v} and (I |)work in {v2}", "I work in {v2} and was born in {v}"]
+
+
 def oneself(w, facts):
     """Two things of me that go together: my work and where, my size, when and where I was born."""
-    frames, keys = w.one([(POSTS, ("job", "work")), (POSTS, ("job", "work")), (SIZES, ("weigh", "tall")), (BIRTHS, ("born", "from"))])
+    frames, keys = w.one([(POSTS, ("job", "work")), (POSTS, ("job", "work")), (SIZES, ("weigh", "tall")), (WORKING, ("job", "workin")), (WORKING, ("job", "workin")), (AGED, ("age", "live")), (KEPT, ("born", "workin")), (BIRTHS, ("born", "from"))])
     keys = [(k, "my", "") for k in keys]; w.style.new()
     if any(facts.clash(k) for k in keys): return None
     for k in keys: facts.known[k] = w.style.value(facts.draw(w, k))
@@ -103,8 +133,33 @@ def locked(w, facts):
     k = w.one("locker room gate box safe bike garage house flat door cabin office".split()); c = w.one("code code code pin combination password key".split())
     keys = [("numbered", "my", k), ("code", "my", f"{k} {c}")]; w.style.new()
     if any(facts.clash(x) for x in keys): return None
-    for x in keys: facts.known[x] = w.style.value(facts.draw(w, x))
-    return [(w.style.write("tell", w.say(LOCKED).replace("(code|{c})", "{c}"), k=k, c=c, v=facts.known[keys[0]], v2=facts.known[keys[1]]), *told(facts, keys, w.style))]
+    for x in keys: facts.known[x] = w.style.value(facts.draw(w, x)); facts.low[x] = w.style.lower
+    turns = [(w.style.write("tell", w.say(LOCKED).replace("(code|{c})", "{c}"), k=k, c=c, v=facts.known[keys[0]], v2=facts.known[keys[1]]), *told(facts, keys, w.style))]
+    if w.r() < 0.5:                                      # the one, then "and the code?"
+        first, then = keys if w.r() < 0.75 else keys[::-1]; w.style.new()
+        turns += [(put(w, "ask", frame_of(w, R[first[0]].ask, first), first), answer(w, first, facts.known[first]), holds(first, facts.known[first]))]; w.style.new()
+        turns += [(w.style.write("ask", w.say("(and |and |and what is |what is |)(the|its|my) {x}( again| please|)"), x=c if then == keys[1] else "number"), answer_as_told(w, facts, then), holds(then, facts.known[then]))]
+    return turns
+
+
+YOUNG = ["my {k} are (called |named |){v} and {v2}, {p} is {a} and {p2} is {a2}", "my {k} are (called |named |){v} and {v2}. {p} is {a} and {p2} is {a2}", "(I have|we have|I have got) two {k}(, |: | called | named ){v} and {v2}(, |. |; ){p} is {a}(, | and ){p2} (is |){a2}", "my {k} {v} and {v2} are {a} and {a2}( years old|)", "{v} and {v2} are my {k}, {p} is {a} and {p2} is {a2}", "(I have|we have) two {k}, {v} ({a}) and {v2} ({a2})", "my {k} are {v} ({a}) and {v2} ({a2})", "my {k}: {v}, {a}, and {v2}, {a2}", "my {k} {v}, {a}, and {v2}, {a2}"]
+
+
+def siblings(w, facts):
+    """Two of one kind by name, and how old each is: "my kids are Ann and Bo, he's 9 and she's 6"."""
+    k = w.one("kids children kids children twins sons daughters brothers sisters cats dogs nephews nieces grandchildren boys girls".split()); w.style.new()
+    names = [w.style.value(w.name().split()[0]) for _ in "ab"]
+    keys = [("pair", "my", k), ("age", names[0], ""), ("age", names[1], "")]
+    if names[0].lower() == names[1].lower() or any(facts.clash(x) for x in keys): return None
+    ages = [str(w.int(1, 17)) for _ in "ab"]
+    he, she = w.one([("he", "she"), ("she", "he")]) if k in ("kids", "children", "twins", "cats", "dogs", "grandchildren") and w.r() < 0.7 else ("", "")
+    slots = dict(k=k, v=names[0], v2=names[1], a=ages[0], a2=ages[1])
+    frame = w.say(YOUNG)
+    if he: frame = frame.replace("{p}", he).replace("{p2}", she)
+    else: slots |= dict(p=names[0], p2=names[1])
+    u = w.style.write("tell", frame, **{x: v for x, v in slots.items() if "{%s}" % x in frame})
+    for x, v in zip(keys, [f"{names[0]} and {names[1]}", *ages]): facts.known[x] = v
+    return [(u, *told(facts, keys, w.style))]
 
 
 MOVED_FROM = ["I was born in {v} and (now |)(live|I live) in {v2}( now|)", "I (am|come) from {v} but (now |)(live|I live) in {v2}( now|)", "I grew up in {v}(,| and| but) (now |)(I |)live in {v2}", "I (am|come) (originally |)from {v}(, | and )(but |)moved to {v2}", "born in {v}, (living|live|now) in {v2}", "I live in {v2} but I (was born in|am from|grew up in|come from) {v}"]
