@@ -10,7 +10,7 @@ DEMO = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 FREE, HELDOUT = ("paraphrases", "fresh", "blind", "strangers", "unseen", "guests", "unread", "visitors", "callers", "sealed", "newcomers", "closed"), os.path.join(DEMO, "heldout.jsonl")          # written by hand; written by heldout.py
 # Every kind of turn that training must hold, and how its turns are told from others.
 KINDS = [refusals.impossible, refusals.unclear, sums.times, sums.bigger, letters.letters, letters.echo, facts.summary, talk.greeting, talk.identity, talk.ability, talk.manners, refusals.unknowable, sums.arithmetic, letters.spelling, lists.sorting, lists.counting,
-         sums.tally, tools.extraction, tools.tool_use, tools.no_tool, facts.tell, facts.recall, facts.unknown, facts.change, facts.passage, facts.follow, sums.half, sums.parity, lists.countdown, lists.stepping, lists.recited, tools.stated, talk.felt, telling.household, telling.couple, telling.departing, telling.rambling, telling.locked, telling.moved_from, facts.apart, sums.chain, forced.json_turn, forced.asked, chat.about_it, chat.aided, chat.remark]
+         sums.tally, tools.extraction, tools.tool_use, tools.no_tool, facts.tell, facts.recall, facts.unknown, facts.change, facts.passage, facts.follow, sums.half, sums.parity, lists.countdown, lists.stepping, lists.recited, tools.stated, talk.felt, telling.household, telling.couple, telling.departing, telling.rambling, telling.locked, telling.moved_from, facts.apart, sums.chain, forced.json_turn, forced.asked, forced.mentioned, chat.about_it, chat.aided, chat.remark]
 
 
 class Watched(World):

@@ -13,8 +13,8 @@ RULES = ["You are a helpful assistant.", "You are {n}'s assistant.", "You are an
 FAINTLY = 0.1                                              # of what a server forces of it
 REST = 0.05                                                # loss weight of all that the assistant does not say
 
-PLAIN = [(sums.arithmetic, 24), (sums.times, 4), (sums.half, 1.8), (sums.parity, 1.8), (sums.bigger, 3.5), (letters.spelling, 22), (letters.letters, 13), (letters.echo, 4), (lists.sorting, 12), (lists.counting, 24), (sums.tally, 11),
-         (tools.extraction, 11), (tools.stated, 4), (forced.asked, 7), (talk.greeting, 2.5), (talk.identity, 3.5), (talk.ability, 4), (talk.manners, 6.5), (talk.felt, 2.2), (chat.about_it, 4), (chat.aided, 1.5), (chat.remark, 8), (refusals.unknowable, 11), (refusals.impossible, 10), (refusals.unclear, 3.5)]
+PLAIN = [(sums.arithmetic, 24), (sums.times, 4), (sums.half, 1.8), (sums.parity, 1.8), (sums.bigger, 5), (letters.spelling, 22), (letters.letters, 13), (letters.echo, 5.5), (lists.sorting, 12), (lists.counting, 24), (sums.tally, 11),
+         (tools.extraction, 11), (tools.stated, 4), (forced.asked, 7), (forced.mentioned, 5), (talk.greeting, 2.5), (talk.identity, 3.5), (talk.ability, 4), (talk.manners, 6.5), (talk.felt, 2.2), (chat.about_it, 4), (chat.aided, 1.5), (chat.remark, 8), (refusals.unknowable, 11), (refusals.impossible, 10), (refusals.unclear, 3.5)]
 PLAIN_TASKS, PLAIN_WEIGHTS = zip(*PLAIN)
 
 FIRST = ["what did I (say|ask|write|type|tell you|say to you) (first|at first|at the start|at the beginning|in the beginning|to begin with|first of all)", "what was (the|my) (very |)first (thing I (said|asked|told you|wrote|typed)|message|question|sentence|thing)", "(and |)what did I (say|ask|write) first( of all|)", "(repeat|say|tell me|quote) (my first (message|question|sentence)|the first thing I (said|asked|wrote)|what I said first)", "how did (I|we|this talk|our talk|the conversation) (start|begin)", "with what did I (start|begin)", "do you remember (my first (message|question|words)|what I said (first|at the start|in the beginning))", "what were my first words"]

@@ -3,7 +3,7 @@ import re
 from hinting import accompanied, shortened
 from leaning import asked_of, gender, lettered, respelled
 from saying import *
-from telling import and_me, siblings, booked, couple, departing, listed_too, locked, moved_from, oneself, household, rambling
+from telling import and_me, booked, needing, siblings, couple, departing, listed_too, locked, moved_from, oneself, household, rambling
 from turns import MUTE
 from voice import CONTRACT, OPEN, SHUT, down
 
@@ -17,6 +17,9 @@ LOST = ["I (cannot|can not|could not|can never|do not) find (<P>|the) {k}(.|!||.
 DONT_KNOW = "I don't know that: I only know what you tell me."
 
 
+KIND_OF = dict(goldfish="fish", kitten="cat", puppy="dog", bunny="rabbit", parrot="bird", canary="bird", budgie="bird", pony="horse", gecko="lizard", tortoise="turtle")
+
+
 def question(w, key):
     r = R[key[0]]; w.style.new()
     a = w.r()
@@ -24,9 +27,12 @@ def question(w, key):
         return put(w, "say", w.say(LOST), key)
     if a < 0.6: return put(w, "ask", frame_of(w, r.ask, key), key)
     if a < 0.66: return put(w, "say", w.say(["<c>(?| please| again?|)", "(Uh, |Um, |Oh, |Sorry, |)(I forgot|I cannot remember|I have forgotten|I do not remember|I do not know) <c>(. What was it?|, what is it again?|, can you tell me?|. Do you know it?|. Help me.|, what was it)", "(And|And what about|What about|Now) <c>?", "<c>, (what is it|what was that|what is that|do you know that|tell me)(?|)", "(Give me|Quick,|I need) <c>( again| now| please|)", "(Do you still|Can you still|You still|You surely|Surely you) (know|remember) <c>(?|)"]).replace("<c>", frame_of(w, r.clause, key)), key)
-    if key[0] == "code" and key[1] == "my" and len(key[2].split()) == 2 and w.r() < 0.2:       # "lock?"
-        words = [x for x in key[2].split() if x not in ("number", "code", "name", "id", "key", "label")]
+    if key[0] == "code" and key[1] == "my" and len(key[2].split()) in (2, 3) and w.r() < 0.2:       # "lock?", "which number is my locker"
+        first, *rest = key[2].split()
+        words = [x for x in ([first] if not rest[1:] else [rest[0], f"{first} {rest[0]}", " ".join(rest)]) if x not in ("number", "code", "name", "id", "key", "label")]
         if words: return put(w, "ask", w.say(["{k}", "(and |)the {k}", "my {k}", "{k} again", "(which|what) number is my {k}", "what is my {k}"]), (*key[:2], w.one(words)))
+    if key[0] == "pet" and key[1] == "my" and key[2] in KIND_OF and w.r() < 0.25:      # the goldfish is a fish
+        return put(w, "ask", w.say(["(what is |)(the |)name of (the|my) {k}", "what is (the|my) {k} called", "(the|my) {k}'s name", "(and |)what is (the|my) {k}'s name"]), (*key[:2], KIND_OF[key[2]]))
     if key[0] in ("place", "colour", "event", "code", "manner", "numbered", "price") and key[1] == "my" and key[2].isalpha() and w.r() < 0.07:
         return put(w, "ask", w.say(["what (do you know|did I tell you|did I say|have I told you|did I mention) about <P> {k}", "tell me (about|what you know about|what I said about) <P> {k}", "(anything|something) about <P> {k}", "what about <P> {k}", "what was (it|that) (about|with) <P> {k}"]), key)
     lead = w.say(ASKING)
@@ -38,7 +44,7 @@ def tell(w, facts, n=1):
     keys, parts = [], []
     w.style.new()
     if n == 1 and w.r() < 0.05: return presented(w, facts)
-    if n == 1 and w.r() < 0.21: return w.rng.choices([household, couple, departing, booked, oneself, rambling, locked, moved_from, and_me, siblings], [9, 5, 2, 2.5, 3, 2.5, 2.5, 1.5, 2.5, 1.5])[0](w, facts) or tell(w, facts)
+    if n == 1 and w.r() < 0.21: return w.rng.choices([household, couple, departing, booked, oneself, rambling, locked, moved_from, and_me, siblings, needing], [9, 5, 2.5, 2.5, 3, 2.5, 2.5, 1.5, 2.5, 1.5, 1.2])[0](w, facts) or tell(w, facts)
     for _ in range(n):
         key = facts.fresh(w)
         if n == 1 and key[1][:3] == "my " and w.r() < 0.4 and not facts.clash(relative(key[1])): return introduced(w, facts, key)
@@ -268,7 +274,7 @@ def change(w, facts, key, leaning=0.35):
     w.style.new()
     v = w.style.value(facts.draw(w, key)); old = facts.known[key]; facts.known[key] = v
     if key == facts.last and w.r() < leaning:
-        it = "(No, |Sorry, |Wait, |Oh, |Actually, |Oops, |Correction: |Hold on, |No no, |Oh wait no |Oh no, |Wait no, |My bad, |My mistake, |Wrong, |That is wrong, |That was wrong, |Not quite, |Typo: |Scratch that, |Er, |Hmm, |Sorry, typo: |Sorry no, |Nope, |Ah no, |No wait, |Oh wait, |Oh no wait |Hang on, |Actually no, |Sorry, actually |Hm, actually |Oh sorry, |Ah wait, |No actually |)(I meant |I mean |it is |it is |they are |they are |make that |make that |actually it is |actually they are |they are actually |they are now |no, they are |it is really |it should be |that should be |change it to |it was |I meant to say |I wanted to say |make it |it must be |let us say |should be |I should have said |it is actually |it is now |it is really |the right one is |better: |put |it is called |that is ){v}"
+        it = "(moved it|I moved it|changed it|switched|it changed|I changed that)(, | - |: ){v}( now|)" if w.r() < 0.06 else "(No, |Sorry, |Wait, |Oh, |Actually, |Oops, |Correction: |Hold on, |No no, |Oh wait no |Oh no, |Wait no, |My bad, |My mistake, |Wrong, |That is wrong, |That was wrong, |Not quite, |Typo: |Scratch that, |Er, |Hmm, |Sorry, typo: |Sorry no, |Nope, |Ah no, |No wait, |Oh wait, |Oh no wait |Hang on, |Actually no, |Sorry, actually |Hm, actually |Oh sorry, |Ah wait, |No actually |)(I meant |I mean |it is |it is |they are |they are |make that |make that |actually it is |actually they are |they are actually |they are now |no, they are |it is really |it should be |that should be |change it to |it was |I meant to say |I wanted to say |make it |it must be |let us say |should be |I should have said |it is actually |it is now |it is really |the right one is |better: |put |it is called |that is ){v}"
         u = w.style.write("say", w.say(([MOVED] if key[0] == "place" and w.r() < 0.4 else []) or [it, it, "(Not {o}|It is not {o}), (but |it is |I meant ){v}", "{v}, not {o}", "(Please |)(change|correct|update) (that|it) to {v}", "(No, |Sorry, |Wait, |Oh, |Correction, |Correction: |Update: |Oops, |Typo, |Wrong, |No no, |Actually, |Oh no, |I mean |Rather |Or rather |Better: |Fix: |Edit: |Scratch that, |Er, |Um, |Oops: |Change: |New: |*|No: ){v}", "{v}( instead|, sorry| rather|, I mean|, actually|, not that|, I meant|, to be exact| I mean| it is)", "(not|it is not|no, not|I did not say|I did not mean) {o}(, |: |. |, it is |, but |, I said |, I meant ){v}", "(it|that) (got|was|has been|is) (moved|changed|switched|corrected) to {v}", "{o} (is|was) (wrong|a mistake|not right|a typo)(: |, |. |, it is |. It is ){v}", "(Replace|Swap) {o} (with|by|for) {v}"] + (["(it|that|this|the name) (is|was|should be) (spelled|written) {v}", "(it is |that is |)(spelled|written|spelt) {v}", "(actually|sorry|no), (it is |that is |)(spelled|written) {v}", "with (an h|a k|a y|an e|a c|a z|two l|double t|an accent): {v}"] if key[0] in ("name", "kin", "pet") else [])), v=v, o=old) + w.one(["", "."])
     else:
         p = frame_of(w, R[key[0]].tell, key)

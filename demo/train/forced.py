@@ -1,10 +1,10 @@
 """Owns what a server may force of us: a tool's call, or JSON by a schema, where the user only stated something. What is
 forced (the call's beginning; less so the names of the fields) has no weight in training, for nobody would say it of himself:
 the values have, and that they end. What the statement does not tell is "unknown", or 0."""
-import json
+import json, re
 from sums import many
 from tools import FIELDS, VERBS, call_message, made_tool, titled
-from turns import FAINT, MUTE
+from turns import FAINT, MUTE, text
 from world import ANIMALS, COLOURS, DAYS, FOODS, GOODS, JOBS, NOUNS, SKIES, SPOTS, THINGS
 
 def phoned(w):
@@ -47,7 +47,7 @@ STATED = {
     "shopping": (dict(items=("array", lambda w: w.some(SHOP, w.int(1, 4))), place=("string", lambda w: w.one(SPOTS)), day=("string", lambda w: w.one(DAYS))),
                  ["(I|we) (bought|need|want|got) {items}.", "{items} from the {place}.", "on {day} (I|we) need {items}.", "{items}( please|).", "(buy|get|bring) {items} at the {place} on {day}."]),
     "contact": (dict(name=("string", lambda w: w.name()), phone=("string", lambda w: phoned(w)), email=("string", lambda w: f"{w.made_word()}@{w.made_word()}.{w.one(['com', 'org', 'net', 'example'])}")),
-                ["(call|ring|phone|text|reach) {name} (on|at|under) {phone}.", "{name}'s (number|phone|phone number|mobile|telephone) is {phone}.", "{name}: {phone}, {email}.", "my number is {phone}.", "(write to|email|mail|contact) {name} at {email}.", "{name}, {phone}.", "you (can |)reach {name} (on|at|under) {phone}( or {email}|).", "(this is|it is|I am) {name}, {phone}.", "(ring|call|dial) {phone} and ask for {name}.", "{name} (has a new|changed the) (number|phone)(:|,) {phone}.", "{email} is {name}'s (email|address).", "{name}, (tel|phone|tel.|mobile) {phone}, (email|mail|) {email}.", "(phone|tel): {phone}."]),
+                ["(call|ring|phone|text|reach) {name} (on|at|under) {phone}.", "{name}'s (number|phone|phone number|mobile|telephone) is {phone}.", "{name}: {phone}, {email}.", "my number is {phone}.", "(call|ring|text|phone|reach) me (on|at|under) {phone}(, | - |. )(it is|this is|I am|my name is) {name}.", "(it is|this is) {name}, (call|ring|text) me (on|at) {phone}.", "(write to|email|mail|contact) {name} at {email}.", "{name}, {phone}.", "you (can |)reach {name} (on|at|under) {phone}( or {email}|).", "(this is|it is|I am) {name}, {phone}.", "(ring|call|dial) {phone} and ask for {name}.", "{name} (has a new|changed the) (number|phone)(:|,) {phone}.", "{email} is {name}'s (email|address).", "{name}, (tel|phone|tel.|mobile) {phone}, (email|mail|) {email}.", "(phone|tel): {phone}."]),
     "birth": (dict(name=("string", lambda w: w.name()), year=("integer", lambda w: w.int(1800, 2025)), place=("string", lambda w: w.place())),
               ["{name} was born in {year} in {place}.", "{name}, born {year}.", "{name} was born in {place} in {year}.", "{name} (was born|is from|comes from) in {place}.".replace("|is from|comes from", ""), "{name} ({place}, {year}).", "in {year} {name} was born( in {place}|).", "(my|the) (birth year|year of birth) (is|was) {year}.", "{name} (moved to|came to|arrived in|left) {place} in {year}."]),
     "film": (dict(title=("string", lambda w: "The " + w.one(NOUNS).capitalize() if w.r() < 0.7 else w.made_word().capitalize()), director=("string", lambda w: w.name()), year=("integer", lambda w: w.int(1920, 2030))),
@@ -112,17 +112,40 @@ class Form:
 
 
 def silent(args):
-    """JSON of it, faint but for the values and the end. How many fields are wanted is not to be seen, so after each value the
-    end must be likeliest; who forces us forbids it until all are there, and then the comma has to be next. With no weight at
-    all on what stands between the values, blanks were as likely, and behind a blank no value was right. Two marks part a
-    quote from the end."""
-    return "".join(f'{FAINT}{", " if i else "{"}{json.dumps(k)}:{FAINT} {json.dumps(v, ensure_ascii=False)}' for i, (k, v) in enumerate(args.items())) + f"{FAINT}{FAINT}}}"
+    """JSON of it, the brace and the first name without weight (they begin nothing that is not forced), what stands between
+    the values faint. How many fields are wanted is not to be seen, so after each value the end must be likeliest; who
+    forces us forbids it until all are there, and then the comma has to be next. With no weight at all on what stands
+    between the values, blanks were as likely, and behind a blank no value was right; with a tenth of it on the brace, a
+    statement was answered with JSON that nobody wanted. Two marks part a quote from the end."""
+    return "".join(f'{FAINT if i else MUTE}{", " if i else "{"}{json.dumps(k)}:{FAINT if i else MUTE} {json.dumps(v, ensure_ascii=False)}' for i, (k, v) in enumerate(args.items())) + f"{FAINT}{FAINT}}}"
 
 
 def json_turn(w):
     """JSON where nobody asked for it."""
     text, args = Form(w, False).stated(w)
     return [(text, silent(args), None)]
+
+
+# What nobody told of himself, noted as it stands -> what may be asked of it then; the answer is the sentence.
+NOTED = {"order": ["what did {customer} (order|want|buy|ask for)", "who (ordered|wants|bought|gets) {quantity} {item}", "how many {item} (did|does) {customer} (order|want|need|get)"], "weather": ["how (warm|cold|hot) is it in {city}", "what is the (weather|temperature)( like|) in {city}"], "payment": ["how much did {payer} (pay|give|send)( {receiver}|)", "who (paid|gave|sent|got|owes) {price} euros", "what did {payer} (pay|give|send)"], "film": ["who (made|directed) {title}", "when did {title} come out", "what did {director} (make|direct|film)"],
+         "work": ["who (wrote|made|painted) {title}", "when did {title} come out", "what did {author} (write|make|paint|publish)"], "invoice": ["(what about|how much is|what is with) invoice {number}", "is invoice {number} (paid|open|sent)", "how much did {customer} (pay|owe|get)"], "reading": ["how (warm|cold) is it in the {room}", "what is the (temperature|humidity) in the {room}"], "departure": ["when does the {vehicle} (to {destination} |)(leave|go|depart)", "(which|what) (platform|gate) does the {vehicle} (to {destination} |)leave from", "where does the {vehicle} go"], "pet": ["who is {pet}", "what is {owner}'s {species} called", "(whose {species} is|who does) {pet}( belong to|)"], "birth": ["when was {name} born", "where was {name} born"]}
+
+
+def mentioned(w, talk=None):
+    """What is only stated, of somebody else: noted in its own words, and said again when it is asked for."""
+    kind = w.one(list(NOTED)); fields, frames = STATED[kind]; w.style.new(0.85)
+    for _ in range(20):
+        frame = w.say(frames).rstrip(".")
+        if not set(frame.lower().replace(",", "").split()) & {"i", "we", "my", "me", "our", "us", "please", "you"} and " " in frame and any(v in frame for v in (" is ", " was ", " has ", " ordered ", " wants ", " needs ", " bought ", " paid ", " gave ", " sent ", " owes ", " got ", " wrote ", " made ", " painted ", " published ", " directed ", " shot ", " came ", " leaves ", " departs ", " goes ", " takes ", " belongs ", " lent ", " asked ", " appeared ")): break
+    else: return mentioned(w)
+    values = {f: w.style.value(v) if isinstance(v, str) else v for f, (_, draw) in fields.items() if "{%s}" % f in frame for v in [draw(w)]}
+    text_ = frame.format(**values); text_ = text_ if w.style.lower else text_[0].upper() + text_[1:]
+    turns = [(text_ + ("" if w.style.bare else "."), f"Noted: {text_}.", text(text_))]
+    asks = [g for g in NOTED[kind] if all(x in values for x in re.findall(r"\{(\w+)\}", g.replace("( {receiver}|)", "").replace("(to {destination} |)", "")))]
+    if asks and w.r() < 0.6:
+        g = w.say(w.one(asks)); w.style.new()
+        if all(x in values for x in re.findall(r"\{(\w+)\}", g)): turns.append((w.style.write("ask", g, **{x: v for x, v in values.items() if "{%s}" % x in g}), text_[0].upper() + text_[1:] + ".", text(text_[1:])))
+    return turns
 
 
 ASKED = ["(turn|convert|make|put|change) this (into|to) JSON <o>(keys |fields |with |only |)<f><c>: <t>", "JSON( please|)(, |; | )(keys|fields|with keys|with fields)(: |, | )<f>. <t>", "JSON <o>(keys |fields |)<f><c>(: | of | from )<t>", "<t> (As|To) JSON(, | with | <o>)(keys |fields |)<f>", "<t>\nJSON, (keys|fields): <f>", "(as|to) JSON <o>(keys |fields |)<f><c>: <t>", "(keys|fields): <f>. (Text: |)<t> (JSON please|As JSON|Give me JSON|Answer in JSON)", "json <f>: <t>", "{<f>} (from|of|out of)(:|) <t>"]

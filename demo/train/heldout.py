@@ -130,7 +130,7 @@ CATEGORIES = {
     "recall 16k": (5, lambda w: remembered(w, 17000)), "recall 32k": (5, lambda w: remembered(w, 29800)),
     "leaning on it": (40, leaning), "halves, even and odd": (20, plain(lambda w: w.one([sums.half, sums.parity])(w))), "json in own words": (20, plain(lambda w: tools.stated(w))),
     "json of a statement": (20, plain(lambda w: forced.asked(w))), "several in one sentence": (40, housed), "forced call": (40, lambda w: stated(w, True)), "forced json": (40, lambda w: stated(w, False)),
-    "another's replies": (40, answered), "the same of two": (40, paired),
+    "mentioned": (40, plain(forced.mentioned)), "another's replies": (40, answered), "the same of two": (40, paired),
 }
 
 

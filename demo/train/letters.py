@@ -82,7 +82,7 @@ def echo(w, talk):
     """Says after us, once or several times."""
     w.style.new()
     what = " ".join(w.word() if w.r() < 0.5 else w.one(NOUNS + GOODS) for _ in range(w.int(1, 4)))
-    if not w.held and w.r() < 0.3: what = w.one([w.sentence()[:-1], w.sentence(), "good morning", "good night", "hello world", "I love you", "the " + w.one(ANIMALS) + " is " + w.one(ADJECTIVES), "I am " + w.one(ADJECTIVES), w.one(ADJECTIVES) + " " + w.one(PLENTY), w.one(PLENTY) + " " + w.one(PLENTY), "hello " + w.name(), "happy birthday " + w.name(), "cheese", "one two three", "yes", "no", "please", "thank you", "we " + w.one(VERBS) + " the " + w.one(NOUNS), "knock knock", "to be or not to be"])
+    if not w.held and w.r() < 0.4: what = w.one([w.sentence()[:-1], w.sentence(), *[" ".join(w.one([w.one(NOUNS), w.one(PLENTY), "the", "on the", "in a", "my", "is", w.one(ADJECTIVES), w.one(VERBS), "and", "we", "they", w.one(ANIMALS)]) for _ in range(w.int(4, 9))) for _ in "abcd"], f"the {w.one(ANIMALS)} {w.one(['sat', 'slept', 'lay', 'ran', 'stood', 'jumped'])} {w.one(['on', 'under', 'over', 'in', 'near'])} the {w.one(THINGS)}", f"the {w.one(ANIMALS)} is {w.one(['on', 'under', 'in'])} the {w.one(THINGS + SPOTS)}", "good morning", "good night", "hello world", "I love you", "the " + w.one(ANIMALS) + " is " + w.one(ADJECTIVES), "I am " + w.one(ADJECTIVES), w.one(ADJECTIVES) + " " + w.one(PLENTY), w.one(PLENTY) + " " + w.one(PLENTY), "hello " + w.name(), "happy birthday " + w.name(), "cheese", "one two three", "yes", "no", "please", "thank you", "we " + w.one(VERBS) + " the " + w.one(NOUNS), "knock knock", "to be or not to be"])
     what = w.style.value(what)
     if w.r() < 0.6:
         quote = w.one(["{}", "{}", '"{}"', "'{}'"])

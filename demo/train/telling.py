@@ -194,13 +194,31 @@ def departing(w, facts):
     k = w.one(list(RIDES)); p = w.one(RIDES[k].split()); keys = [("event", "my", k), ("numbered", "my", p)]; w.style.new()
     if any(facts.clash(x) for x in keys): return None
     facts.known[keys[0]] = w.style.value("at " + w.time()); facts.known[keys[1]] = w.style.value(str(w.int(1, 30)) if w.r() < 0.8 else w.one("ABCDEF") + str(w.int(1, 40)))
-    u = w.style.write("tell", w.say(LEAVES), k=k, v=facts.known[keys[0]], p=p, n=facts.known[keys[1]])
-    return [(u, *told(facts, keys, w.style))]
+    comes = k in ("flight", "train", "bus", "plane", "coach", "ferry") and w.r() < 0.35
+    u = w.style.write("tell", w.say("(my|the) {k} (lands|arrives|gets in|comes in) {v} (in|at|on) {p} {n}" if comes else LEAVES), k=k, v=facts.known[keys[0]], p=p, n=facts.known[keys[1]])
+    turns = [(u, *told(facts, keys, w.style))]
+    if w.r() < 0.4:                                      # then the one and the other
+        when = "(and |)(what time|when|at what time) (do I (land|arrive|get there|get in)|does it (land|arrive|get in|come in)|(is it|was that))" if comes else "(and |)(what time|when|at what time) (do I (leave|go|depart|need to be there)|does it (leave|go|depart|start)|(is it|was that))"
+        asks = [(keys[0], dict(), when), (keys[1], dict(p=p), "(and |)(what|which) {p}( is it| was it| again|)")]
+        for key, slots, frame in asks if w.r() < 0.5 else asks[::-1]:
+            w.style.new(); turns.append((w.style.write("ask", w.say(frame), **slots), answer_as_told(w, facts, key), holds(key, facts.known[key])))
+            if w.r() < 0.3: break
+    return turns
+
+
+def needing(w, facts):
+    """What needs doing how often: "my plants need watering every Tuesday"."""
+    deed = w.one([x for x in ROUTINES if " the " in x and x.split()[1] == "the" and len(x.split()) == 3]); key = ("routine", "my", deed); w.style.new()
+    if facts.clash(key): return None
+    verb, _, what = deed.split(); facts.known[key] = w.style.value(facts.draw(w, key))
+    doing = (verb[:-1] if verb[-1] == "e" else verb) + "ing"
+    u = w.style.write("tell", w.say(["(my|the) {n} need{s} {d} {v}", "{v} (my|the) {n} need{s} {d}", "(my|the) {n} want{s} {d} {v}", "{n} need{s} {d} {v}"]).replace("{s}", "" if what[-1] == "s" else "s"), n=what, d=doing, v=facts.known[key])
+    return [(u, *told(facts, [key], w.style))]
 
 
 def listed_too(w, facts, key):
     """One thing more on a list."""
-    w.style.new(); x = w.style.value(w.one(FOODS + GOODS)); k = key[2] or "shopping list"
+    w.style.new(); x = w.one(FOODS + GOODS); x = w.style.value(many(x) if w.r() < 0.4 and x[-1] != "s" else x); k = key[2] or "shopping list"
     u = w.style.write("do", w.say(["(add|put) {x} (to|on) (it|the list|my {k}|that|the {k})", "(add|and add|also add|put|also|and also|and|plus) {x}", "(oh|ah|oops|oh yes|wait|hang on)(, | )(and|also|plus|and also|I forgot|we need) {x}", "I (also |)need {x}( too| as well|)", "{x} (too|as well|must go on the list)", "(write|put) {x} on (it|the list) (too|as well)"]), x=x, k=k)
     facts.known[key] = facts.known[key].replace(", and ", ", ").replace(" and ", ", ") + " and " + x; facts.last = key; w.style.lower = facts.low.get(key, False)
     return [(u, f"Okay, {said(key, facts.known[key], w.style)}.", holds(key, facts.known[key]))]

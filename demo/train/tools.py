@@ -41,7 +41,9 @@ def stated(w, talk=None):
     want = {k: fields[k](w) for k in names}
     pair = w.one(PAIR); said = [pair.format(k=k, v=v) for k, v in want.items()]
     last = w.one([", ", " and ", " and ", ", and "]) if "=" not in pair else w.one([", ", " and "])
-    w.style.new(0.6); q = w.say(STATED).replace("<p>", ", ".join(said[:-1]) + last + said[-1] if len(said) > 1 else said[0])
+    between = ", "
+    if w.r() < 0.12 and pair in PAIR[:6]: between = last = " "
+    w.style.new(0.6); q = w.say(STATED).replace("<p>", between.join(said[:-1]) + last + said[-1] if len(said) > 1 else said[0])
     if w.style.bare: q = q.rstrip(".")
     return [(q if w.style.lower else q[0].upper() + q[1:], json.dumps(want, ensure_ascii=False), dict(kind="json", want=want))]
 
