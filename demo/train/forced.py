@@ -144,7 +144,7 @@ def mentioned(w, talk=None):
     asks = [g for g in NOTED[kind] if all(x in values for x in re.findall(r"\{(\w+)\}", g.replace("( {receiver}|)", "").replace("(to {destination} |)", "")))]
     if asks and w.r() < 0.6:
         g = w.say(w.one(asks)); w.style.new()
-        if all(x in values for x in re.findall(r"\{(\w+)\}", g)): turns.append((w.style.write("ask", g, **{x: v for x, v in values.items() if "{%s}" % x in g}), text_[0].upper() + text_[1:] + ".", text(text_[1:])))
+        if all(x in values for x in re.findall(r"\{(\w+)\}", g)): turns.append((w.style.write("ask", g, **{x: v for x, v in values.items() if "{%s}" % x in g}), text_[0].upper() + text_[1:] + ".", text(text_[0].upper() + text_[1:])))
     return turns
 
 
