@@ -72,6 +72,12 @@ section 'Many callers, the slice' "$dir/slice-q4_k.gguf" --depths 0 --lanes 1,2,
   --against llama.cpp
 section 'Many callers, the demo model' "$dir/demo-q8_0.gguf" --depths 64 --lanes 1,2,4,8,16 \
   --against llama.cpp
+for type in q3_k_s q2_k iq3_s iq3_xxs iq2_s iq2_xs iq2_xxs iq1_m; do
+  quantize synth "$dir/slice-$type.gguf" --shape 48b --layers 4 --type $type
+  section "The slice in $type" "$dir/slice-$type.gguf" --depths 0 --prompt 32 --repeats 3 \
+    --against llama.cpp
+  rm "$dir/slice-$type.gguf"
+done
 section 'A conversation that doubles, the edge shape in 4 layers' "$dir/thin-q4_k.gguf" --doubling 1m
 {
   printf '\n### A caller beside a long prompt, the demo model\n\n'
