@@ -67,23 +67,38 @@ impl Home {
 impl Drop for Home {
     fn drop(&mut self) {
         let Home::Mapped(map) = self else { return };
-        // Elsewhere this advice leaves what was written.
-        #[cfg(target_os = "linux")]
-        if let Some(map) = map.take() {
-            // SAFETY: the map is of no file, so its bytes become zeros, and nobody has a span of it:
-            // each would keep this home.
-            let gone = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-            let mut all = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
-            match (gone, all.get_mut(&map.len())) {
-                (Ok(()), Some(length)) => length.left.push(map),
-                // Unmapped.
-                (_, length) => {
-                    length.into_iter().for_each(|length| length.made -= 1);
-                }
-            }
+        let Some(map) = map.take() else { return };
+        // SAFETY: nobody has a span of it: each would keep this home.
+        let empty = unsafe { give_back(&map) };
+        let mut all = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(length) = all.get_mut(&map.len()) else {
+            return;
+        };
+        if empty {
+            length.left.push(map);
+        } else {
+            // It is unmapped.
+            length.made -= 1;
         }
-        #[cfg(not(target_os = "linux"))]
-        drop(map.take());
+    }
+}
+
+/// The pages of a map of no file; whether it is all zeros now.
+///
+/// # Safety
+/// Nobody has a reference to what is in it.
+unsafe fn give_back(map: &MmapRaw) -> bool {
+    // Elsewhere this advice leaves what was written.
+    #[cfg(target_os = "linux")]
+    // SAFETY: as the caller promises; the map stays, and bytes of no file become zeros.
+    unsafe {
+        map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed)
+            .is_ok()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = map;
+        false
     }
 }
 
