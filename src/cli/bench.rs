@@ -67,8 +67,8 @@ pub struct Bench {
     /// On the CPU, run ggml's graph, as a GPU would, in place of our own kernels.
     #[arg(long, conflicts_with = "tier")]
     pub stock: bool,
-    /// Use these instructions of the processor and no better ones: scalar, avx2, avx512, amx, neon
-    /// or neon-i8mm.
+    /// Use these instructions of the processor and no better ones: scalar, avx2, avx512, amx, neon,
+    /// neon-dot or neon-i8mm.
     #[arg(long, value_name = "TIER", conflicts_with = "device")]
     pub tier: Option<Kind>,
     /// The type of the cache's rows.

@@ -16,9 +16,11 @@ pub enum Kind {
     Avx512,
     /// The same with BF16, and AMX tiles of int8 and bf16.
     Amx,
-    /// aarch64 with dot products.
+    /// What every aarch64 has.
     Neon,
-    /// The same with int8 matrix products.
+    /// The same with dot products of bytes.
+    NeonDot,
+    /// The same with matrix products of bytes.
     NeonI8mm,
 }
 
@@ -27,12 +29,13 @@ pub enum Kind {
 pub struct Tier(Kind);
 
 impl Kind {
-    pub const ALL: [Kind; 6] = [
+    pub const ALL: [Kind; 7] = [
         Kind::Scalar,
         Kind::Avx2,
         Kind::Avx512,
         Kind::Amx,
         Kind::Neon,
+        Kind::NeonDot,
         Kind::NeonI8mm,
     ];
 
@@ -43,6 +46,7 @@ impl Kind {
             Kind::Avx512 => "avx512",
             Kind::Amx => "amx",
             Kind::Neon => "neon",
+            Kind::NeonDot => "neon-dot",
             Kind::NeonI8mm => "neon-i8mm",
         }
     }
@@ -57,12 +61,11 @@ impl Kind {
             #[cfg(target_arch = "x86_64")]
             Kind::Amx => has_avx512() && has_amx(),
             #[cfg(target_arch = "aarch64")]
-            Kind::Neon => std::arch::is_aarch64_feature_detected!("dotprod"),
+            Kind::Neon => std::arch::is_aarch64_feature_detected!("neon"),
             #[cfg(target_arch = "aarch64")]
-            Kind::NeonI8mm => {
-                std::arch::is_aarch64_feature_detected!("dotprod")
-                    && std::arch::is_aarch64_feature_detected!("i8mm")
-            }
+            Kind::NeonDot => has_dot(),
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonI8mm => has_dot() && std::arch::is_aarch64_feature_detected!("i8mm"),
             _ => false,
         }
     }
@@ -114,6 +117,12 @@ impl FromStr for Kind {
             format!("`{name}` is no tier: wanted one of {names}")
         })
     }
+}
+
+#[cfg(target_arch = "aarch64")]
+fn has_dot() -> bool {
+    std::arch::is_aarch64_feature_detected!("neon")
+        && std::arch::is_aarch64_feature_detected!("dotprod")
 }
 
 #[cfg(target_arch = "x86_64")]

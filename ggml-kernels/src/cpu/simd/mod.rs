@@ -1,16 +1,16 @@
 //! Sixteen lanes of `f32`, the one vector that kernels are written in: a register of AVX-512, two
-//! of AVX2, an array elsewhere. A kernel is one inlined body; every lane of every tier computes the
+//! of AVX2, four of NEON, an array elsewhere. A kernel is one inlined body; every lane of every tier computes the
 //! same rounded operations in the same order, so the bits do not depend on the tier.
 
+#[cfg(target_arch = "aarch64")]
+pub(in crate::cpu) mod neon;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub(crate) use scalar::{One, Sixteen};
 
-#[cfg(target_arch = "x86_64")]
-use super::tier::Kind;
-use super::tier::Tier;
+use super::tier::{Kind, Tier};
 
 /// Lanes of a vector.
 pub(crate) const LANES: usize = 16;
@@ -106,20 +106,46 @@ pub(crate) fn dispatch<B: Body>(tier: Tier, body: B) -> B::Out {
             // SAFETY: as above; the kind with tiles has those of AVX-512.
             unsafe { x86::avx512(body) }
         }
-        // Every aarch64 has vectors with fused multiply-adds: the array's loops become those.
-        _ => body.run(Sixteen),
+        #[cfg(target_arch = "aarch64")]
+        Kind::Neon | Kind::NeonDot | Kind::NeonI8mm => {
+            // SAFETY: as above; the kinds with products of bytes have those of NEON.
+            unsafe { neon::neon(body) }
+        }
+        _ => {
+            debug_assert_eq!(tier.kind(), Kind::Scalar);
+            body.run(Sixteen)
+        }
     }
 }
 
 /// Asks for the memory of some bytes, where that can be asked.
-#[cfg(target_arch = "x86_64")]
 pub(crate) fn ask_for(bytes: &[u8]) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     for line in bytes.chunks(64) {
-        // SAFETY: a hint, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        ask_for_line(line.as_ptr());
     }
 }
 
-#[cfg(not(target_arch = "x86_64"))]
-pub(crate) fn ask_for(_: &[u8]) {}
+/// Asks for the line at `at`, which need not exist, where that can be asked.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(crate) fn ask_for_line(at: *const u8) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a hint, whatever the address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+}
+
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub(crate) fn ask_for_line(at: *const u8) {
+    // SAFETY: a hint, whatever the address.
+    unsafe {
+        std::arch::asm!(
+            "prfm pldl1keep, [{at}]",
+            at = in(reg) at,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub(crate) fn ask_for_line(_: *const u8) {}
