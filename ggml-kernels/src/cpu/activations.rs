@@ -163,6 +163,7 @@ impl<const BLOCK: usize> Quantized<BLOCK> {
     }
 
     /// The values of row `at` and of all that follow.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn rows_from(&self, at: usize) -> &[i8] {
         &self.values[at * self.cols..]
     }

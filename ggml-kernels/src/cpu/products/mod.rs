@@ -12,7 +12,9 @@ use super::math;
 use super::matrix::{Matrix, Stack};
 use super::share::Shared;
 use super::simd::ask_for;
-use super::tier::{Kind, Tier};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::tier::Kind;
+use super::tier::Tier;
 use super::{floats, foreign, quantized};
 use std::cell::RefCell;
 use std::ops::Range;
@@ -230,6 +232,11 @@ pub(crate) fn run(tier: Tier, task: &Task<'_>) {
                     quantized::tile512::many(task);
                 }
             }
+        }
+        #[cfg(target_arch = "aarch64")]
+        (Form::By32, kind @ (Kind::Neon | Kind::NeonDot | Kind::NeonI8mm)) => {
+            // SAFETY: as above.
+            unsafe { quantized::neon::run(kind, task) }
         }
         (Form::By256, _) => quantized::scalar::by_256(task),
         (Form::By32, _) => quantized::scalar::by_32(task),
