@@ -69,7 +69,7 @@ pub(crate) struct QuantizedRow<'x> {
     pub scales: &'x [f32],
     pub sums_16: &'x [i16],
     #[cfg_attr(
-        not(target_arch = "x86_64"),
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
         allow(dead_code, reason = "for vector kernels")
     )]
     pub sums_32: &'x [i16],

@@ -234,7 +234,7 @@ pub(crate) fn run(tier: Tier, task: &Task<'_>) {
             }
         }
         #[cfg(target_arch = "aarch64")]
-        (Form::By32, kind @ (Kind::Neon | Kind::NeonDot | Kind::NeonI8mm)) => {
+        (Form::By256 | Form::By32, kind @ (Kind::Neon | Kind::NeonDot | Kind::NeonI8mm)) => {
             // SAFETY: as above.
             unsafe { quantized::neon::run(kind, task) }
         }

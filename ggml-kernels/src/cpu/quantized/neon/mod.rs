@@ -1,19 +1,24 @@
 //! The law with NEON: four rows of weights at a time, unpacked once for all rows of activations
-//! beside them. `by_32` has how four rows in blocks of 32 meet the activations, `bytes` what
-//! multiplies: the dot products of the tier `neon-dot`, what every NEON has in their place, and the
-//! matrix products of the tier `neon-i8mm`, which take activations two rows at a time.
+//! beside them. `formats` has blocks of 256 in registers, `by_256` and `by_32` how four rows of
+//! either kind meet the activations, `bytes` what multiplies: the dot products of the tier `neon-
+//! dot`, what every NEON has in their place, and the matrix products of the tier `neon-i8mm`, which
+//! take activations two rows at a time.
 
+mod by_256;
 mod by_32;
 mod bytes;
+mod formats;
 
 use std::arch::aarch64::*;
 
 use crate::cpu::activations::QuantizedRow;
 use crate::cpu::products::task::Task;
+use crate::cpu::simd::neon::from_halves;
 use crate::cpu::tier::Kind;
 use crate::quant::TensorType;
 use by_32::{Q4_0, Q8_0};
 use bytes::{Bytes, Dot, Plain};
+use formats::{Q4K, Q5K, Q6K};
 
 /// Rows of weights at a time.
 const ROWS: usize = 4;
@@ -30,6 +35,9 @@ pub(crate) unsafe fn run(kind: Kind, task: &Task<'_>) {
     // SAFETY: the caller's promise, here and below.
     unsafe {
         match task.matrix.ty() {
+            TensorType::Q4K => each::<Q4K>(kind, task),
+            TensorType::Q5K => each::<Q5K>(kind, task),
+            TensorType::Q6K => each::<Q6K>(kind, task),
             TensorType::Q8_0 => each::<Q8_0>(kind, task),
             _ => each::<Q4_0>(kind, task),
         }
@@ -152,6 +160,20 @@ impl Group<'_> {
 unsafe fn sums([a, b, c, d]: [int32x4_t; 4]) -> int32x4_t {
     // SAFETY: inlined where the processor has the instructions.
     unsafe { vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d)) }
+}
+
+/// Four pairs of halves, one to a row: the first of each, the second of each.
+#[inline(always)]
+unsafe fn scale_pairs(pairs: [u32; ROWS]) -> [float32x4_t; 2] {
+    // SAFETY: four words are one register; inlined where the processor has the instructions.
+    unsafe {
+        let v = vreinterpretq_u16_u32(vld1q_u32(pairs.as_ptr()));
+        let (first, second) = (vuzp1q_u16(v, v), vuzp2q_u16(v, v));
+        [
+            from_halves(vget_low_u16(first)),
+            from_halves(vget_low_u16(second)),
+        ]
+    }
 }
 
 /// Of four rows the first two twice each, then the others.
