@@ -42,7 +42,9 @@ pub(crate) fn form_of(ty: TensorType) -> Form {
         TensorType::F32 | TensorType::F16 | TensorType::Bf16 => Form::Plain,
         TensorType::Q4K | TensorType::Q5K | TensorType::Q6K => Form::By256,
         // Elsewhere ggml's row functions are faster than our slow twin.
-        _ if cfg!(not(target_arch = "x86_64")) && ty.bits() < 4.0 => Form::Foreign,
+        _ if cfg!(not(any(target_arch = "x86_64", target_arch = "aarch64"))) && ty.bits() < 4.0 => {
+            Form::Foreign
+        }
         TensorType::Q2K | TensorType::Q3K => Form::By256,
         TensorType::Iq2Xxs | TensorType::Iq2Xs | TensorType::Iq2S => Form::By256,
         TensorType::Iq3Xxs | TensorType::Iq3S => Form::By256,

@@ -140,3 +140,20 @@ pub(crate) const SIGNS: [u8; 128] = {
     }
     all
 };
+
+/// For eight signs eight bytes, 1 or -1.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub(crate) const FLIPS: [u64; 256] = {
+    let mut all = [0; 256];
+    let mut signs = 0;
+    while signs < 256 {
+        let mut at = 0;
+        while at < 8 {
+            let byte: u64 = if signs >> at & 1 == 1 { 0xff } else { 1 };
+            all[signs] |= byte << (8 * at);
+            at += 1;
+        }
+        signs += 1;
+    }
+    all
+};

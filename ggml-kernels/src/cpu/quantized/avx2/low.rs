@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::formats::{Block, Format};
-use crate::cpu::quantized::grids::{Grid, SIGNS, grid};
+use crate::cpu::quantized::grids::{FLIPS, Grid, SIGNS, grid};
 use crate::cpu::quantized::unpack::scales_of_q3_k;
 use crate::quant::TensorType;
 
@@ -86,22 +86,6 @@ impl Format for Q3K {
         }
     }
 }
-
-/// For eight signs eight bytes, 1 or -1.
-const FLIPS: [u64; 256] = {
-    let mut all = [0; 256];
-    let mut signs = 0;
-    while signs < 256 {
-        let mut at = 0;
-        while at < 8 {
-            let byte: u64 = if signs >> at & 1 == 1 { 0xff } else { 1 };
-            all[signs] |= byte << (8 * at);
-            at += 1;
-        }
-        signs += 1;
-    }
-    all
-};
 
 /// 32 values: points of eight and their signs.
 #[inline(always)]

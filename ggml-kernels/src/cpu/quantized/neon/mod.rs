@@ -1,13 +1,14 @@
 //! The law with NEON: four rows of weights at a time, unpacked once for all rows of activations
-//! beside them. `formats` has blocks of 256 in registers, `by_256` and `by_32` how four rows of
-//! either kind meet the activations, `bytes` what multiplies: the dot products of the tier `neon-
-//! dot`, what every NEON has in their place, and the matrix products of the tier `neon-i8mm`, which
-//! take activations two rows at a time.
+//! beside them. `formats` and `low` have blocks of 256 in registers, `by_256` and `by_32` how four
+//! rows of either kind meet the activations, `bytes` what multiplies: the dot products of the tier
+//! `neon-dot`, what every NEON has in their place, and the matrix products of the tier `neon-i8mm`,
+//! which take activations two rows at a time.
 
 mod by_256;
 mod by_32;
 mod bytes;
 mod formats;
+mod low;
 
 use std::arch::aarch64::*;
 
@@ -19,6 +20,7 @@ use crate::quant::TensorType;
 use by_32::{Q4_0, Q8_0};
 use bytes::{Bytes, Dot, Plain};
 use formats::{Q4K, Q5K, Q6K};
+use low::{Iq2S, Iq2Xs, Iq2Xxs, Iq3S, Iq3Xxs, Q2K, Q3K};
 
 /// Rows of weights at a time.
 const ROWS: usize = 4;
@@ -38,6 +40,13 @@ pub(crate) unsafe fn run(kind: Kind, task: &Task<'_>) {
             TensorType::Q4K => each::<Q4K>(kind, task),
             TensorType::Q5K => each::<Q5K>(kind, task),
             TensorType::Q6K => each::<Q6K>(kind, task),
+            TensorType::Q2K => each::<Q2K>(kind, task),
+            TensorType::Q3K => each::<Q3K>(kind, task),
+            TensorType::Iq2Xxs => each::<Iq2Xxs>(kind, task),
+            TensorType::Iq2Xs => each::<Iq2Xs>(kind, task),
+            TensorType::Iq2S => each::<Iq2S>(kind, task),
+            TensorType::Iq3Xxs => each::<Iq3Xxs>(kind, task),
+            TensorType::Iq3S => each::<Iq3S>(kind, task),
             TensorType::Q8_0 => each::<Q8_0>(kind, task),
             _ => each::<Q4_0>(kind, task),
         }
