@@ -47,9 +47,10 @@ impl Theirs {
             threads: options.threads.unwrap_or(1),
             cache,
             pass: engine.chunk(),
-            gpu_layers: match engine.is_on_cpu() {
-                true => 0,
-                false => options.gpu_layers.unwrap_or(usize::MAX),
+            gpu_layers: if engine.is_on_cpu() {
+                0
+            } else {
+                options.gpu_layers.unwrap_or(usize::MAX)
             },
             lanes: 0,
             opened: None,
