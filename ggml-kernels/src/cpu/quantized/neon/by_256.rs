@@ -63,22 +63,29 @@ struct Two {
 
 impl Two {
     #[inline(always)]
-    unsafe fn of<F: Format>(a: &Block, b: &Block) -> Two {
+    unsafe fn empty() -> Two {
         // SAFETY: inlined where the processor has the instructions.
         unsafe {
-            let mut two = Two {
+            Two {
                 q: [[vdupq_n_s8(0); 2]; PARTS],
                 scales: [vdupq_n_s32(0); 16],
-                mins: [a.mins, b.mins],
-            };
+                mins: [[vdupq_n_s16(0); 2]; 2],
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn join<F: Format>(&mut self, [a, b]: &[Block; 2]) {
+        // SAFETY: inlined where the processor has the instructions.
+        unsafe {
             for part in 0..PARTS {
-                two.q[part] = beside(a.q[part], b.q[part]);
+                self.q[part] = beside(a.q[part], b.q[part]);
             }
             for group in 0..256 / F::GROUP {
                 let [a, b] = [a.scales[group], b.scales[group]];
-                two.scales[group] = vcombine_s32(vdup_n_s32(a), vdup_n_s32(b));
+                self.scales[group] = vcombine_s32(vdup_n_s32(a), vdup_n_s32(b));
             }
-            two
+            self.mins = [a.mins, b.mins];
         }
     }
 }
@@ -131,11 +138,12 @@ impl<F: Format> Dots for F {
             let (mut a, mut b) = ([zero; C], [zero; C]);
             let format = F::new();
             let factor = vdupq_n_f32(F::FACTOR);
+            let mut block = Block::empty();
             for at in 0..rows[0].len() / F::BYTES {
                 let mut pairs = [0; ROWS];
                 let (mut wholes, mut leasts) = ([[none; ROWS]; C], [[none; ROWS]; C]);
                 for r in 0..ROWS {
-                    let block = format.load(rows[r].as_ptr().add(at * F::BYTES));
+                    format.load(rows[r].as_ptr().add(at * F::BYTES), &mut block);
                     pairs[r] = block.pair;
                     for c in 0..C {
                         wholes[c][r] = whole::<F, B>(&block, &x[c], at);
@@ -176,18 +184,18 @@ impl<F: Format> Dots for F {
             let (mut a, mut b) = ([zero; P], [zero; P]);
             let format = F::new();
             let factor = vdupq_n_f32(F::FACTOR);
+            let mut blocks = [Block::empty(), Block::empty()];
+            let mut two = [Two::empty(), Two::empty()];
             for at in 0..rows[0].len() / F::BYTES {
-                // Not by a closure: see `quantized`.
-                let (r0, r1) = (
-                    format.load(rows[0].as_ptr().add(at * F::BYTES)),
-                    format.load(rows[1].as_ptr().add(at * F::BYTES)),
-                );
-                let (r2, r3) = (
-                    format.load(rows[2].as_ptr().add(at * F::BYTES)),
-                    format.load(rows[3].as_ptr().add(at * F::BYTES)),
-                );
-                let two = [Two::of::<F>(&r0, &r1), Two::of::<F>(&r2, &r3)];
-                let [d, dmin] = scale_pairs([r0.pair, r1.pair, r2.pair, r3.pair]);
+                let mut pairs = [0; ROWS];
+                for (r, two) in two.iter_mut().enumerate() {
+                    for (i, block) in blocks.iter_mut().enumerate() {
+                        format.load(rows[2 * r + i].as_ptr().add(at * F::BYTES), block);
+                        pairs[2 * r + i] = block.pair;
+                    }
+                    two.join::<F>(&blocks);
+                }
+                let [d, dmin] = scale_pairs(pairs);
                 let (d, dmin) = (by_two(vmulq_f32(d, factor)), by_two(dmin));
                 for p in 0..P {
                     let scale = scales_of(&x[p], at);

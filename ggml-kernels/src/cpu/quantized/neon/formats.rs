@@ -27,9 +27,28 @@ pub(super) trait Format: Copy {
 
     fn new() -> Self;
 
+    /// To memory that is used again: moved, a block of so many registers would be copied.
+    ///
     /// # Safety
     /// As of [`Dots::dots`](super::Dots::dots), and `BYTES` can be read at `at`.
-    unsafe fn load(self, at: *const u8) -> Block;
+    unsafe fn load(self, at: *const u8, to: &mut Block);
+}
+
+impl Block {
+    /// # Safety
+    /// Must be inlined where the processor has the instructions.
+    #[inline(always)]
+    pub(super) unsafe fn empty() -> Block {
+        // SAFETY: as promised.
+        unsafe {
+            Block {
+                q: [vdupq_n_s8(0); 16],
+                scales: [0; 16],
+                mins: [vdupq_n_s16(0); 2],
+                pair: 0,
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -44,8 +63,7 @@ pub(super) struct Q6K;
 /// # Safety
 /// Must be inlined where the processor has the instructions.
 #[inline(always)]
-pub(super) unsafe fn widened(words: [int16x8_t; 2]) -> [i32; 16] {
-    let mut wide = [0; 16];
+pub(super) unsafe fn widen(words: [int16x8_t; 2], wide: &mut [i32; 16]) {
     // SAFETY: sixteen words are four registers; inlined where the processor has the instructions.
     unsafe {
         for (i, words) in words.into_iter().enumerate() {
@@ -54,24 +72,20 @@ pub(super) unsafe fn widened(words: [int16x8_t; 2]) -> [i32; 16] {
             vst1q_s32(to.add(4), vmovl_high_s16(words));
         }
     }
-    wide
 }
 
-/// The scales and minima of the first sixteen bytes of a block of `q4_k` or `q5_k`; its `q`.
+/// Scales and minima of the first sixteen bytes of a block of `q4_k` or `q5_k`.
 #[inline(always)]
-unsafe fn k_block(at: *const u8, q: [int8x16_t; 16]) -> Block {
+unsafe fn k_head(at: *const u8, to: &mut Block) {
     // SAFETY: the caller's promise of at least 16 bytes; inlined where the processor has the
     // instructions.
     unsafe {
         let (scales, mins) = scales_and_mins(&*at.add(4).cast::<[u8; 12]>());
         let wide = |bytes: u64| vreinterpretq_s16_u16(vmovl_u8(vcreate_u8(bytes)));
         let none = vdupq_n_s16(0);
-        Block {
-            q,
-            scales: widened([wide(scales), none]),
-            mins: [wide(mins), none],
-            pair: at.cast::<u32>().read_unaligned(),
-        }
+        widen([wide(scales), none], &mut to.scales);
+        to.mins[0] = wide(mins);
+        to.pair = at.cast::<u32>().read_unaligned();
     }
 }
 
@@ -100,18 +114,17 @@ impl Format for Q4K {
         Q4K
     }
     #[inline(always)]
-    unsafe fn load(self, at: *const u8) -> Block {
+    unsafe fn load(self, at: *const u8, to: &mut Block) {
         // SAFETY: 144 bytes, as promised; inlined where the processor has the instructions.
         unsafe {
-            let mut q = [vdupq_n_s8(0); 16];
             for i in 0..8 {
                 // Of 32 bytes the low nibbles, then the high ones.
                 let [low, high] = nibbles(at.add(16 + 16 * i));
                 let first = i / 2 * 4 + i % 2;
-                q[first] = vreinterpretq_s8_u8(low);
-                q[first + 2] = vreinterpretq_s8_u8(high);
+                to.q[first] = vreinterpretq_s8_u8(low);
+                to.q[first + 2] = vreinterpretq_s8_u8(high);
             }
-            k_block(at, q)
+            k_head(at, to);
         }
     }
 }
@@ -124,20 +137,19 @@ impl Format for Q5K {
         Q5K
     }
     #[inline(always)]
-    unsafe fn load(self, at: *const u8) -> Block {
+    unsafe fn load(self, at: *const u8, to: &mut Block) {
         // SAFETY: 176 bytes, as promised; inlined where the processor has the instructions.
         unsafe {
             let bits = [vld1q_u8(at.add(16)), vld1q_u8(at.add(32))];
-            let mut q = [vdupq_n_s8(0); 16];
             for i in 0..8 {
                 let [low, high] = nibbles(at.add(48 + 16 * i));
                 let (first, bits) = (i / 2 * 4 + i % 2, bits[i % 2]);
                 // A bit to each group of 32.
                 let up = 4 - (i / 2 * 2) as i8;
-                q[first] = vreinterpretq_s8_u8(vorrq_u8(low, moved(bits, up, 16)));
-                q[first + 2] = vreinterpretq_s8_u8(vorrq_u8(high, moved(bits, up - 1, 16)));
+                to.q[first] = vreinterpretq_s8_u8(vorrq_u8(low, moved(bits, up, 16)));
+                to.q[first + 2] = vreinterpretq_s8_u8(vorrq_u8(high, moved(bits, up - 1, 16)));
             }
-            k_block(at, q)
+            k_head(at, to);
         }
     }
 }
@@ -149,11 +161,10 @@ impl Format for Q6K {
         Q6K
     }
     #[inline(always)]
-    unsafe fn load(self, at: *const u8) -> Block {
+    unsafe fn load(self, at: *const u8, to: &mut Block) {
         // SAFETY: 210 bytes, as promised; inlined where the processor has the instructions.
         unsafe {
             let zero = vdupq_n_s8(32);
-            let mut q = [zero; 16];
             for i in 0..8 {
                 let [low, high] = nibbles(at.add(16 * i));
                 // 64 bytes of low nibbles, then high ones, have two bits each in 32 bytes.
@@ -162,16 +173,13 @@ impl Format for Q6K {
                 let up = 4 - (place / 2 * 2) as i8;
                 let first = 8 * half + place;
                 let value = |v, bits| vsubq_s8(vreinterpretq_s8_u8(vorrq_u8(v, bits)), zero);
-                q[first] = value(low, moved(bits, up, 0x30));
-                q[first + 4] = value(high, moved(bits, up - 4, 0x30));
+                to.q[first] = value(low, moved(bits, up, 0x30));
+                to.q[first + 4] = value(high, moved(bits, up - 4, 0x30));
             }
             let few = vld1q_s8(at.add(192).cast());
-            Block {
-                q,
-                scales: widened([vmovl_s8(vget_low_s8(few)), vmovl_high_s8(few)]),
-                mins: [vdupq_n_s16(0); 2],
-                pair: at.add(208).cast::<u16>().read_unaligned().into(),
-            }
+            let words = [vmovl_s8(vget_low_s8(few)), vmovl_high_s8(few)];
+            widen(words, &mut to.scales);
+            to.pair = at.add(208).cast::<u16>().read_unaligned().into();
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::arch::aarch64::*;
 
-use super::formats::{Block, Format, widened};
+use super::formats::{Block, Format, widen};
 use crate::cpu::quantized::grids::{FLIPS, Grid, SIGNS, grid};
 use crate::cpu::quantized::unpack::scales_of_q3_k;
 use crate::quant::TensorType;
@@ -44,20 +44,16 @@ impl Format for Q2K {
         Q2K
     }
     #[inline(always)]
-    unsafe fn load(self, at: *const u8) -> Block {
+    unsafe fn load(self, at: *const u8, to: &mut Block) {
         // SAFETY: 84 bytes, as promised; inlined where the processor has the instructions.
         unsafe {
             let both = vld1q_u8(at);
-            let mut q = [vdupq_n_s8(0); 16];
-            for (i, q) in q.iter_mut().enumerate() {
+            for (i, q) in to.q.iter_mut().enumerate() {
                 *q = vreinterpretq_s8_u8(two_bits(at.add(16), i));
             }
-            Block {
-                q,
-                scales: widened(words(vandq_u8(both, vdupq_n_u8(15)))),
-                mins: words(vshrq_n_u8::<4>(both)),
-                pair: at.add(80).cast::<u32>().read_unaligned(),
-            }
+            widen(words(vandq_u8(both, vdupq_n_u8(15))), &mut to.scales);
+            to.mins = words(vshrq_n_u8::<4>(both));
+            to.pair = at.add(80).cast::<u32>().read_unaligned();
         }
     }
 }
@@ -69,7 +65,7 @@ impl Format for Q3K {
         Q3K
     }
     #[inline(always)]
-    unsafe fn load(self, at: *const u8) -> Block {
+    unsafe fn load(self, at: *const u8, to: &mut Block) {
         // SAFETY: 110 bytes, as promised; inlined where the processor has the instructions.
         unsafe {
             let [low, high] = scales_of_q3_k(&*at.add(96).cast::<[u8; 12]>());
@@ -77,19 +73,14 @@ impl Format for Q3K {
             let [a, b] = words(scales);
             let zero = vdupq_n_s16(32);
             let four = vdupq_n_u8(4);
-            let mut q = [vdupq_n_s8(0); 16];
-            for (i, q) in q.iter_mut().enumerate() {
+            for (i, q) in to.q.iter_mut().enumerate() {
                 // A bit to each 32 values, which is set where they are not 4 lower.
                 let set = vtstq_u8(vld1q_u8(at.add(i % 2 * 16)), vdupq_n_u8(1 << (i / 2)));
                 let lower = vreinterpretq_s8_u8(vbicq_u8(four, set));
                 *q = vsubq_s8(vreinterpretq_s8_u8(two_bits(at.add(32), i)), lower);
             }
-            Block {
-                q,
-                scales: widened([vsubq_s16(a, zero), vsubq_s16(b, zero)]),
-                mins: [vdupq_n_s16(0); 2],
-                pair: at.add(108).cast::<u16>().read_unaligned().into(),
-            }
+            widen([vsubq_s16(a, zero), vsubq_s16(b, zero)], &mut to.scales);
+            to.pair = at.add(108).cast::<u16>().read_unaligned().into();
         }
     }
 }
@@ -132,26 +123,19 @@ trait OfGrid: Copy {
 }
 
 #[inline(always)]
-unsafe fn of_grid<G: OfGrid + Format>(grid: G, at: *const u8) -> Block {
+unsafe fn of_grid<G: OfGrid + Format>(grid: G, at: *const u8, to: &mut Block) {
     // SAFETY: the caller's promise of so many bytes, which begin with a word. Inlined where the
     // processor has the instructions.
     unsafe {
         let block = std::slice::from_raw_parts(at, G::LEN);
-        let mut q = [vdupq_n_s8(0); 16];
-        for (i, q) in q.iter_mut().enumerate() {
+        for (i, q) in to.q.iter_mut().enumerate() {
             let (a, b) = (grid.point(block, 2 * i), grid.point(block, 2 * i + 1));
             *q = signed([a.0, b.0], [a.1, b.1]);
         }
-        let mut scales = [0; 16];
-        for (group, scale) in scales[..256 / G::GROUP].iter_mut().enumerate() {
+        for (group, scale) in to.scales[..256 / G::GROUP].iter_mut().enumerate() {
             *scale = G::scale(block, group);
         }
-        Block {
-            q,
-            scales,
-            mins: [vdupq_n_s16(0); 2],
-            pair: at.cast::<u16>().read_unaligned().into(),
-        }
+        to.pair = at.cast::<u16>().read_unaligned().into();
     }
 }
 
@@ -171,9 +155,9 @@ macro_rules! grid_format {
                 $name { points }
             }
             #[inline(always)]
-            unsafe fn load(self, at: *const u8) -> Block {
+            unsafe fn load(self, at: *const u8, to: &mut Block) {
                 // SAFETY: the caller's promise.
-                unsafe { of_grid(self, at) }
+                unsafe { of_grid(self, at, to) }
             }
         }
     };
