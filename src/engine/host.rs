@@ -109,7 +109,7 @@ impl Engine {
     pub fn adopt(&self, state: &HostState) -> Result<Snapshot, StateError> {
         let whole = state.blocks.len() == state.len / BLOCK;
         let kept = whole.then(|| self.executor.adopt(state)).flatten();
-        let kept = kept.ok_or(StateError::Foreign)?;
+        let kept = kept.ok_or(StateError::Foreign)??;
         // What was copied is looked at once, what is held by reference whenever it was used.
         if let Some(why) = state.lent.damaged() {
             return Err(StateError::Lost(why));

@@ -172,7 +172,7 @@ pub(super) trait Executor: std::fmt::Debug + Send {
     fn take_up(&self, kept: &Kept) -> Option<Result<State, Cause>>;
 
     /// What was in a file; `len / BLOCK` blocks are there. `None`: of another shape.
-    fn adopt(&self, state: &HostState) -> Option<Kept>;
+    fn adopt(&self, state: &HostState) -> Option<Result<Kept, Cause>>;
 
     /// What it adopts it reads where it lies, for as long as it is of use; otherwise it copies.
     fn lends(&self) -> bool {

@@ -114,8 +114,9 @@ impl Executor for Cpu {
         }
     }
 
-    fn adopt(&self, state: &HostState) -> Option<Kept> {
-        Held::adopted(&self.shape, state).map(Kept::Cpu)
+    fn adopt(&self, state: &HostState) -> Option<Result<Kept, Cause>> {
+        let held = Held::adopted(&self.shape, state)?;
+        Some(held.map(Kept::Cpu))
     }
 
     fn lends(&self) -> bool {

@@ -80,11 +80,14 @@ pub(super) enum Block {
 
 impl Block {
     fn zeroed(shape: &Shape) -> Result<Arc<Block>, Cause> {
+        Ok(Arc::new(Block::Own(Block::room(shape)?)))
+    }
+
+    /// For a block's rows.
+    fn room(shape: &Shape) -> Result<Span<u8>, Cause> {
         let bytes = shape.block_bytes();
         let what = "a block of cache rows";
-        let none = |_| Cause::OutOfMemory { what, bytes };
-        let rows = Span::zeroed(bytes).map_err(none)?;
-        Ok(Arc::new(Block::Own(rows)))
+        Span::zeroed(bytes).map_err(|_| Cause::OutOfMemory { what, bytes })
     }
 
     /// To write, where nobody else has it.
@@ -186,8 +189,8 @@ impl State {
         layers.flat_map(|layer| &layer[..rows]).copied().collect()
     }
 
-    /// `None`: of another shape, or there is no room.
-    pub(super) fn adopted(shape: &Arc<Shape>, from: &HostState) -> Option<State> {
+    /// `None`: of another shape.
+    pub(super) fn adopted(shape: &Arc<Shape>, from: &HostState) -> Option<Result<State, Cause>> {
         let bytes = shape.block_bytes();
         if from.blocks.iter().any(|b| b.len() != bytes) {
             return None;
@@ -199,7 +202,10 @@ impl State {
             return None;
         }
         if rows > 0 {
-            let mut last = Span::zeroed(bytes).ok()?;
+            let mut last = match Block::room(shape) {
+                Ok(last) => last,
+                Err(full) => return Some(Err(full)),
+            };
             let layers = last.chunks_exact_mut(shape.layer_bytes);
             for (layer, rows) in layers.zip(from.tail.chunks_exact(rows)) {
                 layer[..rows.len()].copy_from_slice(rows);
@@ -213,11 +219,12 @@ impl State {
             }
             fill(&mut layer.s, &mut left)?;
         }
-        left.is_empty().then(|| State {
+        let state = left.is_empty().then(|| State {
             shape: shape.clone(),
             blocks,
             slot: Arc::new(slot),
-        })
+        })?;
+        Some(Ok(state))
     }
 
     /// Blocks for tokens up to `len`; those that take the tokens from `past` on are its own.

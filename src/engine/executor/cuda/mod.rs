@@ -248,8 +248,9 @@ impl Executor for Cuda {
         }
     }
 
-    fn adopt(&self, state: &HostState) -> Option<super::Kept> {
-        Kept::adopted(&self.home, state).map(super::Kept::Cuda)
+    fn adopt(&self, state: &HostState) -> Option<Result<super::Kept, Cause>> {
+        let kept = Kept::adopted(&self.home, state)?;
+        Some(Ok(super::Kept::Cuda(kept)))
     }
 
     fn state_bytes(&self, tokens: usize) -> usize {

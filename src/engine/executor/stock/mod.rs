@@ -148,9 +148,9 @@ impl Executor for Stock {
         Some(restored.map(|state| super::State::Stock(Box::new(state))))
     }
 
-    fn adopt(&self, state: &HostState) -> Option<super::Kept> {
+    fn adopt(&self, state: &HostState) -> Option<Result<super::Kept, Cause>> {
         let kept = Kept::adopted(&self.shape, state)?;
-        Some(super::Kept::Stock(Arc::new(kept)))
+        Some(Ok(super::Kept::Stock(Arc::new(kept))))
     }
 
     fn state_bytes(&self, tokens: usize) -> usize {
