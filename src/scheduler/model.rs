@@ -13,7 +13,8 @@ use crate::text::ConstraintError;
 /// Runs passes over any number of lanes. One thread owns it.
 pub trait Model {
     type Sequence;
-    type Snapshot: Send;
+    /// A reference to what it holds: to clone it copies nothing.
+    type Snapshot: Send + Clone;
 
     fn sequence(&mut self) -> Result<Self::Sequence, StateError>;
     /// Feeds every lane; each lane's wanted logits.

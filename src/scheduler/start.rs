@@ -38,11 +38,13 @@ pub fn state<M: Model>(
     if request.is_strange && miss.is_some() {
         miss = Some(Miss::OtherModel);
     }
-    let (sequence, tokens) = match found.state {
-        Some((snapshot, n)) => (house.model.restore(snapshot)?, n),
+    let found = found.state.map(|(snapshot, n)| (snapshot.clone(), n));
+    // Who gives states back for want of memory does not wait for a card.
+    drop(prefixes);
+    let (sequence, tokens) = match found {
+        Some((snapshot, n)) => (house.model.restore(&snapshot)?, n),
         None => (house.model.sequence()?, 0),
     };
-    drop(prefixes);
     // Nothing is kept of other texts.
     if matches!(request.style, Style::Chat(_)) {
         house.stats.found(uid, miss, tokens, request.prompt.len());
