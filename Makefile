@@ -14,7 +14,7 @@ SYSCONFDIR ?= /etc
 DBUSPOLICYDIR = $(if $(filter /usr,$(PREFIX)),$(SHAREDIR),$(DESTDIR)$(SYSCONFDIR))/dbus-1/system.d
 
 .DEFAULT_GOAL := help
-.PHONY: help build cuda demo table test test-vulkan test-cuda-emulated test-systemd test-package test-pressure bench bench-tables fuzz crash mutate install package clean deps
+.PHONY: help build cuda demo table test test-vulkan test-arm test-cuda-emulated test-systemd test-package test-pressure bench bench-tables fuzz crash mutate install package clean deps
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +42,7 @@ test: ## formatting, lints without warnings, every test, a booted system where t
 	@scripts/deps.sh test
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
-	@CARGO=$(CARGO) scripts/check-arm.sh
+	@CARGO=$(CARGO) scripts/arm.sh check
 	@scripts/mutate.py --check
 	$(CARGO) test --release --locked --workspace
 	@scripts/cuda.sh target/cuda-emulated emulated
@@ -51,6 +51,10 @@ test: ## formatting, lints without warnings, every test, a booted system where t
 
 test-vulkan: deps ## the tests of devices, on a Vulkan driver made of software
 	@CARGO=$(CARGO) scripts/test-vulkan.sh
+
+test-arm: ## the kernels for aarch64, built across and run in an emulator (installs both with apt)
+	@scripts/deps.sh arm
+	@CARGO=$(CARGO) scripts/arm.sh test
 
 test-cuda-emulated: deps ## our kernels for NVIDIA cards, run on the processor by a driver of our own
 	@scripts/cuda.sh target/cuda-emulated emulated

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Finds what a build needs from the system: a C++ compiler, CMake, libclang (bindings to ggml); with
-# `test`, what the tests need beside: a D-Bus daemon and the tools that desktops have for it.
+# `test`, what the tests need beside: a D-Bus daemon and the tools that desktops have for it; with `arm`,
+# a compiler for aarch64 and an emulator of it.
 # Installs it with apt where that needs no password; else says what to install, and fails.
 set -eu
 purpose=${1:-build}
@@ -33,6 +34,10 @@ missing() {
     command -v dbus-daemon >/dev/null 2>&1 || echo dbus-daemon
     command -v gdbus >/dev/null 2>&1 || echo libglib2.0-bin
     command -v busctl >/dev/null 2>&1 || echo systemd
+  fi
+  if [ "$purpose" = arm ]; then
+    command -v aarch64-linux-gnu-g++ >/dev/null 2>&1 || echo g++-aarch64-linux-gnu
+    command -v qemu-aarch64 >/dev/null 2>&1 || echo qemu-user
   fi
 }
 
